@@ -1,0 +1,165 @@
+"""The seam between the public API and what executes it.
+
+``Engine`` is the whole contract.  ``inline`` runs everything in the calling process, ``native`` on
+processes of this machine; one conformance suite (``tests/conformance``) runs on all engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from skate import serialization
+from skate.refs import ObjectRef
+
+
+@dataclass(slots=True)
+class TaskOptions:
+    """What ``@remote`` and ``.options`` say of a task, checked and with defaults filled in."""
+
+    num_returns: int = 1
+    #: ``CPU``, ``GPU``, ``memory`` (bytes) and custom names; zero amounts are left out.
+    resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
+    max_retries: int = 3
+    #: True: retry after any exception of the task; a tuple: after these.
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    name: str = ""
+
+
+@dataclass(slots=True)
+class ActorOptions:
+    """What ``@remote`` and ``.options`` say of an actor."""
+
+    resources: dict[str, float] = field(default_factory=dict)
+    name: str = ""
+    #: None: the namespace of the session.
+    namespace: str | None = None
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_concurrency: int = 1
+    detached: bool = False
+
+
+@dataclass(slots=True)
+class CallOptions:
+    """What ``@method`` and ``.options`` say of one actor call."""
+
+    num_returns: int = 1
+    max_task_retries: int | None = None
+    name: str = ""
+
+
+class Code:
+    """A function or class that travels: pickled at most once per process, named by its content."""
+
+    __slots__ = ("_id", "_payload", "name", "target")
+
+    def __init__(self, target: Callable[..., Any]) -> None:
+        self.target = target
+        #: For error messages and log lines.
+        self.name: str = getattr(target, "__qualname__", None) or repr(target)
+        self._payload: bytes | None = None
+        self._id = b""
+
+    @property
+    def payload(self) -> bytes:
+        """The pickled function or class."""
+        if self._payload is None:
+            self._payload = serialization.dumps_code(self.target)
+            self._id = hashlib.blake2b(self._payload, digest_size=16).digest()
+        return self._payload
+
+    @property
+    def code_id(self) -> bytes:
+        """16 bytes that depend on nothing but ``payload``."""
+        if not self._id:
+            _ = self.payload
+        return self._id
+
+
+@dataclass(slots=True, frozen=True)
+class Context:
+    """Where the calling code runs, in raw form; ``get_runtime_context`` dresses it up."""
+
+    node_id: bytes
+    worker_id: bytes
+    job_id: str
+    namespace: str
+    #: Empty in the driver.
+    task_id: bytes = b""
+    task_name: str = ""
+    actor_id: bytes = b""
+    actor_name: str = ""
+    #: How often the current actor has been restarted.
+    restarts: int = 0
+    attempt: int = 0
+    assigned_resources: Mapping[str, float] = field(default_factory=dict)
+    gpu_ids: Sequence[int] = ()
+    is_driver: bool = True
+
+
+class Engine(Protocol):
+    """Executes tasks and actors.  All methods may be called from any thread."""
+
+    def submit_task(
+        self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> list[ObjectRef[Any]]:
+        """Start one call of a function; return ``options.num_returns`` refs at once."""
+
+    def create_actor(
+        self,
+        code: Code,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+        handle: bytes,
+    ) -> Any:
+        """Start an actor and return its cell.  ``handle`` is stored for ``find_actor``.
+
+        Raises:
+            ValueError: an actor of that name exists in the namespace.
+        """
+
+    def submit_call(
+        self,
+        actor: Any,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> list[ObjectRef[Any]]:
+        """Call a method of the actor of cell ``actor``; calls of one caller run in this order."""
+
+    def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
+        """Return the cell (one that does not keep the actor alive) and ``handle`` of a named actor."""
+
+    def kill_actor(self, actor: Any, no_restart: bool) -> None:
+        """End the actor's process at once."""
+
+    def put(self, value: object) -> ObjectRef[Any]:
+        """Store a value."""
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        """Return the values, in order; raise the first exception among them."""
+
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
+        """Return one value, or raise its exception."""
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Split refs into ready ones (at most ``num_returns``) and others, both in their order."""
+
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        """Stop the task that makes ``ref`` if it has not finished."""
+
+    def state(self, what: str) -> list[dict[str, Any]]:
+        """Return rows: "nodes", "cluster_resources", "available_resources", "workers", "actors"."""
+
+    def context(self) -> Context:
+        """Return where the caller runs."""
+
+    def shutdown(self) -> None:
+        """End everything that this engine started."""

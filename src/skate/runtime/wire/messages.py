@@ -1,0 +1,508 @@
+"""Every message that travels between two processes of a session, as typed structs.
+
+Two links exist.  *Peer* messages go directly between drivers and workers, *node* messages between a
+process and the node daemon of its host.  User data (arguments, results, functions) is opaque
+``bytes`` in all of them: only the process that runs user code ever unpickles it.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+#: Raised by one whenever a message changes shape; two processes that differ refuse each other.
+PROTOCOL_VERSION = 1
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages: encoded as arrays, invisible to the cyclic garbage collector."""
+
+
+# --------------------------------------------------------------------------- parts of messages
+
+
+class Location(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """Where an object lies in shared memory: a segment of one node, an offset and a size in bytes."""
+
+    node_id: bytes
+    segment_id: int
+    offset: int
+    size: int
+
+
+class RefGrant(msgspec.Struct, array_like=True, gc=False):
+    """One reference handed to the receiver, already counted by (or on its way to) the owner."""
+
+    object_id: bytes
+    owner_address: str
+
+
+class Value(msgspec.Struct, array_like=True, gc=False):
+    """The value of one object: inline bytes or a location, and the refs found inside it.
+
+    ``error`` marks ``data`` as a pickled exception which ``get`` raises.
+    """
+
+    data: bytes | None = None
+    location: Location | None = None
+    refs: list[RefGrant] = []
+    error: bool = False
+
+
+class ArgSlot(msgspec.Struct, array_like=True, gc=False):
+    """A ref passed as a top-level argument: its id, its owner's address and its resolved value."""
+
+    object_id: bytes
+    owner_address: str
+    value: Value
+
+
+# --------------------------------------------------------------------------- both links
+
+
+class Hello(Message, tag=1):
+    """First message on every connection, in both directions."""
+
+    process_id: bytes
+    pid: int
+    address: str
+    version: int = PROTOCOL_VERSION
+
+
+# --------------------------------------------------------------------------- peer link
+
+
+class BeginLease(Message, tag=10):
+    """The caller will push tasks under this lease; sent once before the first of them."""
+
+    lease_id: int
+    resources: dict[str, float]
+    gpu_ids: list[int]
+
+
+class DefineFunction(Message, tag=11):
+    """A pickled function, sent once per connection before the first task that calls it."""
+
+    function_id: bytes
+    name: str
+    payload: bytes
+
+
+class Task(Message, tag=12):
+    """One call of a function, or of an actor's method if ``actor_id`` is not empty."""
+
+    task_id: bytes
+    function_id: bytes
+    #: ``(args, kwargs)`` as written by ``skate.serialization``; slots stand where refs stood.
+    arguments: bytes | Location
+    num_returns: int
+    #: Top-level refs, in the order of their slots.
+    slots: list[ArgSlot]
+    #: Refs nested inside the arguments.
+    refs: list[RefGrant]
+    #: Actors that wait, directly or through others, for this task.  See "re-entrant calls".
+    chain: list[bytes]
+    #: Nesting depth: 0 for calls of the driver.
+    depth: int
+    name: str
+    actor_id: bytes
+    method: str
+    attempt: int
+
+
+class Reply(Message, tag=13):
+    """A task returned one small value without refs in it: by far the most frequent reply."""
+
+    task_id: bytes
+    data: bytes
+    #: How long the task ran, in microseconds, time blocked in ``get`` left out.
+    duration: int
+
+
+class ReplyValues(Message, tag=14):
+    """A task returned something else than one small plain value."""
+
+    task_id: bytes
+    values: list[Value]
+    duration: int
+
+
+class TaskFailed(Message, tag=15):
+    """A task raised; ``error`` is the pickled ``TaskError`` (or ``TaskCancelledError``)."""
+
+    task_id: bytes
+    error: bytes
+    #: Types in the exception's MRO as ``module.qualname``, so that callers can match
+    #: ``retry_exceptions`` without unpickling.
+    types: list[str]
+    cancelled: bool
+    duration: int
+
+
+class Steal(Message, tag=16):
+    """Give back up to ``count`` tasks of mine that have not started (the youngest first)."""
+
+    count: int
+
+
+class Returned(Message, tag=17):
+    """Tasks handed back unstarted, because they were stolen or the worker blocks in ``get``."""
+
+    task_ids: list[bytes]
+    blocked: bool
+
+
+class Unblocked(Message, tag=18):
+    """The worker that had said ``Returned(blocked=True)`` runs again."""
+
+
+class Cancel(Message, tag=19):
+    """Drop the task if it has not started, interrupt it (or, forced, the process) if it has."""
+
+    task_id: bytes
+    force: bool
+
+
+class FetchObject(Message, tag=20):
+    """Tell me the value of an object that you own, as soon as there is one."""
+
+    object_id: bytes
+
+
+class ObjectValue(Message, tag=21):
+    """Answer to ``FetchObject``."""
+
+    object_id: bytes
+    value: Value
+
+
+class AddBorrower(Message, tag=22):
+    """I handed a ref of yours to ``borrower``, once; I keep mine until you acknowledge."""
+
+    object_id: bytes
+    borrower: bytes
+
+
+class BorrowerAdded(Message, tag=23):
+    """Answer to ``AddBorrower``."""
+
+    object_id: bytes
+
+
+class ReleaseBorrow(Message, tag=24):
+    """I have dropped a ref of yours which I was handed ``count`` times."""
+
+    object_id: bytes
+    count: int
+
+
+PeerMessage: TypeAlias = (
+    Hello
+    | BeginLease
+    | DefineFunction
+    | Task
+    | Reply
+    | ReplyValues
+    | TaskFailed
+    | Steal
+    | Returned
+    | Unblocked
+    | Cancel
+    | FetchObject
+    | ObjectValue
+    | AddBorrower
+    | BorrowerAdded
+    | ReleaseBorrow
+)
+
+
+# --------------------------------------------------------------------------- node link
+
+
+class Register(Message, tag=40):
+    """A driver or worker introduces itself to its node daemon, after ``Hello``."""
+
+    kind: str  # "driver" or "worker"
+    address: str
+
+
+class Registered(Message, tag=41):
+    """Answer to ``Register``."""
+
+    node_id: bytes
+    #: Total resources of the cluster: how many leases of a kind can be granted at all.
+    resources: dict[str, float]
+    namespace: str
+    job_id: str
+    log_dir: str
+
+
+class RequestLease(Message, tag=42):
+    """I have work for one (more) worker with these resources."""
+
+    request_id: int
+    resources: dict[str, float]
+    #: Requests of deeper tasks are served first, so that nesting goes depth first.
+    depth: int
+    #: What the work is called, for warnings about resources that do not exist.
+    name: str
+
+
+class LeaseGranted(Message, tag=43):
+    request_id: int
+    lease_id: int
+    worker_id: bytes
+    worker_address: str
+    pid: int
+    gpu_ids: list[int]
+
+
+class LeaseRefused(Message, tag=44):
+    """The request can never be served; ``reason`` is for the user."""
+
+    request_id: int
+    reason: str
+
+
+class CancelLeaseRequest(Message, tag=45):
+    request_id: int
+
+
+class ReturnLease(Message, tag=46):
+    lease_id: int
+
+
+class RecallLease(Message, tag=47):
+    """Others wait for what this lease holds: give it back as soon as it is decent."""
+
+    lease_id: int
+
+
+class Blocked(Message, tag=48):
+    """This worker waits in ``get`` or ``wait``: its CPUs are free for others."""
+
+
+class Resumed(Message, tag=49):
+    """This worker has stopped waiting."""
+
+
+class WorkerDied(Message, tag=50):
+    """Broadcast to every process of the node."""
+
+    process_id: bytes
+    pid: int
+    #: For the user, e.g. ``killed by SIGKILL`` or ``exited with code 3``.
+    cause: str
+    log_path: str
+
+
+class CreateActor(Message, tag=51):
+    """Make an actor.  The daemon keeps the specification for restarts and answers with
+    ``ActorState``, which it sends again whenever the state changes."""
+
+    actor_id: bytes
+    class_name: str
+    #: "" for an actor without a name.
+    name: str
+    namespace: str
+    resources: dict[str, float]
+    max_restarts: int  # -1: without limit
+    max_concurrency: int
+    #: The pickled class and its constructor's arguments; only the worker looks inside.
+    spec: bytes
+    #: Opaque to the daemon: what ``get_actor`` needs to build a handle.
+    handle: bytes
+    detached: bool
+    depth: int
+
+
+class ActorState(Message, tag=52):
+    """``state``: "pending", "alive", "restarting" or "dead"."""
+
+    actor_id: bytes
+    state: str
+    worker_id: bytes
+    worker_address: str
+    pid: int
+    #: How often the actor has been restarted so far; tells two lives of one actor apart.
+    restarts: int
+    #: Why it is dead or restarting, for the user.
+    cause: str
+    #: A pickled exception if the constructor raised.
+    error: bytes | None = None
+
+
+class WatchActor(Message, tag=53):
+    """I hold a handle: tell me the actor's state now and whenever it changes."""
+
+    actor_id: bytes
+
+
+class KillActor(Message, tag=54):
+    """``no_restart`` as in ``kill``; ``graceful``: the last handle is gone, let it finish."""
+
+    actor_id: bytes
+    no_restart: bool
+    graceful: bool
+
+
+class StartActor(Message, tag=55):
+    """Daemon to worker: become this actor."""
+
+    actor_id: bytes
+    spec: bytes
+    resources: dict[str, float]
+    gpu_ids: list[int]
+    restarts: int
+    name: str
+    namespace: str
+    max_concurrency: int
+
+
+class ActorStarted(Message, tag=56):
+    """Worker to daemon: the constructor returned, or raised ``error``."""
+
+    actor_id: bytes
+    error: bytes | None
+
+
+class ExitWorker(Message, tag=57):
+    """Daemon to worker: finish what you run, then exit."""
+
+
+class GetNamedActor(Message, tag=58):
+    request_id: int
+    name: str
+    namespace: str
+
+
+class NamedActor(Message, tag=59):
+    """Answer to ``GetNamedActor``; ``actor_id`` is empty if there is none."""
+
+    request_id: int
+    actor_id: bytes
+    handle: bytes
+
+
+class StateRequest(Message, tag=60):
+    """``what``: "nodes", "cluster_resources", "available_resources", "workers", "actors"."""
+
+    request_id: int
+    what: str
+
+
+class StateAnswer(Message, tag=61):
+    request_id: int
+    rows: list[dict[str, str | int | float | bool | dict[str, float]]]
+
+
+class ObjectStored(Message, tag=62):
+    """A process wrote an object to shared memory."""
+
+    object_id: bytes
+    location: Location
+
+
+class ObjectFreed(Message, tag=63):
+    """The owner says that nobody can reach the object any more; the daemon passes it on to the
+    process that holds the segment."""
+
+    object_id: bytes
+    location: Location
+
+
+class SegmentRetired(Message, tag=64):
+    """Broadcast: nothing will be written to this segment again, unmap it when you can."""
+
+    segment_id: int
+
+
+class LogLines(Message, tag=65):
+    """Output of a worker for the driver.  ``stream``: 1 stdout, 2 stderr."""
+
+    pid: int
+    name: str
+    stream: int
+    lines: list[str]
+
+
+class Warn(Message, tag=66):
+    """Something the user of this driver ought to know; logged there."""
+
+    text: str
+
+
+class Shutdown(Message, tag=67):
+    """Driver to daemon: end the session."""
+
+
+class ShutdownDone(Message, tag=68):
+    """Every process of the session but the daemon is gone and all output was sent."""
+
+
+NodeMessage: TypeAlias = (
+    Hello
+    | Register
+    | Registered
+    | RequestLease
+    | LeaseGranted
+    | LeaseRefused
+    | CancelLeaseRequest
+    | ReturnLease
+    | RecallLease
+    | Blocked
+    | Resumed
+    | WorkerDied
+    | CreateActor
+    | ActorState
+    | WatchActor
+    | KillActor
+    | StartActor
+    | ActorStarted
+    | ExitWorker
+    | GetNamedActor
+    | NamedActor
+    | StateRequest
+    | StateAnswer
+    | ObjectStored
+    | ObjectFreed
+    | SegmentRetired
+    | LogLines
+    | Warn
+    | Shutdown
+    | ShutdownDone
+)
+
+
+# --------------------------------------------------------------------------- store link
+
+
+class AcquireSegment(Message, tag=80):
+    """Make me the writer of a segment of at least ``size`` bytes; the fd comes with the answer."""
+
+    size: int
+
+
+class MapSegment(Message, tag=81):
+    """Send me the fd of a segment that somebody else writes, for reading."""
+
+    segment_id: int
+
+
+class GiveBackSegment(Message, tag=82):
+    """I am the writer of this segment, nothing in it is in use: take it back."""
+
+    segment_id: int
+
+
+class SegmentAnswer(Message, tag=83):
+    """The answer to each of the three; ``error`` is empty if it succeeded.  A file descriptor
+    travels with it (SCM_RIGHTS) unless it answers ``GiveBackSegment`` or is an error."""
+
+    segment_id: int
+    size: int
+    error: str = ""
+
+
+StoreRequest: TypeAlias = AcquireSegment | MapSegment | GiveBackSegment

@@ -1,0 +1,22 @@
+"""What a worker process is told when it is forked."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WorkerConfig(msgspec.Struct, frozen=True):
+    """Everything a new worker needs to introduce itself; sent by the daemon through the zygote."""
+
+    worker_id: bytes
+    node_id: bytes
+    #: Directory of the session, mode 0700; the worker listens on ``<process id in hex>.sock`` in it.
+    session_dir: str
+    #: Path of the daemon's Unix socket for node messages.
+    node_address: str
+    #: Path of the daemon's Unix socket for store requests.
+    store_address: str
+    job_id: str
+    namespace: str
+    #: Where the daemon writes what this worker prints.
+    log_path: str
