@@ -1,0 +1,121 @@
+"""The pickler behind ``skate.serialization`` for everything that is not plain data.
+
+Kept apart because ``cloudpickle`` takes 20 ms to import: a program that has only imported ``skate``, or sends
+nothing but numbers and strings, does not pay for it.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import cloudpickle
+
+from skate.refs import Tracked
+
+#: Arrays up to this many bytes are copied into the pickle: cheaper than a buffer of their own.
+INLINE_ARRAY_BYTES = 1024
+
+#: Kinds of numpy dtypes that ``dtype.str`` describes completely.
+_PLAIN_KINDS = frozenset("biufcSUmM")
+
+_Reduction = Any
+_Reducer = Callable[[Any], _Reduction]
+
+#: Types that cloudpickle knows how to take apart (modules, cells, loggers, ...).  Looked up
+#: in ``reducer_override`` because its own ``ChainMap`` costs a microsecond for every object.
+_cloudpickle_reducers: dict[type, _Reducer] = cloudpickle.CloudPickler.dispatch_table.maps[0]
+#: Types that we take apart better than they do themselves; filled when numpy has been imported.
+_fast_reducers: dict[type, _Reducer] = {}
+
+
+class Pickler(cloudpickle.CloudPickler):
+    """Protocol 5 with out-of-band buffers; collects the refs it meets in ``refs``."""
+
+    # A plain dict: the C pickler then looks up misses without calling back into Python.
+    dispatch_table = copyreg.dispatch_table
+
+    def __init__(self, file: Any, buffer_callback: Callable[[Any], Any]) -> None:
+        # Not super().__init__: this one runs for every task, cloudpickle's does the same in more steps.
+        pickle.Pickler.__init__(self, file, 5, buffer_callback=buffer_callback)
+        self.globals_ref: dict[int, Any] = {}
+        self.proto = 5
+        self.refs: list[Tracked] = []
+        if not _fast_reducers and "numpy" in sys.modules:
+            _learn_numpy()
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how to pickle ``obj``, or NotImplemented for the default."""
+        kind = type(obj)
+        reducer = _fast_reducers.get(kind)
+        if reducer is not None:
+            return reducer(obj)
+        if issubclass(kind, Tracked):
+            self.refs.append(obj)
+            return obj.reduce_tracked()
+        if issubclass(kind, (type, FunctionType)):
+            return super().reducer_override(obj)
+        reducer = _cloudpickle_reducers.get(kind)
+        if reducer is not None:
+            return reducer(obj)
+        return NotImplemented
+
+
+def _learn_numpy() -> None:
+    numpy = sys.modules["numpy"]
+    array = getattr(numpy, "ndarray", None)
+    if array is not None:  # else numpy is being imported by another thread right now
+        _fast_reducers[array] = _reduce_array
+
+
+def _reduce_array(array: Any) -> Any:
+    """Reduce an ndarray to a buffer, its dtype's name and its shape: half the time numpy needs.
+
+    A buffer that is not contiguous is copied into one that is; numpy itself would put it into the pickle,
+    and give a writable array at the other end.
+    """
+    dtype = array.dtype
+    if dtype.kind not in _PLAIN_KINDS or dtype.metadata:
+        return NotImplemented
+    order = "C"
+    if array.nbytes <= INLINE_ARRAY_BYTES:
+        # tobytes() writes the elements in C order whatever the strides are.
+        return _restore_array, (array.tobytes(), dtype.str, array.shape, order)
+    flags = array.flags
+    if not flags.c_contiguous:
+        if flags.f_contiguous:
+            order = "F"
+        else:
+            array = array.copy("C")
+    if dtype.kind in "mM":
+        array = array.view("i8")  # numpy does not export buffers of dates
+    return _restore_array, (pickle.PickleBuffer(array), dtype.str, array.shape, order)
+
+
+_numpy_array: Callable[..., Any] | None = None
+
+
+def _restore_array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) -> Any:
+    """Return a read-only array over ``buffer`` (bytes or a read-only view)."""
+    global _numpy_array
+    if _numpy_array is None:
+        import numpy
+
+        _numpy_array = numpy.ndarray
+    return _numpy_array(shape, dtype, buffer, 0, None, order)
+
+
+class BytesHolder:
+    """Stands for one large ``bytes`` or ``bytearray`` while it is pickled: out of band, not copied."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self.content = content
+
+    def __reduce__(self) -> Any:
+        return type(self.content), (pickle.PickleBuffer(self.content),)

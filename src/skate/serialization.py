@@ -1,0 +1,308 @@
+"""How values become bytes: pickle protocol 5, large buffers out of band, refs followed.
+
+One written form, for messages and for shared memory alike.  Without buffers it is a pickle as it is (first
+byte 0x80).  With buffers::
+
+    byte 0       BUFFERS_MARK
+    bytes 4-8    number of buffers, little endian
+    bytes 8-16   length of the pickle
+    then         length of each buffer, 8 bytes each; the pickle; the buffers, each starting
+                 at the next multiple of 64 bytes
+
+``deserialize`` copies no buffer: arrays are read-only views of the data they were read from, and keep it alive.
+
+Functions, lambdas, and classes of ``__main__`` travel by value (cloudpickle), everything else that has a name by name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from skate.exceptions import SerializationError
+from skate.refs import Tracked
+
+if TYPE_CHECKING:
+    from skate.pickling import Pickler
+
+#: First byte of the written form with buffers; pickles of protocol 2 and later start with 0x80.
+BUFFERS_MARK = 0x53
+#: Buffers start at multiples of this many bytes: a cache line, and more than any dtype or SIMD unit asks.
+ALIGNMENT = 64
+#: Containers longer than this are not examined for the fast path: a pickler of our own costs about a
+#: microsecond, which is as much as looking at some tens of elements.
+FAST_LENGTH = 32
+#: ``bytes`` longer than this travel out of band when they are the whole value.
+LARGE_BYTES = 64 * 1024
+
+_PICKLE_MARK = 0x80
+_HEAD = struct.Struct("<B3xIQ")
+_ZEROS = bytes(ALIGNMENT)
+
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+class Slot:
+    """Stands in pickled arguments where a ref stood; ``index`` says which of the task's refs."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Slot, (self.index,)
+
+    def __repr__(self) -> str:
+        return f"Slot({self.index})"
+
+
+#: Exact types which the C pickler writes without calling anybody.
+_ATOMS = frozenset((int, float, str, bytes, bool, type(None)))
+_ATOMS_AND_SLOT = _ATOMS | {Slot}
+
+
+class Serialized:
+    """A value taken apart, ready to be written once.
+
+    ``buffers`` are views of the value's own memory: write them before the value changes.
+    """
+
+    __slots__ = ("_head", "buffers", "pickled", "refs", "size")
+
+    def __init__(
+        self,
+        pickled: bytes,
+        buffers: Sequence[memoryview] = (),
+        refs: Sequence[Tracked] = (),
+    ) -> None:
+        self.pickled = pickled
+        #: Contiguous views of bytes, in the order of the pickle's buffers.
+        self.buffers = buffers
+        #: Every ref and actor handle inside the value, each once.
+        self.refs = refs
+        self._head = b""
+        #: Bytes of the written form.
+        self.size = len(pickled)
+        if buffers:
+            self._add_head()
+
+    def _add_head(self) -> None:
+        lengths = [buffer.nbytes for buffer in self.buffers]
+        self._head = _HEAD.pack(BUFFERS_MARK, len(lengths), len(self.pickled)) + struct.pack(
+            f"<{len(lengths)}Q", *lengths
+        )
+        size = len(self._head) + len(self.pickled)
+        for length in lengths:
+            size += -size % ALIGNMENT + length
+        self.size = size
+
+    def pieces(self) -> list[bytes | memoryview]:
+        """Return the written form as consecutive pieces, padding included."""
+        if not self.buffers:
+            return [self.pickled]
+        pieces: list[bytes | memoryview] = [self._head, self.pickled]
+        position = len(self._head) + len(self.pickled)
+        for buffer in self.buffers:
+            padding = -position % ALIGNMENT
+            if padding:
+                pieces.append(_ZEROS[:padding])
+            pieces.append(buffer)
+            position += padding + buffer.nbytes
+        return pieces
+
+    def to_bytes(self) -> bytes:
+        """Return the written form."""
+        return b"".join(self.pieces()) if self.buffers else self.pickled
+
+    def write_into(self, view: memoryview) -> None:
+        """Write ``size`` bytes to the start of ``view``, a writable view of bytes.
+
+        Assigning to a slice of a memoryview is one ``memcpy``.
+        """
+        position = 0
+        for piece in self.pieces():
+            end = position + len(piece)
+            view[position:end] = piece
+            position = end
+
+
+_EMPTY_ARGUMENTS = Serialized(_dumps(((), {}), 5))
+
+
+def serialize(value: object, name: str = "value") -> Serialized:
+    """Take ``value`` apart.
+
+    Args:
+        value: anything that can be pickled.
+        name: what to call the value if it cannot be serialized.
+
+    Raises:
+        SerializationError: names the part that cannot be pickled.
+    """
+    kind = type(value)
+    if kind in _ATOMS:
+        if kind is bytes and len(value) > LARGE_BYTES:  # type: ignore[arg-type]  # it is bytes
+            return _serialize_bytes(value)
+        return Serialized(_dumps(value, 5))
+    if kind is bytearray and len(value) > LARGE_BYTES:  # type: ignore[arg-type]  # it is a bytearray
+        return _serialize_bytes(value)
+    if _is_plain(value, kind):
+        return Serialized(_dumps(value, 5))
+    return _serialize_any(value, name)
+
+
+def serialize_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Serialized:
+    """Take the arguments of a call apart; refs at the top level have been replaced by ``Slot``.
+
+    Raises:
+        SerializationError: names the part that cannot be pickled, as ``args[1]['lock']``.
+    """
+    if not kwargs:
+        if not args:
+            return _EMPTY_ARGUMENTS
+    elif not _are_plain(kwargs.values()):
+        return _serialize_any((args, kwargs), "")
+    if len(args) <= FAST_LENGTH and _are_plain(args):
+        return Serialized(_dumps((args, kwargs), 5))
+    return _serialize_any((args, kwargs), "")
+
+
+def _are_plain(values: Any) -> bool:
+    """Return whether all are atoms, slots, or short containers of atoms."""
+    if _ATOMS_AND_SLOT.issuperset(map(type, values)):
+        return True
+    for value in values:
+        kind = type(value)
+        if kind not in _ATOMS_AND_SLOT and not _is_plain(value, kind):
+            return False
+    return True
+
+
+def _is_plain(value: Any, kind: type) -> bool:
+    """Return whether ``value`` is a short tuple, list or dict of atoms."""
+    if kind is tuple or kind is list:
+        return len(value) <= FAST_LENGTH and _ATOMS.issuperset(map(type, value))
+    if kind is dict:
+        return (
+            len(value) <= FAST_LENGTH
+            and _ATOMS.issuperset(map(type, value.values()))
+            and _ATOMS.issuperset(map(type, value))
+        )
+    return False
+
+
+_Pickler: type[Pickler] | None = None
+
+
+def _pickler_class() -> type[Pickler]:
+    global _Pickler
+    from skate.pickling import Pickler
+
+    _Pickler = Pickler
+    return Pickler
+
+
+def _serialize_any(value: object, name: str) -> Serialized:
+    file = BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
+    pickler = (_Pickler or _pickler_class())(file, buffers.append)
+    try:
+        pickler.dump(value)
+        views = [buffer.raw() for buffer in buffers]
+    except MemoryError:
+        raise
+    except Exception as error:
+        from skate.unpicklable import explain
+
+        raise SerializationError(explain(value, name, error)) from error
+    return Serialized(file.getvalue(), views, pickler.refs)
+
+
+def _serialize_bytes(value: Any) -> Serialized:
+    from skate.pickling import BytesHolder
+
+    view = memoryview(value)
+    return Serialized(_dumps(BytesHolder(value), 5, buffer_callback=lambda _: False), [view])
+
+
+def deserialize(data: bytes | memoryview) -> Any:
+    """Return the value written as ``data``; its arrays are read-only views of ``data``.
+
+    Raises:
+        ValueError: ``data`` is truncated or was not written by ``Serialized``.
+        Exception: whatever unpickling raises (a module that cannot be imported, for instance).
+    """
+    if not data:
+        raise ValueError("no serialized value: the data is empty")
+    if data[0] == _PICKLE_MARK:
+        return _loads(data)
+    if data[0] != BUFFERS_MARK:
+        raise ValueError(f"no serialized value: the data starts with {data[0]:#04x}")
+    view = memoryview(data).toreadonly()
+    try:
+        _, count, position = _HEAD.unpack_from(view)
+        lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
+    except struct.error as error:
+        raise ValueError(f"truncated serialized value: {error}") from None
+    start = _HEAD.size + 8 * count
+    position += start
+    pickled = view[start:position]
+    buffers = []
+    for length in lengths:
+        position += -position % ALIGNMENT
+        buffers.append(view[position : position + length])
+        position += length
+    if position > len(view):
+        raise ValueError(f"truncated serialized value: {len(view)} of {position} bytes")
+    return _loads(pickled, buffers=buffers)
+
+
+def deserialize_arguments(data: bytes | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments written by ``serialize_arguments``, slots still in their places."""
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = deserialize(data)
+    return arguments
+
+
+def fill_slots(
+    args: tuple[Any, ...], kwargs: dict[str, Any], values: Sequence[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with each slot replaced by ``values[slot.index]``."""
+    filled = tuple([values[arg.index] if type(arg) is Slot else arg for arg in args])
+    if kwargs:
+        kwargs = {
+            key: values[value.index] if type(value) is Slot else value
+            for key, value in kwargs.items()
+        }
+    return filled, kwargs
+
+
+def dumps_code(target: Callable[..., Any]) -> bytes:
+    """Return a function or class as bytes, by value unless its module can be imported elsewhere.
+
+    Refs inside it keep their objects until the session ends: code is cached by whoever receives it.
+
+    Raises:
+        SerializationError: names the closure variable, global or attribute that cannot be pickled.
+    """
+    import cloudpickle
+
+    try:
+        payload: bytes = cloudpickle.dumps(target, protocol=5)
+    except MemoryError:
+        raise
+    except Exception as error:
+        from skate.unpicklable import explain
+
+        name = getattr(target, "__qualname__", None) or repr(target)
+        raise SerializationError(explain(target, name, error)) from error
+    return payload
+
+
+def loads_code(payload: bytes) -> Any:
+    """Return the function or class written by ``dumps_code``."""
+    return _loads(payload)

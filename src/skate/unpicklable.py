@@ -1,0 +1,244 @@
+"""Finds the part of a value that cannot be pickled, to name it in the error.
+
+Runs only after pickling has failed.  A value is searched from the outside in: of the parts that an object
+consists of, the first that does not pickle on its own is looked into next.  The work is bounded: by
+``MAX_ATTEMPTS``, by ``MAX_SECONDS`` and by ``MAX_DEPTH``; the search then names the place it has come to.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple
+
+from skate.pickling import Pickler
+
+#: Parts that are pickled on trial.
+MAX_ATTEMPTS = 2000
+#: Seconds after which no further part is tried.
+MAX_SECONDS = 2.0
+#: Levels that are descended; nobody reads a longer path.
+MAX_DEPTH = 30
+
+
+class Place(NamedTuple):
+    """Where a part is: ``prefix expression suffix``, e.g. ``closure variable db.sock of function f``."""
+
+    prefix: str
+    expression: str
+    suffix: str
+
+    def __str__(self) -> str:
+        return f"{self.prefix}{self.expression}{self.suffix}"
+
+    def then(self, step: str) -> Place:
+        """Return the place of an attribute or item of this part."""
+        return self._replace(expression=self.expression + step)
+
+
+class _Part(NamedTuple):
+    place: Place
+    value: Any
+
+
+def explain(value: object, name: str, error: BaseException) -> str:
+    """Return a message that says which part of ``value`` raised ``error``.
+
+    ``name`` says what the value is called; "" stands for the ``(args, kwargs)`` of a call.
+    """
+    part, cause = _Search().find(value, name, error)
+    kind = type(part.value)
+    shown = kind.__qualname__
+    if kind.__module__ != "builtins":
+        shown = f"{kind.__module__}.{shown}"
+    text = f"cannot serialize {part.place} (type {shown}): {_describe(cause)}"
+    if isinstance(part.value, FunctionType) and "closure" not in str(part.place):
+        text += f"; it is the function {part.value.__qualname__}"
+    return text
+
+
+def _describe(error: BaseException) -> str:
+    if _is_recursion(error):
+        return "it is nested too deeply to be pickled (recursion limit reached)"
+    text = str(error)
+    return text if type(error) is TypeError and text else f"{type(error).__name__}: {text}"
+
+
+def _is_recursion(error: BaseException) -> bool:
+    return isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
+
+
+class _Discard:
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+class _Search:
+    def __init__(self) -> None:
+        self._attempts = 0
+        self._deadline = time.monotonic() + MAX_SECONDS
+
+    def find(self, value: object, name: str, error: BaseException) -> tuple[_Part, BaseException]:
+        """Return the innermost part that fails on its own, and how it fails."""
+        here = _Part(Place("", name, ""), value)
+        if _is_recursion(error):
+            # Each level would fail like the one above it; the top is what the user can act on.
+            return self._top_of_recursion(here, name, error)
+        seen = {id(value)}
+        for _ in range(MAX_DEPTH):
+            found = self._failing_part(here, name, seen)
+            if found is None:
+                break
+            here, error = found
+            seen.add(id(here.value))
+        return here, error
+
+    def _top_of_recursion(
+        self, here: _Part, name: str, error: BaseException
+    ) -> tuple[_Part, BaseException]:
+        if name == "":
+            found = self._failing_part(here, name, set())
+            if found is not None:
+                return found
+            here = here._replace(place=Place("", "args", ""))
+        return here, error
+
+    def _failing_part(
+        self, whole: _Part, name: str, seen: set[int]
+    ) -> tuple[_Part, BaseException] | None:
+        is_call = name == "" and whole.place.expression == ""
+        try:
+            for part in _parts_of_call(whole.value) if is_call else _parts(whole):
+                if self._attempts >= MAX_ATTEMPTS or time.monotonic() > self._deadline:
+                    return None
+                if id(part.value) in seen:
+                    continue
+                error = self._try(part.value)
+                if error is not None:
+                    return part, error
+        except Exception:
+            # Foreign code (__reduce_ex__, a property) failed: the whole is as far as we can look.
+            return None
+        return None
+
+    def _try(self, value: object) -> Exception | None:
+        self._attempts += 1
+        try:
+            buffers: list[Any] = []
+            Pickler(_Discard(), buffers.append).dump(value)
+            for buffer in buffers:
+                buffer.raw()
+        except Exception as error:
+            return error
+        return None
+
+
+def _parts_of_call(arguments: Any) -> Iterator[_Part]:
+    args, kwargs = arguments
+    for index, value in enumerate(args):
+        yield _Part(Place("", f"args[{index}]", ""), value)
+    for key, value in kwargs.items():
+        yield _Part(Place("", f"kwargs[{key!r}]", ""), value)
+
+
+def _parts(whole: _Part) -> Iterator[_Part]:
+    """Yield what ``whole`` consists of, in the pickler's terms."""
+    value, place = whole.value, whole.place
+    kind = type(value)
+    if issubclass(kind, dict):
+        for key, item in value.items():
+            yield _Part(place.then(f"[{_short(key)}]"), item)
+            yield _Part(Place(f"key {_short(key)} of ", str(place), ""), key)
+        if kind is dict:
+            return
+    elif issubclass(kind, (list, tuple)):
+        names = getattr(kind, "_fields", ())
+        for index, item in enumerate(value):
+            step = f".{names[index]}" if index < len(names) else f"[{index}]"
+            yield _Part(place.then(step), item)
+        if kind is list or kind is tuple:
+            return
+    elif issubclass(kind, (set, frozenset)):
+        for item in value:
+            yield _Part(Place("element of ", str(place), ""), item)
+    if issubclass(kind, FunctionType):
+        yield from _parts_of_function(value)
+    elif issubclass(kind, MethodType):
+        yield _Part(place.then(".__self__"), value.__self__)
+        yield _Part(place.then(".__func__"), value.__func__)
+    elif issubclass(kind, type):
+        for name, item in vars(value).items():
+            yield _Part(Place("", f"{value.__qualname__}.{name}", ""), _unwrap(item))
+    else:
+        yield from _parts_of_instance(value, place)
+
+
+def _unwrap(item: Any) -> Any:
+    if isinstance(item, (staticmethod, classmethod)):
+        return item.__func__
+    return item
+
+
+def _parts_of_function(function: FunctionType) -> Iterator[_Part]:
+    suffix = f" of function {function.__qualname__}"
+    code = function.__code__
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            content = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+        yield _Part(Place("closure variable ", name, suffix), content)
+    for name in _global_names(code):
+        if name in function.__globals__:
+            yield _Part(Place("global variable ", name, suffix), function.__globals__[name])
+    defaults = itertools.chain(
+        function.__defaults__ or (), (function.__kwdefaults__ or {}).values()
+    )
+    for index, item in enumerate(defaults):
+        yield _Part(Place("", f"default value {index}", suffix), item)
+    for name, item in vars(function).items():
+        yield _Part(Place("attribute ", name, suffix), item)
+
+
+def _global_names(code: Any) -> list[str]:
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, type(code)):
+            names += _global_names(constant)
+    return names
+
+
+def _parts_of_instance(value: Any, place: Place) -> Iterator[_Part]:
+    reduction = value.__reduce_ex__(5)
+    if not isinstance(reduction, tuple):
+        return
+    pieces = (*reduction, None, None, None, None)[:5]
+    _, arguments, state, items, pairs = pieces
+    yield from _parts_of_state(state, place)
+    for index, item in enumerate(arguments or ()):
+        if not isinstance(item, type):
+            yield _Part(place.then(f".__reduce__()[1][{index}]"), item)
+    if not isinstance(value, (list, dict)):  # whose items have been looked at
+        for index, item in enumerate(items or ()):
+            yield _Part(place.then(f"[{index}]"), item)
+        for key, item in pairs or ():
+            yield _Part(place.then(f"[{_short(key)}]"), item)
+
+
+def _parts_of_state(state: Any, place: Place) -> Iterator[_Part]:
+    dicts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
+    if all(item is None or isinstance(item, dict) for item in dicts):
+        for item in dicts:
+            for name, part in (item or {}).items():
+                yield _Part(place.then(f".{name}"), part)
+    elif state is not None:
+        yield _Part(place.then(".__getstate__()"), state)
+
+
+def _short(key: object) -> str:
+    text = repr(key)
+    return text if len(text) <= 60 else text[:57] + "..."
