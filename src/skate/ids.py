@@ -34,8 +34,16 @@ class IdSource:
         self.prefix = process_id
         self._next = 1
 
-    def draw(self) -> bytes:
-        """Return the next id."""
+    def draw(self, count: int = 1) -> bytes:
+        """Return the first of ``count`` consecutive ids; ``nth`` gives the others."""
         number = self._next
-        self._next = number + 1
+        self._next = number + count
         return self.prefix + number.to_bytes(8, "big")
+
+
+def nth(first: bytes, index: int) -> bytes:
+    """Return the id that follows ``first`` by ``index`` places."""
+    if index == 0:
+        return first
+    number = int.from_bytes(first[PROCESS_ID_SIZE:], "big") + index
+    return first[:PROCESS_ID_SIZE] + number.to_bytes(8, "big")

@@ -95,13 +95,13 @@ class Task(Message, tag=12):
     task_id: bytes
     function_id: bytes
     #: ``(args, kwargs)`` as written by ``skate.serialization``; slots stand where refs stood.
-    arguments: bytes | Location
+    arguments: bytes
     num_returns: int
     #: Top-level refs, in the order of their slots.
     slots: list[ArgSlot]
     #: Refs nested inside the arguments.
     refs: list[RefGrant]
-    #: Actors that wait, directly or through others, for this task.  See "re-entrant calls".
+    #: Ids of the actor calls that wait, directly or through others, for this task: "re-entrant calls".
     chain: list[bytes]
     #: Nesting depth: 0 for calls of the driver.
     depth: int

@@ -10,7 +10,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
     worker_id: bytes
     node_id: bytes
-    #: Directory of the session, mode 0700; the worker listens on ``<process id in hex>.sock`` in it.
+    #: Directory of the session, mode 0700; the worker listens on ``<process id in hex>.sock`` in
+    #: it.
     session_dir: str
     #: Path of the daemon's Unix socket for node messages.
     node_address: str

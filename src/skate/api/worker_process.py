@@ -1,0 +1,47 @@
+"""Puts a worker process together: core, engine, public API, output."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+
+from skate.api import session
+from skate.engine.native import NativeEngine
+from skate.runtime.worker.config import WorkerConfig
+from skate.runtime.worker.core import Core
+from skate.runtime.worker.output import NamedOutput
+
+
+def run(config: WorkerConfig) -> None:
+    """Serve the session that ``config`` describes until told to exit."""
+    core = Core(
+        config.worker_id, config.session_dir, config.node_address, config.store_address, False
+    )
+    executor = core.executor
+    assert executor is not None
+    stdout, stderr = _open_output(1), _open_output(2)
+    sys.stdout, sys.stderr = stdout, stderr
+
+    def name_output(name: str) -> None:
+        stdout.name = name
+        stderr.name = name
+
+    executor.on_name = name_output
+    signal.signal(signal.SIGINT, executor.handle_interrupt)
+    session.adopt(NativeEngine(core))
+    with contextlib.suppress(KeyboardInterrupt):
+        core.register("worker")
+        executor.run()
+
+
+def _open_output(fd: int) -> NamedOutput:
+    # Line buffered: what a task has printed is on its way before its result is.
+    stream = io.TextIOWrapper(
+        open(fd, "wb", buffering=8192, closefd=False),  # noqa: SIM115  # open as long as the process lives
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+    return NamedOutput(stream)

@@ -1,0 +1,176 @@
+"""The engine that runs tasks and actors on processes of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import weakref
+from typing import Any
+
+from skate.engine.base import (
+    Context,
+    SessionConfig,
+)
+from skate.ids import new_process_id
+from skate.refs import ObjectRef
+from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
+from skate.runtime.wire.messages import StateRequest
+from skate.runtime.worker.core import Core
+from skate.runtime.worker.driver_output import DriverOutput
+
+logger = logging.getLogger("skate")
+
+#: Seconds that ``shutdown`` waits for the daemon before it kills it.
+SHUTDOWN_TIMEOUT = 5.0
+
+
+class NativeEngine:
+    """An ``Engine`` on a ``Core``; the same class serves drivers and workers."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.submit_task = core.submitter.submit
+        self.create_actor = core.actors.create
+        self.submit_call = core.actors.call
+        self.find_actor = core.actors.find
+        self.kill_actor = core.actors.kill
+        self.put = core.objects.put
+        self.get = core.objects.get
+        self.get_one = core.objects.get_one
+        self.wait = core.objects.wait
+
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        """Stop the task that makes ``ref`` if it has not finished."""
+        self.core.submitter.cancel(ref._cell, force)
+
+    def state(self, what: str) -> list[dict[str, Any]]:
+        """Return rows about the cluster from the daemon."""
+        answer = self.core.ask(lambda number: StateRequest(number, what))
+        rows: list[dict[str, Any]] = answer.rows
+        return rows
+
+    def context(self) -> Context:
+        """Return where the caller runs."""
+        core = self.core
+        executor = core.executor
+        running = core.executing
+        if executor is None:
+            return Context(core.node_id, core.process_id, core.job_id, core.namespace)
+        task = running.task if running is not None else None
+        return Context(
+            core.node_id,
+            core.process_id,
+            core.job_id,
+            core.namespace,
+            task_id=task.task_id if task is not None else b"",
+            task_name=running.name if running is not None else "",
+            actor_id=executor.actor_id,
+            actor_name=executor.actor_name,
+            restarts=executor.restarts,
+            attempt=task.attempt if task is not None else 0,
+            assigned_resources=executor.resources,
+            gpu_ids=executor.gpu_ids,
+            is_driver=False,
+        )
+
+    def shutdown(self) -> None:
+        """End the session; only drivers do."""
+
+
+class DriverEngine(NativeEngine):
+    """The engine of a driver: it has started the session and ends it."""
+
+    def __init__(self, core: Core, node: NodeProcess, output: DriverOutput) -> None:
+        super().__init__(core)
+        self.node = node
+        self._output = output
+        self._pid = os.getpid()
+        self._restore_signal = _defer_interrupts(core)
+        _drivers.add(self)
+
+    def shutdown(self) -> None:
+        """End every process of the session and let go of everything."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            self.core.shutdown(SHUTDOWN_TIMEOUT)
+        finally:
+            if not self.node.wait(SHUTDOWN_TIMEOUT):
+                self.node.kill()
+            self.core.close()
+            self._output.close()
+            self._restore_signal()
+
+
+def start(config: SessionConfig) -> DriverEngine:
+    """Start a session on this machine and connect to it.
+
+    Raises:
+        SessionError: the node daemon could not be started; the message has the end of its log.
+    """
+    node = launch(
+        NodeConfig(
+            resources=config.resources,
+            object_store_memory=config.object_store_memory,
+            preload=list(config.preload),
+            namespace=config.namespace,
+            log_to_driver=config.log_to_driver,
+        )
+    )
+    try:
+        core = Core(new_process_id(), node.session_dir, node.node_address, node.store_address, True)
+        output = DriverOutput()
+        core.on_log = output.on_lines
+        core.on_warning = logger.warning
+        core.register("driver")
+    except BaseException:
+        node.kill()
+        raise
+    return DriverEngine(core, node, output)
+
+
+def _defer_interrupts(core: Core) -> Any:
+    """Keep Ctrl-C from tearing the runtime's state: raise it when the lock is free.
+
+    Python raises KeyboardInterrupt between any two bytecodes of the main thread, also while that
+    handles a batch of messages.  Only the default handler is replaced, and only from the main
+    thread.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        return lambda: None
+
+    def handler(_signum: int, _frame: object) -> None:
+        if core.lock_is_mine():
+            core.pump.interrupted = KeyboardInterrupt()
+        else:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handler)
+
+    def restore() -> None:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is handler
+        ):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return restore
+
+
+_drivers: weakref.WeakSet[DriverEngine] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # A child of the driver (multiprocessing) holds copies of its sockets: as long as they are open,
+    # the daemon would not notice the driver's death.
+    for engine in list(_drivers):
+        engine.core.abandon()
+    _drivers.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

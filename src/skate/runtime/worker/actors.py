@@ -1,0 +1,421 @@
+"""The caller's side of actors: handles' state, ordered calls, restarts."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from skate.engine.base import ActorOptions, CallOptions, Code
+from skate.exceptions import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorUnavailableError,
+    TaskError,
+)
+from skate.refs import ObjectRef
+from skate.runtime.wire.messages import (
+    ActorState,
+    ArgSlot,
+    CreateActor,
+    GetNamedActor,
+    KillActor,
+    NamedActor,
+    RefGrant,
+    Task,
+    WatchActor,
+)
+from skate.runtime.worker.cells import ActorCell, Cell, WeakActorCell
+from skate.runtime.worker.links import FLUSH_AT
+from skate.runtime.worker.pump import Waiter
+from skate.runtime.worker.tasks import Record, pack
+from skate.serialization import deserialize
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.core import Core
+    from skate.runtime.worker.links import Peer
+
+
+class ActorSpec(msgspec.Struct, array_like=True):
+    """What the worker needs to become an actor; the daemon keeps it as opaque bytes."""
+
+    class_payload: bytes
+    class_name: str
+    arguments: bytes
+    slots: list[ArgSlot]
+    refs: list[RefGrant]
+    chain: list[bytes]
+    depth: int
+
+
+spec_encoder = msgspec.msgpack.Encoder()
+spec_decoder = msgspec.msgpack.Decoder(ActorSpec)
+
+
+class _AnyRetry:
+    """Options of calls: an exception of the method itself is never retried."""
+
+    retry_exceptions = False
+    max_retries = 0
+
+
+class ActorClient:
+    """One actor as seen by one caller: a queue of calls and what is in flight, in order."""
+
+    __slots__ = (
+        "actor_id",
+        "cause",
+        "core",
+        "error",
+        "in_flight",
+        "max_task_retries",
+        "name",
+        "peer",
+        "queue",
+        "restarts",
+        "state",
+        "worker_id",
+    )
+
+    def __init__(self, core: Core, actor_id: bytes) -> None:
+        self.core = core
+        self.actor_id = actor_id
+        self.name = ""
+        self.state = "pending"
+        self.peer: Peer | None = None
+        self.worker_id = b""
+        self.restarts = -1
+        self.queue: deque[Record] = deque()
+        self.in_flight: dict[bytes, Record] = {}
+        self.cause = ""
+        #: The serialized exception of a constructor that raised.
+        self.error: bytes | None = None
+        self.max_task_retries = 0
+
+    # All of these run with the lock held.
+
+    def add(self, record: Record) -> None:
+        """Queue a call and send what can be sent."""
+        self.queue.append(record)
+        self.advance(record)
+
+    def advance(self, _record: Record | None = None) -> None:
+        """Send calls in order, up to the first whose arguments are not ready."""
+        if self.state != "alive":
+            if self.state == "dead":
+                self.fail_queue()
+            return
+        queue = self.queue
+        core = self.core
+        peer = self.peer
+        if peer is None or peer.connection is None:
+            return
+        idle = not self.in_flight
+        sent = False
+        while queue:
+            record = queue[0]
+            if record.failed_argument is not None:
+                queue.popleft()
+                core.submitter._finish_failed(record, record.failed_argument)
+                continue
+            if record.waiting:
+                break
+            queue.popleft()
+            self.in_flight[record.task_id] = record
+            core.prepare(record, peer.process_id)
+            core.links.send(peer, record.task)
+            sent = True
+        if not sent:
+            return
+        if idle or len(peer.connection.out) >= FLUSH_AT:
+            core.links.flush_peer(peer)
+        else:
+            core.pump.nudge()
+
+    def answered(self, record: Record) -> None:
+        """A call has come back."""
+        self.in_flight.pop(record.task_id, None)
+
+    def discard(self, record: Record) -> None:
+        """Take a call off the queue if it is there."""
+        if record in self.queue:
+            self.queue.remove(record)
+
+    def peer_of(self, record: Record) -> Peer | None:
+        """Return where a call runs, if it was sent."""
+        return self.peer if record.task_id in self.in_flight else None
+
+    def died_error(self) -> bytes:
+        """Return the exception for calls on a dead actor."""
+        name = self.name or "the actor"
+        actor_id = self.actor_id.hex()
+        if self.error is not None:
+            error = deserialize(self.error)
+            if isinstance(error, TaskError):
+                return self.core.error(
+                    ActorDiedError.in_constructor(name, error, actor_id=actor_id)
+                )
+        return self.core.error(
+            ActorDiedError(f"{name} (actor {actor_id}) is dead: {self.cause}", actor_id=actor_id)
+        )
+
+    def fail_queue(self) -> None:
+        """No call will be sent any more."""
+        if self.queue:
+            error = self.died_error()
+            while self.queue:
+                self.core.submitter._finish_failed(self.queue.popleft(), error)
+
+    def update(self, message: ActorState) -> None:
+        """The daemon has told a new state."""
+        if self.state == "dead":
+            return
+        # A process may die and be replaced before we hear of either: what was in flight to
+        # another life of the actor is lost all the same.
+        if message.state != "alive" or message.worker_id != self.worker_id:
+            self.lose_in_flight(message)
+        self.cause = message.cause or self.cause
+        self.error = message.error
+        self.state = message.state
+        self.restarts = message.restarts
+        if message.state == "alive":
+            self.worker_id = message.worker_id
+            self.peer = self.core.links.peer(message.worker_id, message.worker_address)
+            if self.peer.dead:
+                # It is about to be reported dead; calls wait for what comes then.
+                self.peer = None
+            self.advance()
+        elif message.state == "dead":
+            self.fail_queue()
+
+    def lose_in_flight(self, message: ActorState) -> None:
+        """Calls that a dead process had: send them again if they may be, fail the others."""
+        records = list(self.in_flight.values())
+        self.in_flight.clear()
+        again: list[Record] = []
+        for record in records:
+            if record.retries != 0 and message.state != "dead":
+                record.retries -= 1
+                record.task.attempt += 1
+                again.append(record)
+                continue
+            actor_id = self.actor_id.hex()
+            cause = message.cause or self.cause or "its process died"
+            text = (
+                f"{self.name or 'the actor'} (actor {actor_id}) died before it had answered"
+                f" {record.task.method}(): {cause}"
+            )
+            error = (
+                ActorDiedError(text, actor_id=actor_id)
+                if message.state == "dead"
+                else ActorUnavailableError(
+                    f"{text}; the actor is being restarted", actor_id=actor_id
+                )
+            )
+            self.core.submitter._finish_failed(record, self.core.error(error))
+        self.queue.extendleft(reversed(again))
+        self.peer = None
+
+
+class Actors:
+    """All actors that this process has handles of."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._clients: dict[bytes, ActorClient] = {}
+
+    def client(self, actor_id: bytes) -> ActorClient:
+        """Locked.  Return the client of an actor, asking the daemon for its state if it is new."""
+        client = self._clients.get(actor_id)
+        if client is None:
+            client = self._clients[actor_id] = ActorClient(self.core, actor_id)
+            self.core.links.send_node(WatchActor(actor_id))
+        return client
+
+    def create(
+        self,
+        code: Code,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+        handle: bytes,
+    ) -> Cell:
+        """Start an actor; see ``Engine.create_actor``."""
+        core = self.core
+        payload = code.payload
+        arguments = pack(core, args, kwargs)
+        running = core.executing
+        namespace = options.namespace if options.namespace is not None else core.namespace
+        with core.lock:
+            actor_id = core.ids.draw()
+            cell = ActorCell(actor_id, core.address, core.finalized, options.detached)
+            cell.keeps = [*arguments.slot_cells, *arguments.nested]
+            client = ActorClient(core, actor_id)
+            client.name = options.name or code.name
+            client.max_task_retries = options.max_task_retries
+            self._clients[actor_id] = client
+            task = Task(actor_id, b"", arguments.data, 0, [], [], [], 0, "", actor_id, "", 0)
+            record = Record(task, [])
+            record.slot_cells = arguments.slot_cells
+            record.nested = arguments.nested
+            record.kept = None
+            spec = ActorSpec(
+                payload,
+                code.name,
+                arguments.data,
+                [],
+                [],
+                running.chain if running is not None else [],
+                running.depth + 1 if running is not None else 0,
+            )
+            message = CreateActor(
+                actor_id,
+                code.name,
+                options.name,
+                namespace,
+                options.resources,
+                options.max_restarts,
+                options.max_concurrency,
+                b"",
+                handle,
+                options.detached,
+                spec.depth,
+            )
+
+            def send(resolved: Record) -> None:
+                if resolved.failed_argument is not None:
+                    client.state = "dead"
+                    client.error = resolved.failed_argument
+                    client.fail_queue()
+                    return
+                # Borrows of actors are counted by the actor itself: who it will be is not known
+                # yet, and this cell keeps the arguments until it is gone.
+                core.prepare(resolved, None)
+                spec.slots = resolved.task.slots
+                spec.refs = resolved.task.refs
+                message.spec = spec_encoder.encode(spec)
+                core.links.send_node(message)
+                core.pump.nudge()
+
+            if record.slot_cells:
+                core.resolve_arguments(record, send)
+            else:
+                send(record)
+            core.links.flush()
+        if options.name:
+            self._await_name(client, options.name, namespace)
+        return cell
+
+    def _await_name(self, client: ActorClient, name: str, namespace: str) -> None:
+        """Wait until the daemon has entered the actor's name, or refused it."""
+        waiter = Waiter(1)
+
+        def look() -> bool:
+            waiter.done = client.restarts >= 0 or client.state == "dead"
+            return waiter.done
+
+        self.core.pump.any_waiters.append(waiter)
+        try:
+            look()
+            self.core.block(waiter, None, look)
+        finally:
+            self.core.pump.any_waiters.remove(waiter)
+        if client.state == "dead" and client.error is None and "exists" in client.cause:
+            raise ActorAlreadyExistsError(client.cause)
+
+    def call(
+        self,
+        actor: Cell,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> list[ObjectRef[Any]]:
+        """Call a method; see ``Engine.submit_call``."""
+        core = self.core
+        arguments = pack(core, args, kwargs)
+        running = core.executing
+        actor_id = actor.object_id
+        with core.lock:
+            client = self._clients.get(actor_id)
+            if client is None:
+                client = self.client(actor_id)
+            task_id, cells = core.new_cells(options.num_returns)
+            task = Task(
+                task_id,
+                b"",
+                arguments.data,
+                options.num_returns,
+                [],
+                [],
+                running.chain if running is not None else [],
+                running.depth + 1 if running is not None else 0,
+                options.name,
+                actor_id,
+                method,
+                0,
+            )
+            record = Record(task, cells)
+            record.options = _AnyRetry
+            record.home = client
+            record.kept = actor
+            retries = options.max_task_retries
+            record.retries = client.max_task_retries if retries is None else retries
+            core.submitter.pending[task_id] = record
+            if arguments.slot_cells or arguments.nested:
+                record.slot_cells = arguments.slot_cells
+                record.nested = arguments.nested
+                core.resolve_arguments(record, client.advance)
+            client.add(record)
+        core.pump.activity += 1
+        if core.pump.interrupted is not None:
+            core.pump.raise_interrupt()
+        return [ObjectRef(cell) for cell in cells]
+
+    def find(self, name: str, namespace: str | None) -> tuple[Cell, bytes] | None:
+        """Look an actor up by name; see ``Engine.find_actor``."""
+        core = self.core
+        wanted = namespace if namespace is not None else core.namespace
+        answer: NamedActor = core.ask(lambda number: GetNamedActor(number, name, wanted))
+        if not answer.actor_id:
+            return None
+        return WeakActorCell(answer.actor_id, ""), answer.handle
+
+    def kill(self, actor: Cell, no_restart: bool) -> None:
+        """End an actor's process; see ``Engine.kill_actor``."""
+        core = self.core
+        with core.lock:
+            core.links.send_node(KillActor(actor.object_id, no_restart, graceful=False))
+            core.links.flush()
+            client = self.client(actor.object_id)
+            if no_restart and client.state != "dead":
+                client.update(
+                    ActorState(
+                        actor.object_id,
+                        "dead",
+                        b"",
+                        "",
+                        0,
+                        client.restarts,
+                        "killed by skate.kill",
+                    )
+                )
+
+    def on_state(self, message: ActorState) -> None:
+        """Locked.  The daemon tells the state of an actor that we watch."""
+        client = self._clients.get(message.actor_id)
+        if client is not None:
+            client.update(message)
+            self.core.pump.completions += 1
+
+    def forget(self, actor_id: bytes) -> None:
+        """Locked.  Our last handle is gone."""
+        self._clients.pop(actor_id, None)
+
+    def fail_all(self, cause: str) -> None:
+        """Locked.  The session is over."""
+        for client in self._clients.values():
+            client.cause = client.cause or cause
+            client.state = "dead"
+            client.fail_queue()

@@ -1,0 +1,365 @@
+"""The runtime inside one process: links, pump, objects, tasks, actors and execution."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from skate.exceptions import NodeDiedError, SessionError
+from skate.ids import IdSource, nth
+from skate.refs import hooks
+from skate.runtime.store.client import StoreClient
+from skate.runtime.wire import messages as wire
+from skate.runtime.worker.actors import Actors
+from skate.runtime.worker.cells import Cell, Finalized
+from skate.runtime.worker.execute import Executor, Running
+from skate.runtime.worker.links import Links, Peer
+from skate.runtime.worker.objects import Objects
+from skate.runtime.worker.pump import Pump, Waiter
+from skate.runtime.worker.tasks import Record, Submitter
+from skate.serialization import serialize
+
+
+class _Answer(Waiter):
+    """Waits for the answer to a request to the daemon."""
+
+    __slots__ = ("message",)
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.message: Any = None
+
+
+class Core:
+    """Everything that a driver or worker process needs to take part in a session."""
+
+    def __init__(
+        self,
+        process_id: bytes,
+        session_dir: str,
+        node_address: str,
+        store_address: str,
+        is_driver: bool,
+    ) -> None:
+        self.process_id = process_id
+        self.is_driver = is_driver
+        self.address = os.path.join(session_dir, f"{process_id.hex()}.sock")
+        self.node_id = b""
+        self.namespace = ""
+        self.job_id = ""
+        self.log_dir = ""
+        self.total_resources: dict[str, float] = {}
+        #: One lock around all state of this process; see ``docs/architecture.md``.
+        self.lock: Any = threading.RLock()
+        self.ids = IdSource(process_id)
+        self.finalized = Finalized()
+        #: Processes known to be dead, and why.
+        self.dead: dict[bytes, str] = {}
+        self.closed = False
+        self.pump = Pump(self.lock, self._flush)
+        self.pump.housekeeping = self._housekeep
+        self.finalized.nudge = self.pump.nudge
+        self.links = Links(
+            self.pump, process_id, self.address, self._on_peer_message, self._on_peer_closed
+        )
+        self.objects = Objects(self, StoreClient(store_address, b"", process_id))
+        self.submitter = Submitter(self)
+        self.actors = Actors(self)
+        #: None in drivers.
+        self.executor: Executor | None = None if is_driver else Executor(self)
+        self._requests: dict[int, _Answer] = {}
+        self._request_number = 0
+        #: Output of workers, in drivers.
+        self.on_log: Callable[[wire.LogLines], None] = lambda message: None
+        self.on_warning: Callable[[str], None] = lambda text: None
+        self._registered = Waiter(1)
+        self._shutdown_done = Waiter(1)
+        self._peer_handlers = self._make_peer_handlers()
+        self._node_handlers = self._make_node_handlers()
+        self.links.open_node(node_address, self._on_node_message, self._on_node_closed)
+
+    # ------------------------------------------------------------------ life
+
+    def register(self, kind: str) -> None:
+        """Introduce this process to its daemon and wait for the answer.
+
+        Raises:
+            SessionError: the daemon is gone.
+        """
+        with self.lock:
+            self.links.send_node(wire.Register(kind, self.address))
+        self.pump.block(self._registered)
+        if self.closed:
+            raise SessionError("the node daemon ended before it answered")
+        self.objects.store.node_id = self.node_id
+        hooks.resolve = self.objects.resolve
+        hooks.pin = self.objects.pin
+        hooks.future = self.objects.future
+        self.pump.start()
+
+    def shutdown(self, timeout: float) -> None:
+        """Driver: ask the daemon to end the session and wait until it has."""
+        if self.closed:
+            return
+        with self.lock:
+            self.links.send_node(wire.Shutdown())
+        import time
+
+        self.pump.block(self._shutdown_done, time.monotonic() + timeout)
+
+    def close(self, reason: str = "skate.shutdown() was called") -> None:
+        """Fail what is pending and let go of sockets and memory."""
+        with self.lock:
+            self.closed = True
+            self._fail_everything(SessionError(f"the session has ended: {reason}"))
+        self.pump.close()
+        with self.lock:
+            self.links.close()
+        self.objects.store.close()
+        hooks.clear()
+
+    def abandon(self) -> None:
+        """After a fork, in the child: this session is the parent's."""
+        self.closed = True
+        self.pump.abandon()
+        self.links.abandon()
+        hooks.clear()
+
+    def _fail_everything(self, error: Exception) -> None:
+        data = self.error(error)
+        self.submitter.fail_all(data)
+        self.actors.fail_all(str(error))
+        self.objects.fail_all(data)
+        for answer in self._requests.values():
+            answer.on_ready()
+        self._requests.clear()
+        self._registered.on_ready()
+        self._shutdown_done.on_ready()
+        self.pump.completions += 1
+        for waiter in self.pump.any_waiters:
+            waiter.wake()
+
+    # ------------------------------------------------------------------ helpers
+
+    @property
+    def executing(self) -> Running | None:
+        """The call that runs in this process, None in the driver and between tasks."""
+        executor = self.executor
+        return None if executor is None else executor.running
+
+    def lock_is_mine(self) -> bool:
+        """Whether the current thread holds the lock: signal handlers must not raise then."""
+        return bool(self.lock._is_owned())
+
+    def error(self, error: BaseException) -> bytes:
+        """Serialize one of our own exceptions."""
+        return serialize(error).to_bytes()
+
+    def new_cells(self, count: int) -> tuple[bytes, list[Cell]]:
+        """Locked.  Return a task id and the cells of its results."""
+        if count == 1:
+            task_id = self.ids.draw()
+            return task_id, [Cell(task_id, self.address)]
+        task_id = self.ids.draw(count or 1)
+        return task_id, [Cell(nth(task_id, index), self.address) for index in range(count)]
+
+    def block(
+        self,
+        waiter: Waiter,
+        deadline: float | None = None,
+        step: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Wait for ``waiter`` or the deadline; in a task, without keeping a CPU meanwhile."""
+        if self.closed:
+            raise SessionError("the session has ended")
+        if self.executor is None:
+            return self.pump.block(waiter, deadline, step)
+        return self.executor.block(waiter, deadline, step)
+
+    def poll(self) -> None:
+        """Handle what has arrived, without waiting."""
+        self.pump.poll()
+
+    def drain(self) -> None:
+        """Free what finalizers have found unreachable, now rather than at the next turn."""
+        if self.finalized.items:
+            with self.lock:
+                self.objects.drain()
+
+    def ask(self, make: Callable[[int], object]) -> Any:
+        """Send a request to the daemon and return its answer.
+
+        Raises:
+            SessionError: the daemon is gone.
+        """
+        answer = _Answer()
+        with self.lock:
+            if self.closed:
+                raise SessionError("the session has ended")
+            self._request_number += 1
+            number = self._request_number
+            self._requests[number] = answer
+            self.links.send_node(make(number))
+        self.pump.block(answer)
+        if answer.message is None:
+            raise SessionError("the session has ended")
+        return answer.message
+
+    def resolve_arguments(self, record: Record, ready: Callable[[Record], None]) -> None:
+        """Locked.  Call ``ready(record)`` once all top-level refs have values or one failed."""
+        record.on_resolved = ready
+        record.waiting = 1
+        for cell in record.slot_cells:
+            if cell.status:
+                if cell.status == 3 and record.failed_argument is None:
+                    record.failed_argument = cell.data
+                continue
+            record.waiting += 1
+            cell.listen(record)
+            self.objects.request_if_borrowed(cell)
+        record.waiting -= 1
+        if record.on_resolved is not None and (
+            record.waiting == 0 or record.failed_argument is not None
+        ):
+            record.on_resolved = None
+            ready(record)
+
+    def prepare(self, record: Record, receiver: bytes | None) -> None:
+        """Locked.  Fill the resolved arguments into the message for one receiver.
+
+        ``receiver`` None: it is not known yet and will register its borrows by itself.
+        """
+        if not record.slot_cells and not record.nested:
+            return
+        objects = self.objects
+        task = record.task
+        slots = []
+        for cell in record.slot_cells:
+            value = objects.value_for(cell, receiver)
+            if value.location is not None:
+                objects.grant(cell, receiver)
+            slots.append(wire.ArgSlot(cell.object_id, cell.owner_address, value))
+        task.slots = slots
+        task.refs = [objects.grant(cell, receiver) for cell in record.nested]
+
+    # ------------------------------------------------------------------ turns of the pump
+
+    def _flush(self) -> None:
+        if self.links.dirty:
+            with self.lock:
+                self.links.flush()
+
+    def _housekeep(self) -> None:
+        """Locked.  After each batch of messages."""
+        self.submitter.run_touched()
+        if self.finalized.items:
+            self.objects.drain()
+
+    def _on_peer_message(self, peer: Peer, message: Any) -> None:
+        self._peer_handlers[type(message)](peer, message)
+
+    def _on_node_message(self, _peer: Peer, message: Any) -> None:
+        handler = self._node_handlers.get(type(message))
+        if handler is not None:
+            handler(message)
+
+    def _make_peer_handlers(self) -> dict[type, Callable[[Peer, Any], None]]:
+        def ignore(_peer: Peer, _message: Any) -> None:
+            """A message that this kind of process has no use for."""
+
+        submitter, objects, executor = self.submitter, self.objects, self.executor
+        return {
+            wire.Hello: ignore,
+            wire.Reply: submitter.on_reply,
+            wire.ReplyValues: submitter.on_reply_values,
+            wire.TaskFailed: submitter.on_failed,
+            wire.Returned: submitter.on_returned,
+            wire.Unblocked: submitter.on_unblocked,
+            wire.FetchObject: objects.on_fetch,
+            wire.ObjectValue: objects.on_value,
+            wire.AddBorrower: objects.on_add_borrower,
+            wire.BorrowerAdded: objects.on_borrower_added,
+            wire.ReleaseBorrow: objects.on_release,
+            wire.BeginLease: executor.on_begin_lease if executor else ignore,
+            wire.DefineFunction: executor.on_define if executor else ignore,
+            wire.Task: executor.on_task if executor else ignore,
+            wire.Steal: executor.on_steal if executor else ignore,
+            wire.Cancel: executor.on_cancel if executor else ignore,
+        }
+
+    def _make_node_handlers(self) -> dict[type, Callable[[Any], None]]:
+        submitter, executor, callbacks = self.submitter, self.executor, self.pump.callbacks
+        handlers: dict[type, Callable[[Any], None]] = {
+            wire.Registered: self._on_registered,
+            wire.LeaseGranted: submitter.on_lease_granted,
+            wire.LeaseRefused: submitter.on_lease_refused,
+            wire.RecallLease: submitter.on_recall,
+            wire.WorkerDied: self._on_worker_died,
+            wire.ActorState: self.actors.on_state,
+            wire.NamedActor: self._on_answer,
+            wire.StateAnswer: self._on_answer,
+            wire.ObjectFreed: self._on_object_freed,
+            wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
+            # The user's streams and logging handlers may do anything: not under the lock.
+            wire.LogLines: lambda message: callbacks.append(lambda: self.on_log(message)),
+            wire.Warn: lambda message: callbacks.append(lambda: self.on_warning(message.text)),
+            wire.ShutdownDone: lambda message: self._shutdown_done.on_ready(),
+        }
+        if executor is not None:
+            handlers[wire.StartActor] = executor.on_start_actor
+            handlers[wire.ExitWorker] = lambda message: executor.on_exit()
+        return handlers
+
+    # ------------------------------------------------------------------ messages (locked)
+
+    def _on_registered(self, message: wire.Registered) -> None:
+        self.node_id = message.node_id
+        self.total_resources = message.resources
+        self.namespace = message.namespace
+        self.job_id = message.job_id
+        self.log_dir = message.log_dir
+        self._registered.on_ready()
+
+    def _on_answer(self, message: Any) -> None:
+        answer = self._requests.pop(message.request_id, None)
+        if answer is not None:
+            answer.message = message
+            answer.on_ready()
+
+    def _on_object_freed(self, message: wire.ObjectFreed) -> None:
+        """The owner has freed what this process wrote."""
+        if self.objects.store.is_writer(message.location):
+            self.objects.store.free(message.location)
+
+    def _on_worker_died(self, message: wire.WorkerDied) -> None:
+        process_id = message.process_id
+        if process_id in self.dead:
+            return
+        # What it said before it died still counts: replies first, then its death.
+        self.links.forget(process_id)
+        self.dead[process_id] = message.cause
+        self.submitter.on_process_died(process_id, message.pid, message.cause, message.log_path)
+        self.objects.on_process_died(process_id)
+        self.pump.completions += 1
+
+    def _on_peer_closed(self, peer: Peer | None) -> None:
+        """A peer's connection ended; the daemon will say why, since it broadcasts every death."""
+        if peer is not None and self.links.peers.get(peer.process_id) is peer:
+            peer.connection = None
+
+    def _on_node_closed(self, _peer: Peer | None) -> None:
+        if self.closed:
+            return
+        if not self.is_driver:
+            # Without a daemon there is no session, and nobody who would end this process.
+            with contextlib.suppress(OSError):
+                os.killpg(0, signal.SIGKILL)
+            os._exit(1)
+        self.closed = True
+        self._fail_everything(
+            NodeDiedError("the node daemon of this session is gone, and all workers with it")
+        )

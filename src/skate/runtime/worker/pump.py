@@ -1,0 +1,362 @@
+"""Who runs epoll: the thread that waits, or a background thread when nobody does.
+
+A dedicated I/O thread would cost every reply two thread switches and a fight for the interpreter
+lock.  Here the waiting thread itself holds the *pump* and reads the sockets.  Other threads that
+wait meanwhile are *followers*: the pump's holder wakes one of them when it leaves.
+
+The background thread looks every ``TICK`` whether the foreground is active (it pumped, ran a task
+or submitted since the last look).  If so, it only runs timers and flushes.  If not, it takes the
+pump. While a foreground thread sits in the pump for long, the background thread sleeps without a
+timeout, so that an idle process costs nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+#: Seconds between two looks of the background thread while the foreground is active.  Replies and
+#: requests that a busy main thread cannot handle wait this long at most; each look costs about 10
+#: us.
+TICK = 0.003
+
+
+class Waiter:
+    """What one blocked thread waits for: ``remaining`` completions."""
+
+    __slots__ = ("done", "gate", "remaining")
+
+    def __init__(self, remaining: int = 1) -> None:
+        self.remaining = remaining
+        self.done = remaining <= 0
+        #: Taken; a follower sleeps on it.  Made when first needed.
+        self.gate: Any = None
+
+    def on_ready(self, _cell: object = None) -> None:
+        """Count one completion."""
+        self.remaining -= 1
+        if self.remaining <= 0:
+            self.done = True
+            if self.gate is not None:
+                self.wake()
+
+    def wake(self) -> None:
+        """Make a follower look again."""
+        gate = self.gate
+        if gate is not None and gate.locked():
+            try:
+                gate.release()
+            except RuntimeError:  # somebody else released it in between
+                return
+
+
+class Source(Protocol):
+    """Something with a descriptor that the pump watches."""
+
+    def fileno(self) -> int: ...
+
+    def on_events(self, events: int) -> None:
+        """Handle readiness; called with the lock held."""
+
+
+class Pump:
+    """Sockets, timers and the threads that wait for them."""
+
+    def __init__(self, lock: Any, flush: Callable[[], None]) -> None:
+        self._lock = lock
+        self._flush = flush
+        self._epoll = select.epoll()
+        self._sources: dict[int, Source] = {}
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        #: Held by the thread that runs epoll.
+        self._held = threading.Lock()
+        self._followers: deque[Waiter] = deque()
+        #: Threads inside ``block``.
+        self._foreground = 0
+        #: Changes whenever the foreground did something.
+        self.activity = 0
+        self._park = threading.Lock()
+        self._park.acquire()
+        #: The background thread sleeps until ``_park`` is released.
+        self._deep = False
+        #: The background thread is inside epoll without a timeout of its own.
+        self._background_polls = False
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_number = 0
+        #: Completions that run foreign code: called by the pumping thread, which lets go of the
+        #: lock and of the pump before, since that code may wait for something itself.
+        self.callbacks: deque[Callable[[], None]] = deque()
+        #: Completed objects so far; ``wait`` looks again when it changes.
+        self.completions = 0
+        #: Waiters to wake after every batch of completions.
+        self.any_waiters: list[Waiter] = []
+        #: Set by the signal handler while the lock is held; raised at the next safe point.
+        self.interrupted: BaseException | None = None
+        self.housekeeping: Callable[[], None] = lambda: None
+        self.closed = False
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------ sources and timers
+
+    def add(self, source: Source) -> None:
+        """Watch a source for input."""
+        fd = source.fileno()
+        self._sources[fd] = source
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def want_write(self, source: Source, wanted: bool) -> None:
+        """Report writability of the source as well, or no longer."""
+        mask = select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN
+        self._epoll.modify(source.fileno(), mask)
+
+    def remove(self, source: Source) -> None:
+        """Forget a source; call before its descriptor is closed."""
+        fd = source.fileno()
+        if fd >= 0 and self._sources.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call ``function`` with the lock held, ``seconds`` from now or a little later."""
+        self._timer_number += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_number, function))
+        if self._background_polls:
+            self.wake()
+
+    def wake(self) -> None:
+        """Make the thread inside epoll return."""
+        try:
+            os.eventfd_write(self._wake_fd, 1)
+        except (BlockingIOError, OSError):
+            return
+
+    def nudge(self) -> None:
+        """Something is queued that the background thread has to handle if nobody else does."""
+        if self._background_polls:
+            self._background_polls = False
+            self.wake()
+
+    # ------------------------------------------------------------------ one turn
+
+    def _turn(self, timeout: float) -> None:
+        """Wait for events up to ``timeout`` seconds (negative: for ever) and handle them."""
+        self._flush()
+        if self._timers:
+            due: float = self._timers[0][0] - time.monotonic()
+            if timeout < 0 or due < timeout:
+                timeout = due if due > 0 else 0
+        events = self._epoll.poll(timeout)
+        completed = self.completions
+        with self._lock:
+            for fd, mask in events:
+                if fd == self._wake_fd:
+                    self._clear_wake()
+                    continue
+                source = self._sources.get(fd)
+                if source is not None:
+                    source.on_events(mask)
+            if self._timers:
+                self._run_timers()
+            self.housekeeping()
+        if self.completions != completed:
+            for waiter in self.any_waiters:
+                waiter.wake()
+
+    def _clear_wake(self) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:
+            return
+
+    def _run_timers(self) -> None:
+        now = time.monotonic()
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            heapq.heappop(timers)[2]()
+
+    def raise_interrupt(self) -> None:
+        """Raise what a signal handler left because the lock was held."""
+        error, self.interrupted = self.interrupted, None
+        if error is not None:
+            raise error
+
+    # ------------------------------------------------------------------ waiting
+
+    def block(
+        self,
+        waiter: Waiter,
+        deadline: float | None = None,
+        step: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Pump or follow until ``waiter.done``; False if the deadline (monotonic) came first.
+
+        ``step`` runs after every turn, without the lock; if it returns True, this returns at once
+        with ``waiter.done`` as it is.
+        """
+        self._foreground += 1
+        try:
+            while not waiter.done:
+                if not self._held.acquire(blocking=False):
+                    if not self._follow(waiter, deadline):
+                        return waiter.done
+                else:
+                    try:
+                        if deadline is None:
+                            self._turn(-1.0)
+                        else:
+                            timeout = deadline - time.monotonic()
+                            if timeout <= 0:
+                                return False
+                            self._turn(timeout)
+                    finally:
+                        self._held.release()
+                        if self._followers:
+                            self._promote()
+                if self.interrupted is not None:
+                    self.raise_interrupt()
+                if self.callbacks:
+                    self.run_callbacks()
+                if step is not None and step():
+                    break
+            return waiter.done
+        finally:
+            self._foreground -= 1
+            self.activity += 1
+            if self._deep:
+                self._rouse()
+
+    def poll(self) -> None:
+        """Handle what has arrived, without waiting; nothing if another thread is at it."""
+        if self._held.acquire(blocking=False):
+            try:
+                self._turn(0.0)
+            finally:
+                self._held.release()
+                if self._followers:
+                    self._promote()
+            if self.callbacks:
+                self.run_callbacks()
+
+    def run_callbacks(self) -> None:
+        """Run what completed futures have to run; callers hold neither the lock nor the pump."""
+        while True:
+            try:
+                callback = self.callbacks.popleft()
+            except IndexError:
+                return
+            callback()
+
+    def _follow(self, waiter: Waiter, deadline: float | None) -> bool:
+        """Sleep until woken, as somebody else pumps; return False when the deadline has passed."""
+        if waiter.gate is None:
+            gate = threading.Lock()
+            gate.acquire()
+            waiter.gate = gate
+        # First in the list, then another look at the pump: its holder releases before it looks
+        # here.
+        self._followers.append(waiter)
+        try:
+            if waiter.done or not self._held.locked():
+                return True
+            if self._background_polls:
+                self.wake()
+            timeout = -1.0
+            if deadline is not None:
+                timeout = deadline - time.monotonic()
+                if timeout <= 0:
+                    return False
+            woken = waiter.gate.acquire(timeout=timeout)
+            return bool(woken)
+        finally:
+            try:
+                self._followers.remove(waiter)
+            except ValueError:
+                # Promoted; if this thread is done it will not pump, so the next one has to.
+                if waiter.done and self._followers and not self._held.locked():
+                    self._promote()
+
+    def _promote(self) -> None:
+        try:
+            self._followers.popleft().wake()
+        except IndexError:
+            return
+
+    # ------------------------------------------------------------------ the background thread
+
+    def start(self) -> None:
+        """Start the background thread."""
+        self._thread = threading.Thread(target=self._background, name="skate-pump", daemon=True)
+        self._thread.start()
+
+    def busy(self) -> None:
+        """The foreground begins something that may take long: the background thread has to look."""
+        self.activity += 1
+        if self._deep:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        self._deep = False
+        try:
+            self._park.release()
+        except RuntimeError:
+            return
+
+    def _background(self) -> None:
+        seen = -1
+        while not self.closed:
+            if self._foreground and seen == self.activity:
+                self._deep = True
+                # The foreground may have left between the test and the assignment: it did not see
+                # the flag then, so look once more before sleeping.
+                if self._foreground and seen == self.activity and not self.closed:
+                    self._park.acquire()
+                self._deep = False
+                continue
+            if self._foreground or seen != self.activity:
+                seen = self.activity
+                self._park.acquire(timeout=TICK)
+                self._flush()
+                with self._lock:
+                    if self._timers:
+                        self._run_timers()
+                    self.housekeeping()
+                continue
+            if self._held.acquire(blocking=False):
+                try:
+                    while not self._foreground and not self.closed and seen == self.activity:
+                        if self.callbacks:
+                            break
+                        self._background_polls = True
+                        self._turn(-1.0)
+                finally:
+                    self._background_polls = False
+                    self._held.release()
+                    if self._followers:
+                        self._promote()
+                if self.callbacks:
+                    self.run_callbacks()
+            else:
+                self._park.acquire(timeout=TICK)
+
+    def close(self) -> None:
+        """Stop the background thread and close the descriptors; sources are the caller's."""
+        self.closed = True
+        self.wake()
+        self._rouse()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5)
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+    def abandon(self) -> None:
+        """After a fork, in the child: close what the parent uses, touch nothing else."""
+        self.closed = True
+        self._epoll.close()
+        os.close(self._wake_fd)
