@@ -1,4 +1,4 @@
-"""Actors: an object with state in a process of its own; its calls run in the order they are made."""
+"""Actors: an object with state in a process of its own; its calls run in the order made."""
 
 import skate
 

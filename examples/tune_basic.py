@@ -1,4 +1,4 @@
-"""Tune: 100 trials of a training function, proposed by Optuna, the bad ones stopped early by ASHA."""
+"""Tune: 100 trials of a training function; Optuna proposes, ASHA stops the bad ones early."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ epochs = 20
 
 
 class ConvNet:
-    """A stand-in that is quick to train: one 3x3 filter learns to blur images, by gradient descent."""
+    """A stand-in that trains quickly: a 3x3 filter learns to blur images, by gradient descent."""
 
     def __init__(self, config: dict[str, float]) -> None:
         rng = np.random.default_rng(0)

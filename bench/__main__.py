@@ -1,0 +1,106 @@
+"""``python -m bench``: compare Skate with Ray.  ``make bench`` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import catalogue, environments, report
+from bench.catalogue import Workload
+from bench.report import Row
+from bench.runner import run
+
+
+def main() -> int:
+    """Measure, print, save; return an exit status."""
+    arguments = _parse()
+    if arguments.readme:
+        report.write_readme()
+        return 0
+    console = Console()
+    pythons = environments.present(arguments.pythons) or [arguments.python]
+    interpreters, versions = _set_up(pythons, arguments.without_ray)
+    rows = []
+    for workload in catalogue.selected(arguments.only):
+        row = Row(workload)
+        with console.status(workload.title):
+            _measure(row, interpreters, arguments.repetitions)
+        console.print(_line(row), highlight=False)
+        rows.append(row)
+    console.print()
+    report.show(rows, console)
+    console.print(f"written to {report.save(rows, versions).relative_to(report.ROOT)}")
+    return 1 if any("skate" in row.errors for row in rows) else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", default="", help="words in the names of workloads")
+    parser.add_argument("--python", default=sys.executable, help="interpreter for both systems")
+    parser.add_argument(
+        "--pythons", default="", help="versions: the first for both, others for Skate alone"
+    )
+    parser.add_argument("--repetitions", type=int, default=3, help="processes per figure")
+    parser.add_argument("--without-ray", action="store_true", help="measure Skate alone")
+    parser.add_argument("--readme", action="store_true", help="write the last table to README.md")
+    return parser.parse_args()
+
+
+def _set_up(pythons: list[str], without_ray: bool) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the interpreter of each column, and versions for the record."""
+    wheel = environments.build_wheel()
+    skate = environments.skate_environment(pythons[0], wheel)
+    interpreters = {"skate": skate, "plain": skate}
+    if not without_ray:
+        interpreters["ray"] = environments.ray_environment(pythons[0])
+    for python in pythons[1:]:
+        version = environments.version_of(python)
+        interpreters[f"skate {version}"] = environments.skate_environment(python, wheel)
+    versions = {"Python": environments.version_of(pythons[0])}
+    packages = {"skate": ("skate", "xgboost"), "ray": ("ray", "xgboost", "xgboost_ray")}
+    for column, names in packages.items():
+        for name in names if column in interpreters else ():
+            label = name if name == column or "ray" in name else f"{name} ({column})"
+            versions[label] = _version(interpreters[column], name)
+    return interpreters, versions
+
+
+def _version(python: Path, package: str) -> str:
+    code = f"import importlib.metadata as m; print(m.version({package!r}))"
+    return subprocess.run(
+        [str(python), "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def _measure(row: Row, interpreters: dict[str, Path], repetitions: int) -> None:
+    """Fill in the samples, alternating between the columns, every second time in reverse."""
+    workload: Workload = row.workload
+    columns = [c for c in interpreters if c.split()[0] in workload.systems]
+    wanted = min(repetitions, workload.repetitions)
+    for repetition in range(workload.discarded + wanted):
+        for column in columns if repetition % 2 == 0 else reversed(columns):
+            if column in row.errors:
+                continue
+            outcome = run(workload, column.split()[0], interpreters[column])
+            if outcome.left_behind and column.startswith("skate"):
+                row.errors[column] = f"{outcome.left_behind} processes were left behind"
+            elif outcome.figure is None:
+                row.errors[column] = outcome.error
+            elif repetition >= workload.discarded:
+                row.samples.setdefault(column, []).append(outcome.figure)
+
+
+def _line(row: Row) -> str:
+    parts = [f"{row.workload.title:40}"]
+    for column in {**row.samples, **row.errors}:
+        figure = row.figure(column)
+        parts.append(f"{column} " + ("failed" if figure is None else f"{figure:,.4g}"))
+    return "  ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The environments that are compared: the built wheel, and Ray, each in a folder of its own.
+
+They lie under ``.bench/`` and are made once; a wheel that changed is installed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / ".bench"
+CONSTRAINTS = ROOT / "constraints.txt"
+RAY_REQUIREMENTS = ROOT / "bench" / "requirements-ray.txt"
+
+
+def build_wheel() -> Path:
+    """Build the wheel of this checkout, with the tools of the calling environment."""
+    target = FOLDER / "wheel"
+    for old in target.glob("*.whl"):
+        old.unlink()
+    _pip(sys.executable, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", target, ROOT)
+    return next(target.glob("*.whl"))
+
+
+def skate_environment(python: str, wheel: Path) -> Path:
+    """Return the interpreter of an environment with ``wheel`` and what its libraries need."""
+    version = version_of(python)
+    folder = FOLDER / f"skate-{version}"
+    interpreter = _environment(python, folder, CONSTRAINTS.read_bytes())
+    stamp = folder / ".wheel"
+    content = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != content:
+        requirement = f"skate[tune,xgboost] @ {wheel.as_uri()}"
+        _pip(interpreter, "install", "-c", CONSTRAINTS, requirement)
+        _pip(interpreter, "install", "--no-deps", "--force-reinstall", wheel)
+        stamp.write_text(content)
+    return interpreter
+
+
+def ray_environment(python: str) -> Path:
+    """Return the interpreter of an environment with Ray, its Tune and XGBoost-Ray."""
+    folder = FOLDER / f"ray-{version_of(python)}"
+    interpreter = _environment(python, folder, RAY_REQUIREMENTS.read_bytes())
+    stamp = folder / ".installed"
+    if not stamp.exists():
+        _pip(interpreter, "install", "-r", RAY_REQUIREMENTS)
+        stamp.touch()
+    return interpreter
+
+
+def version_of(python: str) -> str:
+    """Return ``3.11`` and the like.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: there is no such interpreter.
+    """
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run(
+        [python, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def present(versions: str) -> list[str]:
+    """Return the interpreters of ``"3.12 3.13"`` that can be run, by name or by path."""
+    found = []
+    for version in versions.split():
+        python = version if "python" in version else f"python{version}"
+        try:
+            version_of(python)
+        except (OSError, subprocess.CalledProcessError):
+            print(f"bench: {python} is not present, left out")
+        else:
+            found.append(python)
+    return found
+
+
+def _environment(python: str, folder: Path, contents: bytes) -> Path:
+    """Make ``folder`` a new virtual environment unless it was made for the same ``contents``."""
+    interpreter = folder / "bin" / "python"
+    stamp = folder / ".contents"
+    wanted = hashlib.sha256(contents).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"bench: setting up {folder.relative_to(ROOT)} (once)")
+        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
+        stamp.write_text(wanted)
+    return interpreter
+
+
+def _pip(python: Path | str, *arguments: Path | str) -> None:
+    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, *map(str, arguments)], check=True)
