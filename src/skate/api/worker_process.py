@@ -17,7 +17,12 @@ from skate.runtime.worker.output import NamedOutput
 def run(config: WorkerConfig) -> None:
     """Serve the session that ``config`` describes until told to exit."""
     core = Core(
-        config.worker_id, config.session_dir, config.node_address, config.store_address, False
+        config.worker_id,
+        config.node_id,
+        config.session_dir,
+        config.node_address,
+        config.store_address,
+        is_driver=False,
     )
     executor = core.executor
     assert executor is not None

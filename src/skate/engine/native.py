@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import weakref
 from typing import Any
@@ -31,6 +32,7 @@ class NativeEngine:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.session_dir = core.session_dir
         self.submit_task = core.submitter.submit
         self.create_actor = core.actors.create
         self.submit_call = core.actors.call
@@ -110,17 +112,28 @@ def start(config: SessionConfig) -> DriverEngine:
     Raises:
         SessionError: the node daemon could not be started; the message has the end of its log.
     """
+    process_id = new_process_id()
     node = launch(
         NodeConfig(
             resources=config.resources,
             object_store_memory=config.object_store_memory,
-            preload=list(config.preload),
+            job_id=process_id.hex(),
+            driver_pid=os.getpid(),
             namespace=config.namespace,
+            preload=list(config.preload),
             log_to_driver=config.log_to_driver,
+            sys_path=list(sys.path),
         )
     )
     try:
-        core = Core(new_process_id(), node.session_dir, node.node_address, node.store_address, True)
+        core = Core(
+            process_id,
+            node.node_id,
+            node.session_dir,
+            node.node_address,
+            node.store_address,
+            is_driver=True,
+        )
         output = DriverOutput()
         core.on_log = output.on_lines
         core.on_warning = logger.warning

@@ -26,10 +26,11 @@ from skate.runtime.wire.messages import (
     Task,
     WatchActor,
 )
+from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import ActorCell, Cell, WeakActorCell
 from skate.runtime.worker.links import FLUSH_AT
 from skate.runtime.worker.pump import Waiter
-from skate.runtime.worker.tasks import Record, pack
+from skate.runtime.worker.record import Record
 from skate.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class ActorClient:
             record = queue[0]
             if record.failed_argument is not None:
                 queue.popleft()
-                core.submitter._finish_failed(record, record.failed_argument)
+                core.submitter.finish_failed(record, record.failed_argument)
                 continue
             if record.waiting:
                 break
@@ -165,7 +166,7 @@ class ActorClient:
         if self.queue:
             error = self.died_error()
             while self.queue:
-                self.core.submitter._finish_failed(self.queue.popleft(), error)
+                self.core.submitter.finish_failed(self.queue.popleft(), error)
 
     def update(self, message: ActorState) -> None:
         """The daemon has told a new state."""
@@ -213,7 +214,7 @@ class ActorClient:
                     f"{text}; the actor is being restarted", actor_id=actor_id
                 )
             )
-            self.core.submitter._finish_failed(record, self.core.error(error))
+            self.core.submitter.finish_failed(record, self.core.error(error))
         self.queue.extendleft(reversed(again))
         self.peer = None
 
@@ -248,6 +249,7 @@ class Actors:
         running = core.executing
         namespace = options.namespace if options.namespace is not None else core.namespace
         with core.lock:
+            core.check_open()
             actor_id = core.ids.draw()
             cell = ActorCell(actor_id, core.address, core.finalized, options.detached)
             cell.keeps = [*arguments.slot_cells, *arguments.nested]
@@ -338,6 +340,7 @@ class Actors:
         running = core.executing
         actor_id = actor.object_id
         with core.lock:
+            core.check_open()
             client = self._clients.get(actor_id)
             if client is None:
                 client = self.client(actor_id)

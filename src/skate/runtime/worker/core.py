@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,14 @@ from skate.refs import hooks
 from skate.runtime.store.client import StoreClient
 from skate.runtime.wire import messages as wire
 from skate.runtime.worker.actors import Actors
-from skate.runtime.worker.cells import Cell, Finalized
+from skate.runtime.worker.cells import FAILED, Cell, Finalized
 from skate.runtime.worker.execute import Executor, Running
+from skate.runtime.worker.leasing import Leasing
 from skate.runtime.worker.links import Links, Peer
 from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.pump import Pump, Waiter
-from skate.runtime.worker.tasks import Record, Submitter
+from skate.runtime.worker.record import Record
+from skate.runtime.worker.tasks import Submitter
 from skate.serialization import serialize
 
 
@@ -40,6 +43,7 @@ class Core:
     def __init__(
         self,
         process_id: bytes,
+        node_id: bytes,
         session_dir: str,
         node_address: str,
         store_address: str,
@@ -48,7 +52,8 @@ class Core:
         self.process_id = process_id
         self.is_driver = is_driver
         self.address = os.path.join(session_dir, f"{process_id.hex()}.sock")
-        self.node_id = b""
+        self.node_id = node_id
+        self.session_dir = session_dir
         self.namespace = ""
         self.job_id = ""
         self.log_dir = ""
@@ -60,13 +65,16 @@ class Core:
         #: Processes known to be dead, and why.
         self.dead: dict[bytes, str] = {}
         self.closed = False
+        #: What calls raise once it is closed.
+        self.ended: Exception = SessionError("the session has ended")
         self.pump = Pump(self.lock, self._flush)
         self.pump.housekeeping = self._housekeep
         self.finalized.nudge = self.pump.nudge
         self.links = Links(
             self.pump, process_id, self.address, self._on_peer_message, self._on_peer_closed
         )
-        self.objects = Objects(self, StoreClient(store_address, b"", process_id))
+        self.objects = Objects(self, StoreClient(store_address, node_id, process_id))
+        self.leasing = Leasing(self)
         self.submitter = Submitter(self)
         self.actors = Actors(self)
         #: None in drivers.
@@ -95,7 +103,6 @@ class Core:
         self.pump.block(self._registered)
         if self.closed:
             raise SessionError("the node daemon ended before it answered")
-        self.objects.store.node_id = self.node_id
         hooks.resolve = self.objects.resolve
         hooks.pin = self.objects.pin
         hooks.future = self.objects.future
@@ -107,8 +114,6 @@ class Core:
             return
         with self.lock:
             self.links.send_node(wire.Shutdown())
-        import time
-
         self.pump.block(self._shutdown_done, time.monotonic() + timeout)
 
     def close(self, reason: str = "skate.shutdown() was called") -> None:
@@ -130,6 +135,7 @@ class Core:
         hooks.clear()
 
     def _fail_everything(self, error: Exception) -> None:
+        self.ended = error
         data = self.error(error)
         self.submitter.fail_all(data)
         self.actors.fail_all(str(error))
@@ -174,11 +180,15 @@ class Core:
         step: Callable[[], bool] | None = None,
     ) -> bool:
         """Wait for ``waiter`` or the deadline; in a task, without keeping a CPU meanwhile."""
-        if self.closed:
-            raise SessionError("the session has ended")
+        self.check_open()
         if self.executor is None:
             return self.pump.block(waiter, deadline, step)
         return self.executor.block(waiter, deadline, step)
+
+    def check_open(self) -> None:
+        """Raise what ended the session, if it has ended."""
+        if self.closed:
+            raise self.ended
 
     def poll(self) -> None:
         """Handle what has arrived, without waiting."""
@@ -198,15 +208,14 @@ class Core:
         """
         answer = _Answer()
         with self.lock:
-            if self.closed:
-                raise SessionError("the session has ended")
+            self.check_open()
             self._request_number += 1
             number = self._request_number
             self._requests[number] = answer
             self.links.send_node(make(number))
         self.pump.block(answer)
         if answer.message is None:
-            raise SessionError("the session has ended")
+            raise self.ended
         return answer.message
 
     def resolve_arguments(self, record: Record, ready: Callable[[Record], None]) -> None:
@@ -215,7 +224,7 @@ class Core:
         record.waiting = 1
         for cell in record.slot_cells:
             if cell.status:
-                if cell.status == 3 and record.failed_argument is None:
+                if cell.status == FAILED and record.failed_argument is None:
                     record.failed_argument = cell.data
                 continue
             record.waiting += 1
@@ -255,7 +264,7 @@ class Core:
 
     def _housekeep(self) -> None:
         """Locked.  After each batch of messages."""
-        self.submitter.run_touched()
+        self.leasing.run_touched()
         if self.finalized.items:
             self.objects.drain()
 
@@ -272,13 +281,14 @@ class Core:
             """A message that this kind of process has no use for."""
 
         submitter, objects, executor = self.submitter, self.objects, self.executor
+        leasing = self.leasing
         return {
             wire.Hello: ignore,
             wire.Reply: submitter.on_reply,
             wire.ReplyValues: submitter.on_reply_values,
             wire.TaskFailed: submitter.on_failed,
-            wire.Returned: submitter.on_returned,
-            wire.Unblocked: submitter.on_unblocked,
+            wire.Returned: leasing.on_returned,
+            wire.Unblocked: leasing.on_unblocked,
             wire.FetchObject: objects.on_fetch,
             wire.ObjectValue: objects.on_value,
             wire.AddBorrower: objects.on_add_borrower,
@@ -292,12 +302,12 @@ class Core:
         }
 
     def _make_node_handlers(self) -> dict[type, Callable[[Any], None]]:
-        submitter, executor, callbacks = self.submitter, self.executor, self.pump.callbacks
+        leasing, executor, callbacks = self.leasing, self.executor, self.pump.callbacks
         handlers: dict[type, Callable[[Any], None]] = {
             wire.Registered: self._on_registered,
-            wire.LeaseGranted: submitter.on_lease_granted,
-            wire.LeaseRefused: submitter.on_lease_refused,
-            wire.RecallLease: submitter.on_recall,
+            wire.LeaseGranted: leasing.on_lease_granted,
+            wire.LeaseRefused: leasing.on_lease_refused,
+            wire.RecallLease: leasing.on_recall,
             wire.WorkerDied: self._on_worker_died,
             wire.ActorState: self.actors.on_state,
             wire.NamedActor: self._on_answer,
@@ -317,7 +327,6 @@ class Core:
     # ------------------------------------------------------------------ messages (locked)
 
     def _on_registered(self, message: wire.Registered) -> None:
-        self.node_id = message.node_id
         self.total_resources = message.resources
         self.namespace = message.namespace
         self.job_id = message.job_id

@@ -136,7 +136,6 @@ class Objects:
             location = self.store.write(serialized)
             with core.lock:
                 object_id = core.ids.draw()
-                core.links.send_node(ObjectStored(object_id, location))
             cell = Cell(object_id, core.address)
             cell.handle = StoredObject(object_id, location, core.finalized)
             status = STORED
@@ -360,8 +359,7 @@ class Objects:
         core = self.core
         owner = owner_of(object_id)
         if not owner_address:
-            cell = WeakActorCell(object_id, "")
-            return cell
+            return WeakActorCell(object_id, "")
         if owner == core.process_id:
             cell = self.borrows.cell(object_id)
             if cell is None:
@@ -483,7 +481,8 @@ class Objects:
                 _, object_id, location = item
                 if self.store.is_writer(location):
                     self.store.free(location)
-                core.links.send_node(ObjectFreed(object_id, location))
+                else:
+                    core.links.send_node(ObjectFreed(object_id, location))
             elif item[0] == "release":
                 _, object_id, address, count = item
                 owner = owner_of(object_id)

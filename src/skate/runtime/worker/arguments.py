@@ -1,0 +1,74 @@
+"""Arguments of a call, serialized for sending."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from skate.refs import ObjectRef
+from skate.runtime.worker.objects import INLINE_MAX
+from skate.serialization import Slot, serialize, serialize_arguments
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.core import Core
+
+
+class Arguments:
+    """Serialized arguments of one call."""
+
+    __slots__ = ("data", "nested", "slot_cells")
+
+    def __init__(self, data: bytes, slot_cells: list[Any], nested: list[Any]) -> None:
+        self.data = data
+        self.slot_cells = slot_cells
+        self.nested = nested
+
+
+def pack(core: Core, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """Serialize arguments: top-level refs become slots, and so do values too large to send."""
+    cells: list[Any] = []
+    for value in args:
+        if type(value) is ObjectRef:
+            break
+    else:
+        for value in kwargs.values():
+            if type(value) is ObjectRef:
+                break
+        else:
+            serialized = serialize_arguments(args, kwargs)
+            if serialized.size <= INLINE_MAX:
+                nested = [ref._cell for ref in serialized.refs] if serialized.refs else cells
+                return Arguments(serialized.to_bytes(), cells, nested)
+            return _pack_large(core, args, kwargs)
+
+    def slot(value: Any) -> Any:
+        if type(value) is not ObjectRef:
+            return value
+        cells.append(value._cell)
+        return Slot(len(cells) - 1)
+
+    args = tuple([slot(value) for value in args])
+    kwargs = {name: slot(value) for name, value in kwargs.items()}
+    serialized = serialize_arguments(args, kwargs)
+    if serialized.size > INLINE_MAX:
+        return _pack_large(core, args, kwargs, cells)
+    return Arguments(serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs])
+
+
+def _pack_large(
+    core: Core, args: tuple[Any, ...], kwargs: dict[str, Any], cells: list[Any] | None = None
+) -> Arguments:
+    cells = [] if cells is None else cells
+
+    def slot(value: Any) -> Any:
+        if type(value) is Slot:
+            return value
+        serialized = serialize(value)
+        if serialized.size <= INLINE_MAX:
+            return value
+        cells.append(core.objects.new_cell(serialized))
+        return Slot(len(cells) - 1)
+
+    args = tuple([slot(value) for value in args])
+    kwargs = {name: slot(value) for name, value in kwargs.items()}
+    serialized = serialize_arguments(args, kwargs)
+    return Arguments(serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs])

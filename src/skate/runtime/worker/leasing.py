@@ -1,0 +1,307 @@
+"""Carries out what ``leases.py`` decides: asks for workers, pushes tasks to them, gives them back."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+from skate.engine.base import TaskOptions
+from skate.exceptions import TaskUnschedulableError
+from skate.runtime.wire.messages import (
+    BeginLease,
+    CancelLeaseRequest,
+    DefineFunction,
+    LeaseGranted,
+    LeaseRefused,
+    RecallLease,
+    RequestLease,
+    Returned,
+    ReturnLease,
+    Steal,
+    Unblocked,
+)
+from skate.runtime.worker.leases import (
+    IDLE_SECONDS,
+    MIN_TENURE_SECONDS,
+    Lease,
+    SchedulingKey,
+    lease_limit,
+)
+from skate.runtime.worker.links import FLUSH_AT
+from skate.runtime.worker.record import Record
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.core import Core
+    from skate.runtime.worker.links import Peer
+
+#: Seconds between two looks at a key that has work in flight.
+WATCH_SECONDS = 0.01
+
+
+class Leasing:
+    """The leases of this process.  Every method is called with the core's lock held."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._keys: dict[tuple[tuple[str, float], ...], SchedulingKey] = {}
+        self._leases: dict[int, Lease] = {}
+        self._requests: dict[int, SchedulingKey] = {}
+        self._request_ids = itertools.count(1)
+        #: Keys to look at when the current batch of messages has been handled.
+        self._touched: set[SchedulingKey] = set()
+        self._watched: set[SchedulingKey] = set()
+
+    def key(self, options: TaskOptions) -> SchedulingKey:
+        """Return the scheduling key of these options, and keep an eye on it from now on."""
+        key = options.scheduling_key
+        if key is not None and key in self._watched:
+            return key  # type: ignore[no-any-return]  # opaque to the layer that declares it
+        shape = tuple(sorted(options.resources.items()))
+        key = self._keys.get(shape)
+        if key is None:
+            limit = lease_limit(options.resources, self.core.total_resources)
+            key = self._keys[shape] = SchedulingKey(dict(options.resources), limit)
+        options.scheduling_key = key
+        if key not in self._watched:
+            self._watched.add(key)
+            self.core.pump.call_later(WATCH_SECONDS, lambda: self._watch(key))
+        return key
+
+    def enqueue(self, record: Record) -> None:
+        """Give a task to a worker if one has room, otherwise queue it."""
+        key: SchedulingKey = record.home
+        key.queue.append(record)
+        assigned = key.assign()
+        if assigned is None:
+            if len(key.requests) < key.limit:
+                self._request_leases(key)
+            self.core.pump.nudge()
+            return
+        lease, record = assigned
+        self._push(lease, record)
+        peer = lease.peer
+        if len(lease.in_flight) == 1 or len(peer.connection.out) >= FLUSH_AT:
+            self.core.links.flush_peer(peer)
+        else:
+            self.core.pump.nudge()
+
+    def requeue(self, record: Record) -> None:
+        """Queue a task again that ran, or was about to run, on a worker."""
+        record.lease = None
+        key: SchedulingKey = record.home
+        key.queue.append(record)
+        self._touched.add(key)
+
+    def _push(self, lease: Lease, record: Record) -> None:
+        """Queue a task for the lease's worker."""
+        core = self.core
+        peer = lease.peer
+        if peer.connection is None:
+            # Its death is about to be announced; the queue gets it back then.
+            lease.in_flight[record.task_id] = record
+            record.lease = lease
+            return
+        if lease.lease_id not in peer.leases_begun:
+            peer.leases_begun.add(lease.lease_id)
+            core.links.send(peer, BeginLease(lease.lease_id, lease.key.resources, lease.gpu_ids))
+        code = record.code
+        assert code is not None
+        if code.code_id not in peer.functions:
+            peer.functions.add(code.code_id)
+            core.links.send(peer, DefineFunction(code.code_id, code.name, code.payload))
+        if not lease.in_flight:
+            lease.pushed_at = time.monotonic()
+        lease.in_flight[record.task_id] = record
+        record.lease = lease
+        core.prepare(record, peer.process_id)
+        core.links.send(peer, record.task)
+
+    def _fill(self, key: SchedulingKey) -> None:
+        """Push what there is room for; then ask for leases, or share backlogs."""
+        while True:
+            assigned = key.assign()
+            if assigned is None:
+                break
+            self._push(*assigned)
+        if key.queue:
+            self._request_leases(key)
+            return
+        if key.requests:
+            for request_id in list(key.requests):
+                self._drop_request(key, request_id)
+        self._share(key, time.monotonic())
+
+    def _share(self, key: SchedulingKey, now: float) -> None:
+        if any(not lease.recalled for lease in key.idle_leases()):
+            found = key.victim(now)
+            if found is not None:
+                lease, count = found
+                lease.stealing = True
+                self.core.links.send(lease.peer, Steal(count))
+
+    def _request_leases(self, key: SchedulingKey) -> None:
+        missing = key.missing()
+        for _ in range(missing):
+            self._request(key, key.queue[0])
+
+    def _request(self, key: SchedulingKey, record: Record) -> None:
+        request_id = next(self._request_ids)
+        key.requests.add(request_id)
+        self._requests[request_id] = key
+        name = record.task.name or (record.code.name if record.code is not None else "")
+        self.core.links.send_node(RequestLease(request_id, key.resources, record.task.depth, name))
+
+    def _drop_request(self, key: SchedulingKey, request_id: int) -> None:
+        key.requests.discard(request_id)
+        del self._requests[request_id]
+        self.core.links.send_node(CancelLeaseRequest(request_id))
+
+    def on_lease_granted(self, message: LeaseGranted) -> None:
+        """The daemon gives us a worker."""
+        key = self._requests.pop(message.request_id, None)
+        if key is None:
+            self.core.links.send_node(ReturnLease(message.lease_id))
+            return
+        key.requests.discard(message.request_id)
+        peer = self.core.links.peer(message.worker_id, message.worker_address)
+        lease = Lease(message.lease_id, peer, key, time.monotonic())
+        lease.gpu_ids = message.gpu_ids
+        lease.pid = message.pid
+        if peer.dead:
+            # It died between the grant and our connecting; its end is announced to everybody.
+            self.core.links.send_node(ReturnLease(message.lease_id))
+            self._touched.add(key)
+            return
+        self._leases[lease.lease_id] = lease
+        key.leases.append(lease)
+        self._touched.add(key)
+
+    def on_lease_refused(self, message: LeaseRefused) -> None:
+        """The daemon will never give us such a worker."""
+        key = self._requests.pop(message.request_id, None)
+        if key is None:
+            return
+        key.requests.discard(message.request_id)
+        error = self.core.error(TaskUnschedulableError(message.reason))
+        while key.queue:
+            self.core.submitter.finish_failed(key.queue.popleft(), error)
+
+    def on_recall(self, message: RecallLease) -> None:
+        """Others wait for what a lease holds."""
+        lease = self._leases.get(message.lease_id)
+        if lease is None or lease.recalled:
+            return
+        if not lease.in_flight and not lease.key.queue:
+            self._return(lease)
+            return
+        tenure = time.monotonic() - lease.granted_at
+        if tenure < MIN_TENURE_SECONDS:
+            self.core.pump.call_later(MIN_TENURE_SECONDS - tenure, lambda: self._drain(lease))
+        else:
+            self._drain(lease)
+
+    def _drain(self, lease: Lease) -> None:
+        if lease.lease_id not in self._leases:
+            return
+        if not lease.in_flight:
+            self._return(lease)
+            if lease.key.queue:
+                self._touched.add(lease.key)
+            return
+        lease.recalled = True
+        if len(lease.in_flight) > 1:
+            lease.stealing = True
+            self.core.links.send(lease.peer, Steal(len(lease.in_flight)))
+
+    def _return(self, lease: Lease) -> None:
+        self._forget(lease)
+        self.core.links.send_node(ReturnLease(lease.lease_id))
+
+    def _forget(self, lease: Lease) -> None:
+        self._leases.pop(lease.lease_id, None)
+        if lease in lease.key.leases:
+            lease.key.leases.remove(lease)
+        lease.peer.leases_begun.discard(lease.lease_id)
+
+    def _watch(self, key: SchedulingKey) -> None:
+        """Timer: return idle leases, help stuck pipelines, as long as there are any."""
+        now = time.monotonic()
+        if key.queue:
+            self._touched.add(key)
+        elif key.leases:
+            for lease in key.idle_leases():
+                if now - lease.idle_since >= IDLE_SECONDS:
+                    self._return(lease)
+            if key.lacks_helpers(now):
+                for lease in key.leases:
+                    if lease.in_flight:
+                        self._request(key, next(iter(lease.in_flight.values())))
+                        break
+            self._share(key, now)
+        if key.leases or key.queue or key.requests:
+            busy = key.queue or any(lease.in_flight for lease in key.leases)
+            delay = WATCH_SECONDS if busy else IDLE_SECONDS / 3
+            self.core.pump.call_later(delay, lambda: self._watch(key))
+        else:
+            self._watched.discard(key)
+
+    def run_touched(self) -> None:
+        """Refill the pipelines of keys that got room, tasks or leases."""
+        while self._touched:
+            self._fill(self._touched.pop())
+
+    def leave(self, lease: Lease, task_id: bytes) -> None:
+        """A task is no longer at its worker."""
+        in_flight = lease.in_flight
+        in_flight.pop(task_id, None)
+        now = time.monotonic()
+        lease.pushed_at = now
+        key = lease.key
+        if key.queue:
+            self._touched.add(key)
+        if not in_flight:
+            lease.idle_since = now
+            if lease.recalled:
+                self._return(lease)
+            self._touched.add(key)
+
+    def on_returned(self, peer: Peer, message: Returned) -> None:
+        """A worker hands tasks back unstarted."""
+        keys: dict[SchedulingKey, list[Record]] = {}
+        for task_id in message.task_ids:
+            record = self.core.submitter.pending.get(task_id)
+            if record is None or record.lease is None:
+                continue
+            lease = record.lease
+            self.leave(lease, task_id)
+            record.lease = None
+            keys.setdefault(lease.key, []).append(record)
+        for key, records in keys.items():
+            key.queue.extendleft(reversed(records))
+            self._touched.add(key)
+        for lease in self._of(peer):
+            lease.stealing = False
+            if message.blocked:
+                lease.blocked = True
+            self._touched.add(lease.key)
+
+    def on_unblocked(self, peer: Peer, _message: Unblocked) -> None:
+        """A worker has stopped waiting."""
+        for lease in self._of(peer):
+            lease.blocked = False
+            lease.idle_since = time.monotonic()
+            self._touched.add(lease.key)
+
+    def _of(self, peer: Peer) -> list[Lease]:
+        return [lease for lease in self._leases.values() if lease.peer is peer]
+
+    def on_process_died(self, process_id: bytes) -> list[Record]:
+        """Drop the leases on a dead worker; return its tasks, the one that ran (if any) first."""
+        records: list[Record] = []
+        for lease in [x for x in self._leases.values() if x.peer.process_id == process_id]:
+            self._forget(lease)
+            self._touched.add(lease.key)
+            records += lease.in_flight.values()
+            lease.in_flight.clear()
+        return records

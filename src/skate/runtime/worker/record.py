@@ -1,0 +1,77 @@
+"""A submitted call, from ``.remote()`` to its answer, as its caller keeps it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skate.engine.base import Code
+from skate.runtime.wire.messages import Task
+from skate.runtime.worker.cells import FAILED, Cell
+from skate.runtime.worker.leases import FunctionStats, Lease
+
+#: Of calls whose duration nobody measures: those of actors.
+_UNKNOWN = FunctionStats()
+
+
+class Record:
+    """A task or actor call that this process has submitted and that has not finished."""
+
+    __slots__ = (
+        "cancelled",
+        "cells",
+        "code",
+        "failed_argument",
+        "home",
+        "kept",
+        "lease",
+        "nested",
+        "on_resolved",
+        "options",
+        "retries",
+        "slot_cells",
+        "stats",
+        "task",
+        "task_id",
+        "waiting",
+    )
+
+    def __init__(self, task: Task, cells: list[Cell]) -> None:
+        self.task = task
+        self.task_id = task.task_id
+        self.cells = cells
+        self.code: Code | None = None
+        self.stats: FunctionStats = _UNKNOWN
+        self.options: Any = None
+        self.retries = 0
+        #: Cells of top-level refs, in the order of their slots.
+        self.slot_cells: list[Any] = []
+        #: Cells of refs inside the arguments.
+        self.nested: list[Any] = []
+        #: Arguments that are not ready.
+        self.waiting = 0
+        #: The serialized exception of an argument that failed.
+        self.failed_argument: bytes | None = None
+        self.on_resolved: Any = None
+        #: The scheduling key, or the actor that it goes to.
+        self.home: Any = None
+        self.lease: Lease | None = None
+        #: What else has to live until the reply: the actor's cell.
+        self.kept: Any = None
+        self.cancelled = False
+
+    def on_ready(self, cell: Cell) -> None:
+        """Locked.  An argument has got its value."""
+        if cell.status == FAILED and self.failed_argument is None:
+            self.failed_argument = cell.data
+        self.waiting -= 1
+        if self.waiting == 0 or self.failed_argument is not None:
+            resolved, self.on_resolved = self.on_resolved, None
+            if resolved is not None:
+                resolved(self)
+
+    @property
+    def name(self) -> str:
+        """What the call is named in messages to the user."""
+        if self.task.name:
+            return self.task.name
+        return self.code.name if self.code is not None else self.task.method
