@@ -1,12 +1,13 @@
 """The pickler behind ``skate.serialization`` for everything that is not plain data.
 
-Kept apart because ``cloudpickle`` takes 20 ms to import: a program that has only imported ``skate``, or sends
-nothing but numbers and strings, does not pay for it.
+Kept apart because ``cloudpickle`` takes 20 ms to import: a program that has only imported
+``skate``, or sends nothing but numbers and strings, does not pay for it.
 """
 
 from __future__ import annotations
 
 import copyreg
+import importlib
 import pickle
 import sys
 from collections.abc import Callable
@@ -33,14 +34,14 @@ _cloudpickle_reducers: dict[type, _Reducer] = cloudpickle.CloudPickler.dispatch_
 _fast_reducers: dict[type, _Reducer] = {}
 
 
-class Pickler(cloudpickle.CloudPickler):
+class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is not typed
     """Protocol 5 with out-of-band buffers; collects the refs it meets in ``refs``."""
 
     # A plain dict: the C pickler then looks up misses without calling back into Python.
     dispatch_table = copyreg.dispatch_table
 
     def __init__(self, file: Any, buffer_callback: Callable[[Any], Any]) -> None:
-        # Not super().__init__: this one runs for every task, cloudpickle's does the same in more steps.
+        # Not super().__init__: cloudpickle's does the same in more steps, and this one runs often.
         pickle.Pickler.__init__(self, file, 5, buffer_callback=buffer_callback)
         self.globals_ref: dict[int, Any] = {}
         self.proto = 5
@@ -75,8 +76,8 @@ def _learn_numpy() -> None:
 def _reduce_array(array: Any) -> Any:
     """Reduce an ndarray to a buffer, its dtype's name and its shape: half the time numpy needs.
 
-    A buffer that is not contiguous is copied into one that is; numpy itself would put it into the pickle,
-    and give a writable array at the other end.
+    A buffer that is not contiguous is copied into one that is; numpy itself would put it into the
+    pickle, and give a writable array at the other end.
     """
     dtype = array.dtype
     if dtype.kind not in _PLAIN_KINDS or dtype.metadata:
@@ -103,14 +104,12 @@ def _restore_array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) 
     """Return a read-only array over ``buffer`` (bytes or a read-only view)."""
     global _numpy_array
     if _numpy_array is None:
-        import numpy
-
-        _numpy_array = numpy.ndarray
+        _numpy_array = importlib.import_module("numpy").ndarray
     return _numpy_array(shape, dtype, buffer, 0, None, order)
 
 
 class BytesHolder:
-    """Stands for one large ``bytes`` or ``bytearray`` while it is pickled: out of band, not copied."""
+    """Stands for one large ``bytes`` or ``bytearray``, so that it is pickled out of band."""
 
     __slots__ = ("content",)
 

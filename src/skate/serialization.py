@@ -1,7 +1,7 @@
 """How values become bytes: pickle protocol 5, large buffers out of band, refs followed.
 
-One written form, for messages and for shared memory alike.  Without buffers it is a pickle as it is (first
-byte 0x80).  With buffers::
+One written form, for messages and for shared memory alike.  Without buffers it is a pickle as it
+is (first byte 0x80).  With buffers::
 
     byte 0       BUFFERS_MARK
     bytes 4-8    number of buffers, little endian
@@ -9,9 +9,11 @@ byte 0x80).  With buffers::
     then         length of each buffer, 8 bytes each; the pickle; the buffers, each starting
                  at the next multiple of 64 bytes
 
-``deserialize`` copies no buffer: arrays are read-only views of the data they were read from, and keep it alive.
+``deserialize`` copies no buffer: arrays are read-only views of the data they were read from, and
+keep it alive.
 
-Functions, lambdas, and classes of ``__main__`` travel by value (cloudpickle), everything else that has a name by name.
+Functions, lambdas, and classes of ``__main__`` travel by value (cloudpickle), everything else that
+has a name by name.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
 #: First byte of the written form with buffers; pickles of protocol 2 and later start with 0x80.
 BUFFERS_MARK = 0x53
-#: Buffers start at multiples of this many bytes: a cache line, and more than any dtype or SIMD unit asks.
+#: Buffers start at multiples of this many bytes: a cache line, and more than any dtype or SIMD
+#: unit asks.
 ALIGNMENT = 64
-#: Containers longer than this are not examined for the fast path: a pickler of our own costs about a
-#: microsecond, which is as much as looking at some tens of elements.
+#: Containers longer than this are not examined for the fast path: a pickler of our own costs about
+#: a microsecond, which is as much as looking at some tens of elements.
 FAST_LENGTH = 32
 #: ``bytes`` longer than this travel out of band when they are the whole value.
 LARGE_BYTES = 64 * 1024
@@ -134,7 +137,7 @@ class Serialized:
 _EMPTY_ARGUMENTS = Serialized(_dumps(((), {}), 5))
 
 
-def serialize(value: object, name: str = "value") -> Serialized:
+def serialize(value: Any, name: str = "value") -> Serialized:
     """Take ``value`` apart.
 
     Args:
@@ -146,13 +149,13 @@ def serialize(value: object, name: str = "value") -> Serialized:
     """
     kind = type(value)
     if kind in _ATOMS:
-        if kind is bytes and len(value) > LARGE_BYTES:  # type: ignore[arg-type]  # it is bytes
+        if kind is bytes and len(value) > LARGE_BYTES:
             return _serialize_bytes(value)
         return Serialized(_dumps(value, 5))
-    if kind is bytearray and len(value) > LARGE_BYTES:  # type: ignore[arg-type]  # it is a bytearray
-        return _serialize_bytes(value)
     if _is_plain(value, kind):
         return Serialized(_dumps(value, 5))
+    if kind is bytearray and len(value) > LARGE_BYTES:
+        return _serialize_bytes(value)
     return _serialize_any(value, name)
 
 

@@ -1,8 +1,9 @@
 """Finds the part of a value that cannot be pickled, to name it in the error.
 
-Runs only after pickling has failed.  A value is searched from the outside in: of the parts that an object
-consists of, the first that does not pickle on its own is looked into next.  The work is bounded: by
-``MAX_ATTEMPTS``, by ``MAX_SECONDS`` and by ``MAX_DEPTH``; the search then names the place it has come to.
+Runs only after pickling has failed.  A value is searched from the outside in: of the parts that an
+object consists of, the first that does not pickle on its own is looked into next.  The work is
+bounded: by ``MAX_ATTEMPTS``, by ``MAX_SECONDS`` and by ``MAX_DEPTH``; the search then names the
+place it has come to.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MAX_DEPTH = 30
 
 
 class Place(NamedTuple):
-    """Where a part is: ``prefix expression suffix``, e.g. ``closure variable db.sock of function f``."""
+    """Where a part is: prefix, expression, suffix; ``closure variable db.sock of function f``."""
 
     prefix: str
     expression: str
