@@ -59,7 +59,8 @@ def show(rows: list[Row], console: Console) -> None:
     console.print(table)
     for row in rows:
         for column, error in row.errors.items():
-            console.print(f"[red]{row.workload.name} on {column}:[/red]", error, highlight=False)
+            console.print(f"{row.workload.name} on {column}:", style="red")
+            console.print(error, markup=False, highlight=False)
 
 
 def save(rows: list[Row], versions: dict[str, str]) -> Path:
