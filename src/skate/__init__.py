@@ -1,0 +1,45 @@
+"""Skate: Python functions and classes become tasks and actors.
+
+    import skate
+
+    @skate.remote
+    def double(x):
+        return 2 * x
+
+    skate.get([double.remote(i) for i in range(10)])
+
+The names are those of Ray, so that ``import skate as ray`` runs a Ray program.
+"""
+
+from skate import actor, exceptions
+from skate._version import __version__
+from skate.api.actor import get_actor, kill, method
+from skate.api.objects import cancel, get, put, wait
+from skate.api.remote import remote
+from skate.api.runtime_context import get_runtime_context
+from skate.api.session import init, is_initialized, shutdown
+from skate.api.state import available_resources, cluster_resources, get_gpu_ids, nodes
+from skate.refs import ObjectRef
+
+__all__ = [
+    "ObjectRef",
+    "__version__",
+    "actor",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "exceptions",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

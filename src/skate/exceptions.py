@@ -159,7 +159,8 @@ class TaskError(SkateError):
         if not isinstance(cause, Exception):
             return _from_failure(failure)
         try:
-            dual = _dual_class(type(cause))
+            cause_class: Any = type(cause)
+            dual = _dual_class(cause_class)
             error: TaskError = _copy_as(dual, cause)
         except Exception:
             # Classes may refuse to be subclassed or instantiated in any way they like.
@@ -188,7 +189,7 @@ def _from_failure(failure: _Failure) -> TaskError:
 
 
 @functools.lru_cache(maxsize=256)
-def _dual_class(cause_class: type[Exception]) -> type[TaskError]:
+def _dual_class(cause_class: Any) -> type[TaskError]:
     bases: tuple[type, ...] = (TaskError, cause_class)
     if issubclass(TaskError, cause_class):
         bases = (TaskError,)

@@ -1,16 +1,17 @@
 """Object references, and the hooks by which the engine that made them follows them around.
 
-An ``ObjectRef`` is a handle on a *cell*, the engine's record of one object in this process.  Within a
-process Python's own reference counting says when nobody holds an object any more: a cell dies with
-the last ref to it.  Between processes the engines count (see ``docs/architecture.md``).
+An ``ObjectRef`` is a handle on a *cell*, the engine's record of one object in this process.  Within
+a process Python's own reference counting says when nobody holds an object any more: a cell dies
+with the last ref to it.  Between processes the engines count (see ``docs/architecture.md``).
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import concurrent.futures
 
 T = TypeVar("T")
 
@@ -55,14 +56,14 @@ hooks = Hooks()
 
 
 class Tracked:
-    """Base of what may travel inside values and keeps something alive: object refs and actor handles."""
+    """Base of what may travel inside values and keeps something alive: refs and actor handles."""
 
     __slots__ = ("_cell",)
 
     _cell: Any
 
     def reduce_tracked(self) -> tuple[Any, ...]:
-        """Return the pickle reduction; ``skate.serialization`` calls it and counts the ref itself."""
+        """Return the pickle reduction; ``skate.serialization`` calls this and counts by itself."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -74,7 +75,7 @@ class ObjectRef(Tracked, Generic[T]):
     """A future and a name for one immutable object, perhaps in another process.
 
     Refs are cheap to copy and may be passed to tasks and actors.  As a top-level argument a ref is
-    replaced by its value; nested in a list or dict it stays a ref.  Two refs to one object are equal.
+    replaced by its value; nested in a list or dict it stays a ref.  Refs to one object are equal.
     """
 
     __slots__ = ("__weakref__",)
@@ -96,6 +97,8 @@ class ObjectRef(Tracked, Generic[T]):
         return hooks.future(self._cell)
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # 35 ms, and whoever awaits has it
+
         return asyncio.wrap_future(self.future()).__await__()
 
     def __eq__(self, other: object) -> bool:

@@ -6,7 +6,6 @@ processes of this machine; one conformance suite (``tests/conformance``) runs on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,6 +25,8 @@ class TaskOptions:
     #: True: retry after any exception of the task; a tuple: after these.
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     name: str = ""
+    #: A place for the engine to keep what it derives from these options.
+    scheduling_key: Any = None
 
 
 @dataclass(slots=True)
@@ -51,6 +52,24 @@ class CallOptions:
     name: str = ""
 
 
+@dataclass(slots=True)
+class SessionConfig:
+    """What ``init`` was told, checked and with defaults filled in."""
+
+    #: All that the node has: ``CPU``, ``GPU``, ``memory`` (bytes) and custom names.
+    resources: dict[str, float]
+    #: How many bytes of shared memory objects may take.
+    object_store_memory: int
+    #: Modules that workers have imported before they start.
+    preload: list[str]
+    namespace: str
+    #: A number of ``logging``.
+    logging_level: int
+    log_to_driver: bool
+    #: "local": a session of its own on this machine.
+    address: str = "local"
+
+
 class Code:
     """A function or class that travels: pickled at most once per process, named by its content."""
 
@@ -58,8 +77,9 @@ class Code:
 
     def __init__(self, target: Callable[..., Any]) -> None:
         self.target = target
-        #: For error messages and log lines.
-        self.name: str = getattr(target, "__qualname__", None) or repr(target)
+        name = getattr(target, "__qualname__", None) or repr(target)
+        #: For error messages and log lines: ``Counter.add``, without the functions around it.
+        self.name: str = name.rsplit("<locals>.", 1)[-1]
         self._payload: bytes | None = None
         self._id = b""
 
@@ -68,6 +88,8 @@ class Code:
         """The pickled function or class."""
         if self._payload is None:
             self._payload = serialization.dumps_code(self.target)
+            import hashlib  # 2 ms that ``import skate`` need not take
+
             self._id = hashlib.blake2b(self._payload, digest_size=16).digest()
         return self._payload
 
@@ -103,6 +125,10 @@ class Context:
 class Engine(Protocol):
     """Executes tasks and actors.  All methods may be called from any thread."""
 
+    @property
+    def session_dir(self) -> str:
+        """Where the session keeps sockets and logs; "" if it has no files."""
+
     def submit_task(
         self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> list[ObjectRef[Any]]:
@@ -119,7 +145,7 @@ class Engine(Protocol):
         """Start an actor and return its cell.  ``handle`` is stored for ``find_actor``.
 
         Raises:
-            ValueError: an actor of that name exists in the namespace.
+            ActorAlreadyExistsError: an actor of that name exists in the namespace.
         """
 
     def submit_call(
@@ -133,7 +159,10 @@ class Engine(Protocol):
         """Call a method of the actor of cell ``actor``; calls of one caller run in this order."""
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
-        """Return the cell (one that does not keep the actor alive) and ``handle`` of a named actor."""
+        """Return cell and ``handle`` of a named actor; the cell does not keep the actor alive."""
+
+    def own_actor(self) -> tuple[Any, bytes] | None:
+        """Return the same of the actor that the caller runs in, or None."""
 
     def kill_actor(self, actor: Any, no_restart: bool) -> None:
         """End the actor's process at once."""

@@ -1,0 +1,148 @@
+"""``get``, ``put``, ``wait`` and ``cancel``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, TypeVar, overload
+
+from skate.api.session import current
+from skate.refs import ObjectRef
+
+T = TypeVar("T")
+
+_cell_of = attrgetter("_cell")
+
+
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """Wait for values and return them.
+
+    Arrays in them are read-only views of shared memory.
+
+    Args:
+        refs: One ref, or a list of them.
+        timeout: Seconds to wait at most; None: as long as it takes.
+
+    Returns:
+        The value, or a list of values in the order of the refs.
+
+    Raises:
+        TaskError: The task raised; also an instance of the class of its exception.
+        GetTimeoutError: Not all values were there in time.
+        ObjectLostError, WorkerCrashedError, ActorDiedError: The value cannot be had any more.
+        ValueError, TypeError: ``refs`` is not a ref, or not a list of refs.
+    """
+    if timeout is not None:
+        timeout = _check_timeout("get", timeout)
+    if type(refs) is ObjectRef:
+        return current().get_one(refs, timeout)
+    _check_refs("get", refs)
+    return current().get(refs, timeout) if refs else []
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Store a value, so that several tasks can use it without it being sent again each time.
+
+    Raises:
+        TypeError: ``value`` is a ref.
+        SerializationError: ``value`` cannot be pickled.
+        ObjectStoreFullError: There is no room for it.
+    """
+    if type(value) is ObjectRef:
+        raise TypeError(
+            "put() of an ObjectRef: the object is stored already; to pass the ref on"
+            " as a value, put it into a list"
+        )
+    return current().put(value)
+
+
+def wait(
+    refs: list[ObjectRef[T]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until ``num_returns`` of the refs have their values (or errors).
+
+    Args:
+        refs: Different refs.
+        num_returns: How many to wait for.
+        timeout: Seconds to wait at most; None: as long as it takes.
+        fetch_local: Accepted for compatibility; on one machine every object is local.
+
+    Returns:
+        The ready refs, at most ``num_returns`` of them, and the others, both in their order.
+
+    Raises:
+        TypeError: ``refs`` is not a list of refs.
+        ValueError: A ref occurs twice, or ``num_returns`` is not between 1 and their number.
+    """
+    if timeout is not None:
+        timeout = _check_timeout("wait", timeout)
+    _check_refs("wait", refs)
+    if not refs:
+        return [], []
+    # Compared by identity, for speed: a process has one cell per object.
+    if len(set(map(_cell_of, refs))) != len(refs):
+        raise ValueError("wait() takes each ref once, but one occurs twice in the list")
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int):
+        raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
+    if not 1 <= num_returns <= len(refs):
+        raise ValueError(
+            f"num_returns must be between 1 and the number of refs ({len(refs)}),"
+            f" but is {num_returns}"
+        )
+    return current().wait(refs, num_returns, timeout)
+
+
+def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Stop the task that makes ``ref``; nothing happens if it has finished.
+
+    ``get`` of its refs then raises ``TaskCancelledError``.
+
+    Args:
+        ref: A ref that a task will make.
+        force: End the process if the task runs, instead of raising KeyboardInterrupt in it.
+        recursive: Stop the tasks that it has started too.
+
+    Raises:
+        TypeError: ``ref`` is not a ref.
+    """
+    if type(ref) is not ObjectRef:
+        raise TypeError(f"cancel() takes the ref of a task, not {type(ref).__name__}")
+    current().cancel(ref, force, recursive)
+
+
+def _check_refs(function: str, refs: Any) -> None:
+    if isinstance(refs, ObjectRef):
+        raise TypeError(f"{function}() takes a list of refs, not a single one")
+    if not isinstance(refs, list | tuple):
+        raise (TypeError if function == "wait" else ValueError)(
+            f"{function}() takes refs, but got {type(refs).__name__}: {_short(refs)}"
+        )
+    if refs and set(map(type, refs)) != {ObjectRef}:
+        index, wrong = next((i, r) for i, r in enumerate(refs) if type(r) is not ObjectRef)
+        raise TypeError(
+            f"{function}() takes a list of refs, but element {index} is of type"
+            f" {type(wrong).__name__}: {_short(wrong)}"
+        )
+
+
+def _check_timeout(function: str, timeout: object) -> float | None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"{function}(): timeout must be a number of seconds, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"{function}(): timeout must not be negative, but is {timeout!r}")
+    return None if timeout == math.inf else float(timeout)
+
+
+def _short(value: object) -> str:
+    import reprlib
+
+    return reprlib.repr(value)

@@ -1,0 +1,290 @@
+"""The options of ``@remote``, ``.options()`` and ``@method``: which there are and what they may be.
+
+Whatever a user may write wrong here is refused when it is written, not when the task runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from skate.engine.base import ActorOptions, CallOptions, TaskOptions
+from skate.exceptions import NotSupportedError
+
+#: Amounts of resources are multiples of this.
+RESOURCE_STEP = 0.0001
+
+Given = Mapping[str, Any]
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return " Did you mean ...?" if ``name`` looks like a misspelling of a known name, else ""."""
+    import difflib
+
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+# --------------------------------------------------------------------------- checks of one value
+
+
+def amount(option: str, value: object) -> float:
+    """Check an amount of a resource: a finite number, zero or more, in steps of 0.0001."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        # numpy's numbers are no subclasses of ours but convert without loss.
+        convert = getattr(value, "__float__", None)
+        if convert is None or isinstance(value, bool | str):
+            raise TypeError(f"{option} must be a number, not {value!r}")
+        value = float(convert())
+    if not math.isfinite(value):
+        raise ValueError(f"{option} must be finite, not {value!r}")
+    if value < 0:
+        raise ValueError(f"{option} must not be negative, but is {value!r}")
+    rounded = round(value / RESOURCE_STEP) * RESOURCE_STEP
+    if value and abs(rounded - value) > 1e-9 * max(1.0, value):
+        raise ValueError(f"{option} must be a multiple of {RESOURCE_STEP}, but is {value!r}")
+    return float(value)
+
+
+def gpu_amount(option: str, value: object) -> float:
+    """Check an amount of GPUs: above one only whole ones, since a task cannot use a bit of each."""
+    number = amount(option, value)
+    if number > 1 and number != int(number):
+        raise ValueError(f"{option} must be at most 1 or a whole number, but is {value!r}")
+    return number
+
+
+def custom_resources(option: str, value: object) -> dict[str, float]:
+    """Check amounts of resources by name."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{option} must be a dict of amounts by name, not {value!r}")
+    checked: dict[str, float] = {}
+    for name, number in value.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"{option} must have names as keys, not {name!r}")
+        if name in _RESERVED:
+            raise ValueError(f"{name} does not belong in {option}: use {_RESERVED[name]} instead")
+        checked[name] = amount(f"{option}[{name!r}]", number)
+    return checked
+
+
+_RESERVED = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+
+
+def _integer(option: str, value: object, least: int, meaning: str = "") -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{option} must be a whole number, not {value!r}")
+    number = int(value.__index__())
+    if number < least:
+        raise ValueError(f"{option} must be at least {least}{meaning}, but is {number}")
+    return number
+
+
+def _retries(option: str, value: object) -> int:
+    return _integer(option, value, -1, " (-1: without limit)")
+
+
+def _num_returns(option: str, value: object) -> int:
+    if value in ("dynamic", "streaming"):
+        raise NotSupportedError(f"{option}={value!r}: tasks that are generators are not supported")
+    return _integer(option, value, 0)
+
+
+def _retry_exceptions(option: str, value: object) -> bool | tuple[type[BaseException], ...]:
+    if isinstance(value, bool):
+        return value
+    kinds = tuple(value) if isinstance(value, list | tuple) else None
+    if kinds is None or not all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+    ):
+        raise TypeError(f"{option} must be a bool or a list of exception classes, not {value!r}")
+    return kinds
+
+
+def _text(option: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be a string, not {value!r}")
+    return value
+
+
+def non_empty(option: str, value: object) -> str:
+    """Check a name: a string that is not empty."""
+    if not _text(option, value):
+        raise ValueError(f"{option} must not be empty")
+    return str(value)
+
+
+def _flag(option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} must be True or False, not {value!r}")
+    return value
+
+
+def _lifetime(option: str, value: object) -> bool:
+    if value == "detached":
+        return True
+    if value == "non_detached":
+        return False
+    raise ValueError(f"{option} must be 'detached' or 'non_detached', not {value!r}")
+
+
+def _ignored(option: str, value: object) -> object:
+    return value
+
+
+def _strategy(option: str, value: object) -> object:
+    if value in ("DEFAULT", "SPREAD"):
+        return value
+    return _unsupported(option, value)
+
+
+def _unsupported(option: str, value: object) -> object:
+    raise NotSupportedError(f"the option {option}={value!r} is not supported")
+
+
+# ------------------------------------------------------------------- which options there are
+
+_Check = Callable[[str, object], object]
+
+_RESOURCES: dict[str, _Check] = {
+    "num_cpus": amount,
+    "num_gpus": gpu_amount,
+    "memory": amount,
+    "resources": custom_resources,
+}
+#: Options of Ray that mean nothing here (one machine, no event log) or have to wait.
+_OF_RAY: dict[str, _Check] = {
+    "scheduling_strategy": _strategy,
+    "enable_task_events": _ignored,
+    "runtime_env": _unsupported,
+    "placement_group": _unsupported,
+    "placement_group_bundle_index": _ignored,
+    "placement_group_capture_child_tasks": _ignored,
+    "accelerator_type": _unsupported,
+    "label_selector": _unsupported,
+    "_metadata": _ignored,
+    "_labels": _ignored,
+}
+_TASK: dict[str, _Check] = {
+    **_RESOURCES,
+    "num_returns": _num_returns,
+    "max_retries": _retries,
+    "retry_exceptions": _retry_exceptions,
+    "name": _text,
+    "max_calls": _unsupported,
+    **_OF_RAY,
+}
+_ACTOR: dict[str, _Check] = {
+    **_RESOURCES,
+    "name": non_empty,
+    "namespace": non_empty,
+    "get_if_exists": _flag,
+    "lifetime": _lifetime,
+    "max_restarts": _retries,
+    "max_task_retries": _retries,
+    "max_concurrency": lambda option, value: _integer(option, value, 1),
+    "max_pending_calls": _unsupported,
+    "concurrency_groups": _unsupported,
+    "allow_out_of_order_execution": _unsupported,
+    **_OF_RAY,
+}
+_CALL: dict[str, _Check] = {
+    "num_returns": _num_returns,
+    "max_task_retries": _retries,
+    "name": _text,
+    "retry_exceptions": _unsupported,
+    "concurrency_group": _unsupported,
+    "enable_task_events": _ignored,
+}
+
+
+def check_names(given: Given, what: str = "") -> None:
+    """Refuse names that are options of neither tasks nor actors, or of the wrong one of the two.
+
+    Args:
+        given: Options by name.
+        what: "task", "actor" or "method"; "" while it is not known yet.
+
+    Raises:
+        TypeError: With a suggestion if one is near.
+    """
+    known = {"task": _TASK, "actor": _ACTOR, "method": _CALL}.get(what) or {**_TASK, **_ACTOR}
+    for name in given:
+        if name not in known:
+            other = {"task": _ACTOR, "actor": _TASK}.get(what, {})
+            if name in other:
+                owner = "actors (classes)" if what == "task" else "tasks (functions)"
+                raise TypeError(f"{name!r} is an option of {owner}, not of {what}s")
+            raise TypeError(f"there is no option {name!r}.{nearest(name, known)}")
+
+
+def _check(given: Given, known: Mapping[str, _Check]) -> dict[str, Any]:
+    """Check every value; None stands for the default and is left out."""
+    return {name: known[name](name, value) for name, value in given.items() if value is not None}
+
+
+def _resources(checked: Mapping[str, Any], default_cpus: float) -> dict[str, float]:
+    amounts = {
+        "CPU": checked.get("num_cpus", default_cpus),
+        "GPU": checked.get("num_gpus", 0.0),
+        "memory": checked.get("memory", 0.0),
+        **checked.get("resources", {}),
+    }
+    return {name: number for name, number in amounts.items() if number}
+
+
+def task_options(given: Given) -> TaskOptions:
+    """Turn what the user gave for a function into options with defaults.
+
+    Raises:
+        TypeError, ValueError, NotSupportedError: An option that is unknown, wrong or not supported.
+    """
+    check_names(given, "task")
+    checked = _check(given, _TASK)
+    defaults = TaskOptions()
+    return TaskOptions(
+        num_returns=checked.get("num_returns", defaults.num_returns),
+        resources=_resources(checked, default_cpus=1.0),
+        max_retries=checked.get("max_retries", defaults.max_retries),
+        retry_exceptions=checked.get("retry_exceptions", defaults.retry_exceptions),
+        name=checked.get("name", ""),
+    )
+
+
+def actor_options(given: Given) -> ActorOptions:
+    """Turn what the user gave for a class into options with defaults.
+
+    An actor holds no CPU unless it asks for one: most actors wait most of the time.
+
+    Raises:
+        TypeError, ValueError, NotSupportedError: An option that is unknown, wrong or not supported.
+    """
+    check_names(given, "actor")
+    checked = _check(given, _ACTOR)
+    if checked.get("get_if_exists") and "name" not in checked:
+        raise ValueError("get_if_exists=True needs the name of the actor to get")
+    return ActorOptions(
+        resources=_resources(checked, default_cpus=0.0),
+        name=checked.get("name", ""),
+        namespace=checked.get("namespace"),
+        max_restarts=checked.get("max_restarts", 0),
+        max_task_retries=checked.get("max_task_retries", 0),
+        max_concurrency=checked.get("max_concurrency", 1),
+        detached=checked.get("lifetime", False),
+    )
+
+
+def call_options(given: Given) -> CallOptions:
+    """Turn what the user gave for a method into options with defaults.
+
+    Raises:
+        TypeError, ValueError, NotSupportedError: An option that is unknown, wrong or not supported.
+    """
+    check_names(given, "method")
+    checked = _check(given, _CALL)
+    return CallOptions(
+        num_returns=checked.get("num_returns", 1),
+        max_task_retries=checked.get("max_task_retries"),
+        name=checked.get("name", ""),
+    )

@@ -1,0 +1,202 @@
+"""Checks of what ``init`` is given, and defaults from the machine."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from skate.api import options as option_checks
+from skate.engine.base import SessionConfig
+from skate.exceptions import NotSupportedError
+
+#: What part of the machine's memory shared objects may take.
+STORE_SHARE = 0.3
+#: Below this many bytes a store holds nothing that would not travel in messages anyway.
+MIN_STORE = 16 * 1024 * 1024
+
+ENGINES = ("native", "inline")
+
+_OWN = (
+    "address",
+    "num_cpus",
+    "num_gpus",
+    "resources",
+    "object_store_memory",
+    "preload",
+    "namespace",
+    "logging_level",
+    "log_to_driver",
+    "ignore_reinit_error",
+    "engine",
+)
+# Options of ray.init about things that Skate does not have, or does without being told.
+_IGNORED = (
+    "include_dashboard",
+    "dashboard_host",
+    "dashboard_port",
+    "dashboard_agent_listen_port",
+    "configure_logging",
+    "logging_format",
+    "logging_config",
+    "local_mode",
+    "labels",
+    "_temp_dir",
+    "_memory",
+    "_system_config",
+    "_node_ip_address",
+    "_metrics_export_port",
+    "_enable_object_reconstruction",
+    "_tracing_startup_hook",
+)
+_UNSUPPORTED = ("runtime_env", "job_config", "storage", "allow_multiple")
+
+
+def check_others(others: Mapping[str, Any]) -> bool:
+    """Check options that ``init`` has no parameter for; return the value of ``local_mode``."""
+    for name, value in others.items():
+        if name in _UNSUPPORTED:
+            if value:
+                raise NotSupportedError(f"init({name}=...) is not supported")
+        elif name not in _IGNORED:
+            known = (*_OWN, *_IGNORED, *_UNSUPPORTED)
+            raise TypeError(f"init() has no option {name!r}.{option_checks.nearest(name, known)}")
+    return bool(others.get("local_mode", False))
+
+
+def engine_name(name: object) -> str:
+    """Check the name of an engine."""
+    if not isinstance(name, str) or name not in ENGINES:
+        hint = option_checks.nearest(name, ENGINES) if isinstance(name, str) else ""
+        raise ValueError(f"there is no engine {name!r}, only {' and '.join(ENGINES)}.{hint}")
+    return name
+
+
+def check(
+    *,
+    address: object,
+    num_cpus: object,
+    num_gpus: object,
+    resources: object,
+    object_store_memory: object,
+    preload: object,
+    namespace: object,
+    logging_level: int | str | None,
+    log_to_driver: object,
+) -> SessionConfig:
+    """Check the options and fill in what was left out.
+
+    Raises:
+        TypeError, ValueError, NotSupportedError: With the name of the option that is wrong.
+    """
+    if address not in (None, "", "local"):
+        raise NotSupportedError(
+            f"address={address!r}: connecting to a cluster is not supported,"
+            " leave the address out to start a session on this machine"
+        )
+    if namespace is None:
+        namespace = os.urandom(8).hex()
+    elif not isinstance(namespace, str) or not namespace:
+        raise TypeError(f"namespace must be a string that is not empty, not {namespace!r}")
+    if not isinstance(log_to_driver, bool):
+        raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
+    memory = memory_bytes()
+    store = (
+        int(memory * STORE_SHARE) if object_store_memory is None else _store(object_store_memory)
+    )
+    amounts = {
+        "CPU": available_cpus() if num_cpus is None else option_checks.amount("num_cpus", num_cpus),
+        "GPU": available_gpus() if num_gpus is None else _gpus(num_gpus),
+        "memory": max(0, memory - store),
+        **option_checks.custom_resources("resources", {} if resources is None else resources),
+    }
+    return SessionConfig(
+        resources={name: float(number) for name, number in amounts.items() if number},
+        object_store_memory=store,
+        preload=_modules(preload),
+        namespace=namespace,
+        logging_level=_level(logging_level),
+        log_to_driver=log_to_driver,
+    )
+
+
+def set_log_level(level: int | str | None) -> None:
+    """Set the level of the logger "skate" unless ``level`` is None."""
+    if level is not None:
+        logging.getLogger("skate").setLevel(_level(level))
+
+
+def _level(level: int | str | None) -> int:
+    if level is None:
+        return logging.getLogger("skate").getEffectiveLevel()
+    number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(f"logging_level must be a level of logging, not {level!r}")
+    return number
+
+
+def _gpus(value: object) -> float:
+    number = option_checks.amount("num_gpus", value)
+    if number != int(number):
+        raise ValueError(f"num_gpus must be a whole number, but is {value!r}")
+    return number
+
+
+def _store(value: object) -> int:
+    number = int(option_checks.amount("object_store_memory", value))
+    if number < MIN_STORE:
+        raise ValueError(f"object_store_memory must be at least {MIN_STORE} bytes, but is {value}")
+    return number
+
+
+def _modules(value: object) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"preload must be a list of module names, not {value!r}")
+    for name in value:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise TypeError(f"preload must be a list of module names, but has {name!r}")
+    return list(value)
+
+
+# --------------------------------------------------------------------------- the machine
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity, and the quota of its container."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    quota = _read("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0] != "max":
+        count = min(count, max(1, round(int(quota[0]) / int(quota[1]))))
+    return count
+
+
+def available_gpus() -> int:
+    """Return how many GPUs this process may use, without asking a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        ids = [part for part in visible.split(",") if part.strip()]
+        # By convention an invalid id ends the list.
+        return ids.index("-1") if "-1" in ids else len(ids)
+    return len(glob.glob("/proc/driver/nvidia/gpus/*"))
+
+
+def memory_bytes() -> int:
+    """Return the memory of this machine, or of the container if that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,612 @@
+"""The engine that runs everything in the calling process, at once and in order.
+
+For debuggers, doctests and tests of libraries.  Values, arguments and functions are still pickled,
+so what would fail or be a copy on other processes fails or is a copy here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import itertools
+import logging
+import os
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from skate.engine.base import ActorOptions, CallOptions, Code, Context, SessionConfig, TaskOptions
+from skate.exceptions import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ObjectLostError,
+    TaskError,
+    WorkerCrashedError,
+)
+from skate.ids import IdSource, new_process_id
+from skate.refs import ObjectRef, hooks
+from skate.serialization import (
+    Slot,
+    deserialize,
+    deserialize_arguments,
+    fill_slots,
+    loads_code,
+    serialize,
+    serialize_arguments,
+)
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+logger = logging.getLogger("skate")
+
+#: Python frames that one nested task may need beyond those of its user code.
+FRAMES_PER_LEVEL = 60
+#: Nesting beyond this many levels is left to Python's own recursion limit: the C stack is finite.
+MAX_LEVELS = 500
+
+
+class Cell:
+    """One object: its pickle, or the pickle of the exception that ``get`` raises."""
+
+    __slots__ = (
+        "__weakref__",
+        "contained",
+        "data",
+        "failed",
+        "object_id",
+        "owner_address",
+        "session",
+    )
+
+    def __init__(self, session: InlineEngine, object_id: bytes) -> None:
+        self.session = session
+        self.object_id = object_id
+        self.owner_address = "inline"
+        self.data: bytes = b""
+        self.failed = False
+        #: Refs inside the value live as long as it does.
+        self.contained: Sequence[Any] = ()
+
+
+class ActorCell:
+    """A handle's hold on an actor.  The actor ends with the cell that ``keeps`` it."""
+
+    __slots__ = ("__weakref__", "keeps", "object_id", "owner_address", "session")
+
+    def __init__(self, session: InlineEngine, actor_id: bytes, keeps: bool) -> None:
+        self.session = session
+        self.object_id = actor_id
+        self.keeps = keeps
+        self.owner_address = "inline" if keeps else ""
+
+    def __del__(self) -> None:
+        if self.keeps:
+            self.session.end_actor(self.object_id, "its last handle is gone")
+
+
+class Actor:
+    """An actor and how it was made."""
+
+    def __init__(
+        self, actor_id: bytes, options: ActorOptions, namespace: str, handle: bytes
+    ) -> None:
+        self.actor_id = actor_id
+        self.options = options
+        self.namespace = namespace
+        self.handle = handle
+        self.class_name = ""
+        self.make: Callable[[], Any] = lambda: None
+        self.instance: Any = None
+        self.restarts = 0
+        self.death: ActorDiedError | None = None
+        #: One call at a time, also when the driver has several threads.  Re-entrant like an
+        #: actor that calls itself through another one.
+        self.lock = threading.RLock() if options.max_concurrency == 1 else contextlib.nullcontext()
+
+
+class Running:
+    """What the current thread executes."""
+
+    __slots__ = ("actor", "attempt", "level", "name", "resources", "task_id")
+
+    def __init__(
+        self,
+        task_id: bytes,
+        name: str,
+        resources: dict[str, float],
+        actor: Actor | None,
+        level: int,
+        attempt: int = 0,
+    ) -> None:
+        self.task_id = task_id
+        self.name = name
+        self.resources = resources
+        self.actor = actor
+        self.level = level
+        self.attempt = attempt
+
+
+_running: contextvars.ContextVar[Running | None] = contextvars.ContextVar("running", default=None)
+
+
+class InlineEngine:
+    """See ``Engine``."""
+
+    session_dir = ""
+
+    def __init__(self, config: SessionConfig) -> None:
+        self._config = config
+        self._process_id = new_process_id()
+        self._ids = IdSource(self._process_id)
+        self._id_lock = threading.Lock()
+        self._jobs = itertools.count(1)
+        #: Objects and actors that refs being unpickled may name.
+        self._cells: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
+        self._pinned: dict[bytes, Any] = {}
+        self._actors: dict[bytes, Actor] = {}
+        self._names: dict[tuple[str, str], Actor] = {}
+        self._functions: dict[bytes, Any] = {}
+        hooks.resolve = self._resolve
+        hooks.pin = self._pin
+        hooks.future = self._future
+
+    # ------------------------------------------------------------------ tasks
+
+    def submit_task(
+        self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
+    ) -> list[ObjectRef[Any]]:
+        """Run the function now; retry it if it raises and the options say so."""
+        arguments = self._pack(args, kwargs)
+        function = self._load(code)
+        name = options.name or code.name
+        self._warn_if_too_much(name, options.resources)
+        cells = self._new_cells(options.num_returns)
+        if isinstance(arguments, Cell):
+            self._fail(cells, arguments.data)
+            return [ObjectRef(cell) for cell in cells]
+        for attempt in itertools.count():
+            running = self._begin(name, options.resources, None, attempt)
+            error = self._execute(running, cells, lambda: _call(function, *arguments()))
+            if error is None:
+                break
+            if isinstance(error, SystemExit):
+                failure: Exception = WorkerCrashedError(
+                    f"{name}() ended its process: exited with code {_exit_code(error)}"
+                )
+            else:
+                failure = TaskError.from_exception(name, error, os.getpid(), self._node)
+            left = options.max_retries - attempt if options.max_retries >= 0 else 1
+            if left <= 0 or not _may_retry(error, options.retry_exceptions):
+                self._fail(cells, _dump_error(failure))
+                break
+        return [ObjectRef(cell) for cell in cells]
+
+    def _execute(
+        self, running: Running, cells: list[Cell], call: Callable[[], Any]
+    ) -> BaseException | None:
+        """Run user code and fill the cells with what it returns; return what it raises instead."""
+        token = _running.set(running)
+        try:
+            with _deeper(running.level):
+                self._fill(cells, call(), running.name)
+        except KeyboardInterrupt:
+            raise  # it is the driver's: there is no other process to interrupt
+        except BaseException as error:
+            return error
+        finally:
+            _running.reset(token)
+        return None
+
+    def _begin(
+        self, name: str, resources: dict[str, float], actor: Actor | None, attempt: int = 0
+    ) -> Running:
+        outer = _running.get()
+        level = outer.level + 1 if outer is not None else 1
+        return Running(self._new_id(), name, resources, actor, level, attempt)
+
+    # ------------------------------------------------------------------ actors
+
+    def create_actor(
+        self,
+        code: Code,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: ActorOptions,
+        handle: bytes,
+    ) -> Any:
+        """Make the instance now."""
+        namespace = options.namespace or self._config.namespace
+        if options.name and (namespace, options.name) in self._names:
+            raise ActorAlreadyExistsError(
+                f"an actor named {options.name!r} exists in the namespace {namespace!r}"
+            )
+        arguments = self._pack(args, kwargs)
+        cls = self._load(code)
+        self._warn_if_too_much(code.name, options.resources)
+        actor = Actor(self._new_id(), options, namespace, handle)
+        actor.class_name = code.name
+        cell = ActorCell(self, actor.actor_id, keeps=not options.detached)
+        self._cells[actor.actor_id] = cell
+        self._actors[actor.actor_id] = actor
+        if options.name:
+            self._names[namespace, options.name] = actor
+        if isinstance(arguments, Cell):
+            cause = deserialize(arguments.data)
+            died = ActorDiedError(
+                f"{code.name} could not be created, an argument has failed: {cause}",
+                actor_id=actor.actor_id.hex(),
+            )
+            died.__cause__ = cause
+            self._bury(actor, died)
+            return cell
+        ready = arguments
+        actor.make = lambda: _call(cls, *ready())
+        self._start(actor)
+        return cell
+
+    def _start(self, actor: Actor) -> None:
+        name = f"{actor.class_name}.__init__"
+        made: list[Any] = []
+        running = self._begin(name, actor.options.resources, actor)
+        error = self._execute(running, [], lambda: made.append(actor.make()))
+        if error is None:
+            actor.instance = made[0]
+            return
+        failure = TaskError.from_exception(name, error, os.getpid(), self._node)
+        self._bury(
+            actor,
+            ActorDiedError.in_constructor(actor.class_name, failure, actor_id=actor.actor_id.hex()),
+        )
+
+    def submit_call(
+        self,
+        actor: Any,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> list[ObjectRef[Any]]:
+        """Call the method now."""
+        self._check_cell(actor)
+        arguments = self._pack(args, kwargs)
+        cells = self._new_cells(options.num_returns)
+        refs: list[ObjectRef[Any]] = [ObjectRef(cell) for cell in cells]
+        target = self._actors.get(actor.object_id)
+        if target is None or target.death is not None:
+            died = target.death if target is not None else None
+            self._fail(cells, _dump_error(died or _died(actor.object_id, "it is dead")))
+            return refs
+        if isinstance(arguments, Cell):
+            self._fail(cells, arguments.data)
+            return refs
+        ready = arguments
+        name = options.name or f"{target.class_name}.{method}"
+        with target.lock:
+            running = self._begin(name, target.options.resources, target)
+            error = self._execute(
+                running, cells, lambda: _call(_method(target.instance, method), *ready())
+            )
+        if isinstance(error, SystemExit):
+            code = _exit_code(error)
+            died = _died(target.actor_id, f"{name}() ended its process: exited with code {code}")
+            self._bury(target, died)
+            self._fail(cells, _dump_error(died))
+        elif error is not None:
+            failure = TaskError.from_exception(name, error, os.getpid(), self._node)
+            self._fail(cells, _dump_error(failure))
+        return refs
+
+    def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
+        """Return a cell that does not keep the actor alive."""
+        actor = self._names.get((namespace or self._config.namespace, name))
+        if actor is None:
+            return None
+        return ActorCell(self, actor.actor_id, keeps=False), actor.handle
+
+    def own_actor(self) -> tuple[Any, bytes] | None:
+        """Return the actor whose method runs."""
+        running = _running.get()
+        if running is None or running.actor is None:
+            return None
+        return ActorCell(self, running.actor.actor_id, keeps=False), running.actor.handle
+
+    def kill_actor(self, actor: Any, no_restart: bool) -> None:
+        """Drop the instance; make a new one if it is to be restarted."""
+        self._check_cell(actor)
+        target = self._actors.get(actor.object_id)
+        if target is None or target.death is not None:
+            return
+        allowed = target.options.max_restarts
+        if not no_restart and (allowed < 0 or target.restarts < allowed):
+            target.restarts += 1
+            self._start(target)
+            return
+        self._bury(target, _died(target.actor_id, "killed by skate.kill"))
+
+    def end_actor(self, actor_id: bytes, cause: str) -> None:
+        """End an actor, if it lives."""
+        actor = self._actors.get(actor_id)
+        if actor is not None and actor.death is None:
+            self._bury(actor, _died(actor_id, cause))
+
+    def _bury(self, actor: Actor, died: ActorDiedError) -> None:
+        actor.death = died
+        actor.instance = None
+        actor.make = lambda: None
+        self._names.pop((actor.namespace, actor.options.name), None)
+
+    # ------------------------------------------------------------------ objects
+
+    def put(self, value: object) -> ObjectRef[Any]:
+        """Store the pickle of a value."""
+        cell = self._new_cells(1)[0]
+        _store(cell, value)
+        return ObjectRef(cell)
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        """Return values; there is nothing to wait for."""
+        return [self.get_one(ref, timeout) for ref in refs]
+
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
+        """Return a fresh copy of the value, its arrays read-only."""
+        cell = ref._cell
+        self._check_cell(cell)
+        value = deserialize(cell.data)
+        if cell.failed:
+            raise value.as_instanceof_cause() if isinstance(value, TaskError) else value
+        return value
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Everything is ready."""
+        return list(refs[:num_returns]), list(refs[num_returns:])
+
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        """Every task has finished: there is nothing to stop."""
+        self._check_cell(ref._cell)
+
+    # ------------------------------------------------------------------ state
+
+    def state(self, what: str) -> list[dict[str, Any]]:
+        """Return rows as the daemon would."""
+        if what in ("cluster_resources", "available_resources"):
+            return [dict(self._config.resources)]
+        if what == "nodes":
+            return [
+                {
+                    "NodeID": self._node,
+                    "Alive": True,
+                    "NodeManagerHostname": socket.gethostname(),
+                    "NodeManagerAddress": "127.0.0.1",
+                    "Resources": dict(self._config.resources),
+                }
+            ]
+        if what == "actors":
+            return [
+                {
+                    "actor_id": actor.actor_id.hex(),
+                    "state": "alive" if actor.death is None else "dead",
+                    "class_name": actor.class_name,
+                    "name": actor.options.name,
+                    "namespace": actor.namespace,
+                    "pid": os.getpid(),
+                    "restarts": actor.restarts,
+                }
+                for actor in self._actors.values()
+            ]
+        return []
+
+    def context(self) -> Context:
+        """Return what runs in this thread."""
+        running = _running.get()
+        where = (self._process_id, self._process_id, self._process_id.hex(), self._config.namespace)
+        if running is None:
+            return Context(*where)
+        actor = running.actor
+        gpus = running.resources.get("GPU", 0.0)
+        return Context(
+            *where,
+            task_id=running.task_id,
+            task_name=running.name,
+            actor_id=actor.actor_id if actor is not None else b"",
+            actor_name=actor.options.name if actor is not None else "",
+            restarts=actor.restarts if actor is not None else 0,
+            attempt=running.attempt,
+            assigned_resources=running.resources,
+            # A part of a GPU is on one.
+            gpu_ids=range(-int(-gpus // 1)),
+            is_driver=False,
+        )
+
+    def shutdown(self) -> None:
+        """Forget everything."""
+        for actor in list(self._actors.values()):
+            self.end_actor(actor.actor_id, "the session has ended")
+        self._pinned.clear()
+        self._functions.clear()
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _node(self) -> str:
+        return self._process_id.hex()
+
+    def _new_id(self) -> bytes:
+        with self._id_lock:
+            return self._ids.draw()
+
+    def _new_cells(self, count: int) -> list[Cell]:
+        cells = [Cell(self, self._new_id()) for _ in range(count)]
+        for cell in cells:
+            self._cells[cell.object_id] = cell
+        return cells
+
+    def _check_cell(self, cell: Any) -> None:
+        if cell.session is not self:
+            raise ObjectLostError(f"{cell.object_id.hex()} belongs to a session that has ended")
+
+    def _resolve(self, object_id: bytes, owner_address: str) -> Any:
+        if not owner_address:
+            return ActorCell(self, object_id, keeps=False)
+        cell = self._cells.get(object_id)
+        if cell is not None:
+            return cell
+        if object_id in self._actors:
+            return ActorCell(self, object_id, keeps=False)
+        lost = Cell(self, object_id)
+        self._fail([lost], _dump_error(ObjectLostError(f"object {object_id.hex()} was freed")))
+        return lost
+
+    def _pin(self, cell: Any) -> None:
+        self._pinned[cell.object_id] = cell
+
+    def _future(self, cell: Any) -> concurrent.futures.Future[Any]:
+        import concurrent.futures
+
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            future.set_result(self.get_one(ObjectRef(cell), None))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def _load(self, code: Code) -> Any:
+        """Return the function or class as another process would have it: a copy."""
+        function = self._functions.get(code.code_id)
+        if function is None:
+            function = self._functions[code.code_id] = loads_code(code.payload)
+        return function
+
+    def _pack(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Cell | Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Pickle arguments.  Return what makes copies of them, or the cell of one that failed."""
+        cells: list[Cell] = []
+
+        def replaced(value: Any) -> Any:
+            if type(value) is not ObjectRef:
+                return value
+            self._check_cell(value._cell)
+            cells.append(value._cell)
+            return Slot(len(cells) - 1)
+
+        args = tuple([replaced(value) for value in args])
+        kwargs = {name: replaced(value) for name, value in kwargs.items()}
+        serialized = serialize_arguments(args, kwargs)
+        for cell in cells:
+            if cell.failed:
+                return cell
+        data, keep = serialized.to_bytes(), serialized.refs
+
+        def unpack() -> tuple[tuple[Any, ...], dict[str, Any]]:
+            _ = keep  # refs inside the arguments live until the last attempt
+            copies = deserialize_arguments(data)
+            return fill_slots(*copies, [deserialize(cell.data) for cell in cells])
+
+        return unpack
+
+    def _fill(self, cells: list[Cell], result: Any, name: str) -> None:
+        if len(cells) == 1:
+            _store(cells[0], result)
+            return
+        if not cells:
+            return
+        try:
+            parts = list(result)
+        except TypeError:
+            raise ValueError(
+                f"{name} has num_returns={len(cells)} but returned {type(result).__name__},"
+                " not a sequence"
+            ) from None
+        if len(parts) != len(cells):
+            raise ValueError(
+                f"{name} has num_returns={len(cells)} but returned {len(parts)} values"
+            )
+        for cell, part in zip(cells, parts, strict=True):
+            _store(cell, part)
+
+    def _fail(self, cells: list[Cell], data: bytes) -> None:
+        for cell in cells:
+            cell.data = data
+            cell.failed = True
+
+    def _warn_if_too_much(self, name: str, resources: dict[str, float]) -> None:
+        have = self._config.resources
+        for kind, wanted in resources.items():
+            if wanted > have.get(kind, 0.0):
+                logger.warning(
+                    "%s asks for %g %s, but there are only %g; the inline engine runs it all the"
+                    " same, others would wait",
+                    name,
+                    wanted,
+                    kind,
+                    have.get(kind, 0.0),
+                )
+
+
+def start(config: SessionConfig) -> InlineEngine:
+    """Start a session in this process."""
+    return InlineEngine(config)
+
+
+@contextlib.contextmanager
+def _deeper(level: int) -> Iterator[None]:
+    """Leave room on Python's stack for one more task inside another.
+
+    Tasks on processes may nest as deep as they like; here each level is part of one stack.
+    """
+    if level == 1 or level > MAX_LEVELS:
+        yield
+        return
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + FRAMES_PER_LEVEL)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RecursionError):
+            sys.setrecursionlimit(before)
+
+
+def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+def _method(instance: Any, name: str) -> Any:
+    return (lambda: True) if name == "__ray_ready__" else getattr(instance, name)
+
+
+def _store(cell: Cell, value: object) -> None:
+    serialized = serialize(value)
+    cell.data = serialized.to_bytes()
+    cell.contained = serialized.refs
+
+
+def _dump_error(error: Exception) -> bytes:
+    return serialize(error).to_bytes()
+
+
+def _died(actor_id: bytes, cause: str) -> ActorDiedError:
+    return ActorDiedError(f"the actor {actor_id.hex()} is dead: {cause}", actor_id=actor_id.hex())
+
+
+def _may_retry(
+    error: BaseException, retry_exceptions: bool | tuple[type[BaseException], ...]
+) -> bool:
+    if isinstance(error, SystemExit):
+        return True  # a crash of the process, as far as others can tell
+    if isinstance(retry_exceptions, bool):
+        return retry_exceptions
+    # By name: the function's classes are copies, if it was pickled by value.
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in retry_exceptions)
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
