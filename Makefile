@@ -16,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 
 VENV := .venv
-# Set up anew when the dependencies or the interpreter change.
+# Made anew for another interpreter, brought up to date when the dependencies change.
 READY := $(VENV)/.ready-$(VERSION)
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
@@ -33,8 +33,7 @@ setup: $(READY) ## create .venv with everything that the other targets need
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(VERSION)" || { echo "Skate needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	@echo "setup: $(VENV) with Python $(VERSION) (once; takes a minute or two)"
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@test -e $@ || { rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); } || { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(PIP) install -c constraints.txt hatchling editables
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	@touch $@

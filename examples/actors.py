@@ -5,15 +5,15 @@ import skate
 
 @skate.remote(num_gpus=1)
 class Counter(object):  # noqa: UP004 - as printed in the talk
-    def __init__(self) -> None:
+    def __init__(self):
         self.value = 0
 
-    def inc(self) -> int:
+    def inc(self):
         self.value += 1
         return self.value
 
 
-def main() -> None:
+def main():
     # GPUs are counted, not opened: on a machine without one, say that there is one.
     skate.init(num_gpus=1)
     c = Counter.remote()

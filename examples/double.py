@@ -6,11 +6,11 @@ import skate
 
 
 @skate.remote
-def double(x: int) -> int:
+def double(x):
     return x * 2
 
 
-def main() -> None:
+def main():
     fut1 = double.remote(2)
     assert skate.get(fut1) == 4
 

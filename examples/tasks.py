@@ -2,24 +2,22 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 import skate
 
 
 @skate.remote
-def read_array(file: str) -> Any:
+def read_array(file):
     return np.load(file)
 
 
 @skate.remote
-def add(a: Any, b: Any) -> Any:
+def add(a, b):
     return np.add(a, b)
 
 
-def main() -> None:
+def main():
     with tempfile.TemporaryDirectory() as folder:
         file1, file2 = str(Path(folder, "a.npy")), str(Path(folder, "b.npy"))
         np.save(file1, np.arange(6.0).reshape(2, 3))

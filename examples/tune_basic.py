@@ -1,7 +1,5 @@
 """Tune: 100 trials of a training function; Optuna proposes, ASHA stops the bad ones early."""
 
-from typing import Any
-
 import numpy as np
 
 from skate import tune
@@ -12,18 +10,18 @@ epochs = 20
 class ConvNet:
     """A stand-in that trains quickly: a 3x3 filter learns to blur images, by gradient descent."""
 
-    def __init__(self, config: dict[str, float]) -> None:
+    def __init__(self, config):
         rng = np.random.default_rng(0)
         self.alpha = config["alpha"]
         self.images = rng.normal(size=(16, 12, 12))
         self.target = self._convolve(np.full((3, 3), 1 / 9))
         self.kernel = rng.normal(size=(3, 3))
 
-    def _convolve(self, kernel: Any) -> Any:
+    def _convolve(self, kernel):
         windows = np.lib.stride_tricks.sliding_window_view(self.images, (3, 3), axis=(1, 2))
         return np.einsum("nijkl,kl->nij", windows, kernel)
 
-    def train(self) -> float:
+    def train(self):
         """One step down the gradient; return the mean squared error before it."""
         error = self._convolve(self.kernel) - self.target
         windows = np.lib.stride_tricks.sliding_window_view(self.images, (3, 3), axis=(1, 2))
@@ -32,14 +30,14 @@ class ConvNet:
         return float(np.mean(error**2))
 
 
-def train_func(config: dict[str, float]) -> None:
+def train_func(config):
     model = ConvNet(config)
     for _i in range(epochs):
         current_loss = model.train()
         tune.report(loss=current_loss)
 
 
-def main() -> None:
+def main():
     analysis = tune.run(
         train_func,
         config={"alpha": tune.uniform(0.001, 0.1)},

@@ -5,7 +5,7 @@ from sklearn.datasets import load_breast_cancer
 from skate.xgboost import RayDMatrix, RayParams, train
 
 
-def main() -> None:
+def main():
     train_x, train_y = load_breast_cancer(return_X_y=True)
     train_set = RayDMatrix(train_x, train_y)
 
