@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+
 import numpy as np
 
 import skate
