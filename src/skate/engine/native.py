@@ -134,7 +134,11 @@ def start(config: SessionConfig) -> DriverEngine:
             node.store_address,
             is_driver=True,
         )
-        output = DriverOutput()
+        pump = core.pump
+        # Timers run under the core's lock, printing must not.
+        output = DriverOutput(
+            lambda seconds, report: pump.call_later(seconds, lambda: pump.callbacks.append(report))
+        )
         core.on_log = output.on_lines
         core.on_warning = logger.warning
         core.register("driver")

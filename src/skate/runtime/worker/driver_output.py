@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from skate.runtime.wire.messages import LogLines
 
@@ -57,6 +58,11 @@ class Deduplicator:
         """Return what is still to be said at the end."""
         return self.expire(float("inf"))
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether there are repetitions still to be told of."""
+        return any(count for _, _, count, _ in self._seen.values())
+
     @staticmethod
     def _report(line: str, entry: tuple[float, int, int, str]) -> list[str]:
         _, _, count, prefix = entry
@@ -69,7 +75,10 @@ class Deduplicator:
 class DriverOutput:
     """Prints workers' lines to the driver's stdout and stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_later: Callable[[float, Callable[[], None]], None]) -> None:
+        """Prepare; ``call_later(seconds, function)`` is how repetitions get reported in time."""
+        self._call_later = call_later
+        self._waiting = False
         self._lock = threading.Lock()
         self._streams = {1: Deduplicator(), 2: Deduplicator()}
 
@@ -85,6 +94,19 @@ class DriverOutput:
                 for shown in deduplicator.feed(prefix, message.pid, line, now)
             ]
             _print(message.stream, lines)
+            if deduplicator.holds_back and not self._waiting:
+                self._waiting = True
+                self._call_later(WINDOW_SECONDS, self._report)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self._waiting = False
+            for stream, deduplicator in self._streams.items():
+                _print(stream, deduplicator.expire(now))
+                if deduplicator.holds_back and not self._waiting:
+                    self._waiting = True
+                    self._call_later(WINDOW_SECONDS, self._report)
 
     def close(self) -> None:
         """Print what was held back."""
