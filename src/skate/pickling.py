@@ -18,8 +18,9 @@ import cloudpickle
 
 from skate.refs import Tracked
 
-#: Arrays up to this many bytes are copied into the pickle: cheaper than a buffer of their own.
-INLINE_ARRAY_BYTES = 1024
+#: Arrays up to this many bytes are copied into the pickle.  That is faster than a buffer of their
+#: own up to 32 KiB, but then reading a large collection of small arrays copies all of it.
+INLINE_ARRAY_BYTES = 4096
 
 #: Kinds of numpy dtypes that ``dtype.str`` describes completely.
 _PLAIN_KINDS = frozenset("biufcSUmM")
@@ -32,6 +33,8 @@ _Reducer = Callable[[Any], _Reduction]
 _cloudpickle_reducers: dict[type, _Reducer] = cloudpickle.CloudPickler.dispatch_table.maps[0]
 #: Types that we take apart better than they do themselves; filled when numpy has been imported.
 _fast_reducers: dict[type, _Reducer] = {}
+#: Names of modules whose classes and functions the user wants to travel by value.
+_by_value_modules: set[str] = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", {"?"})
 
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is not typed
@@ -59,18 +62,37 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is
             self.refs.append(obj)
             return obj.reduce_tracked()
         if issubclass(kind, (type, FunctionType)):
-            return super().reducer_override(obj)
+            return NotImplemented if _has_name(obj) else super().reducer_override(obj)
         reducer = _cloudpickle_reducers.get(kind)
         if reducer is not None:
             return reducer(obj)
         return NotImplemented
 
 
+def _has_name(obj: Any) -> bool:
+    """Return whether a class or function is certainly what its module has under its name.
+
+    Answers for nearly all in a tenth of the time that cloudpickle takes to give the same answer.
+    """
+    module_name = getattr(obj, "__module__", None)
+    if type(module_name) is not str or module_name == "__main__" or _by_value_modules:
+        return False
+    module = sys.modules.get(module_name)
+    return module is not None and getattr(module, "__dict__", {}).get(obj.__qualname__) is obj
+
+
 def _learn_numpy() -> None:
     numpy = sys.modules["numpy"]
-    array = getattr(numpy, "ndarray", None)
-    if array is not None:  # else numpy is being imported by another thread right now
-        _fast_reducers[array] = _reduce_array
+    if not hasattr(numpy, "ndarray"):
+        return  # another thread is importing it right now
+    for kind in (numpy.float64, numpy.float32, numpy.int64, numpy.int32, numpy.bool_):
+        _fast_reducers[kind] = _reduce_scalar
+    _fast_reducers[numpy.ndarray] = _reduce_array
+
+
+def _reduce_scalar(scalar: Any) -> Any:
+    """Reduce a numpy scalar to a Python one; numpy would pickle its dtype with each."""
+    return type(scalar), (scalar.item(),)
 
 
 def _reduce_array(array: Any) -> Any:

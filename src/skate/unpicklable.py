@@ -8,6 +8,7 @@ place it has come to.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ MAX_ATTEMPTS = 2000
 MAX_SECONDS = 2.0
 #: Levels that are descended; nobody reads a longer path.
 MAX_DEPTH = 30
+
+#: Types whose instances always pickle; trying them would use up the attempts.
+_ATOMS = frozenset((int, float, complex, str, bytes, bool, type(None)))
 
 
 class Place(NamedTuple):
@@ -54,10 +58,7 @@ def explain(value: object, name: str, error: BaseException) -> str:
     shown = kind.__qualname__
     if kind.__module__ != "builtins":
         shown = f"{kind.__module__}.{shown}"
-    text = f"cannot serialize {part.place} (type {shown}): {_describe(cause)}"
-    if isinstance(part.value, FunctionType) and "closure" not in str(part.place):
-        text += f"; it is the function {part.value.__qualname__}"
-    return text
+    return f"cannot serialize {part.place} (type {shown}): {_describe(cause)}"
 
 
 def _describe(error: BaseException) -> str:
@@ -116,7 +117,7 @@ class _Search:
             for part in _parts_of_call(whole.value) if is_call else _parts(whole):
                 if self._attempts >= MAX_ATTEMPTS or time.monotonic() > self._deadline:
                     return None
-                if id(part.value) in seen:
+                if type(part.value) in _ATOMS or id(part.value) in seen:
                     continue
                 error = self._try(part.value)
                 if error is not None:
@@ -214,15 +215,21 @@ def _global_names(code: Any) -> list[str]:
 
 
 def _parts_of_instance(value: Any, place: Place) -> Iterator[_Part]:
+    if isinstance(value, functools.partial):
+        yield _Part(place.then(".func"), value.func)
+        yield _Part(place.then(".args"), value.args)
+        yield _Part(place.then(".keywords"), value.keywords)
+        return
     reduction = value.__reduce_ex__(5)
     if not isinstance(reduction, tuple):
         return
     pieces = (*reduction, None, None, None, None)[:5]
     _, arguments, state, items, pairs = pieces
     yield from _parts_of_state(state, place)
+    name = ".args" if isinstance(value, BaseException) else ".__reduce__()[1]"
     for index, item in enumerate(arguments or ()):
         if not isinstance(item, type):
-            yield _Part(place.then(f".__reduce__()[1][{index}]"), item)
+            yield _Part(place.then(f"{name}[{index}]"), item)
     if not isinstance(value, (list, dict)):  # whose items have been looked at
         for index, item in enumerate(items or ()):
             yield _Part(place.then(f"[{index}]"), item)

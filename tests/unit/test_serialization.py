@@ -1,0 +1,529 @@
+"""What goes into ``serialize`` comes out again, uncopied and read-only where that is promised."""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import decimal
+import enum
+import fractions
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skate.refs import ObjectRef, hooks
+from skate.serialization import (
+    ALIGNMENT,
+    FAST_LENGTH,
+    LARGE_BYTES,
+    Serialized,
+    Slot,
+    deserialize,
+    deserialize_arguments,
+    dumps_code,
+    fill_slots,
+    loads_code,
+    serialize,
+    serialize_arguments,
+)
+
+
+def written(serialized: Serialized) -> bytes:
+    """Return the written form after checking that both ways of writing agree."""
+    data = serialized.to_bytes()
+    assert len(data) == serialized.size
+    target = bytearray(b"\xaa" * (serialized.size + 8))
+    serialized.write_into(memoryview(target))
+    assert target == data + b"\xaa" * 8
+    return data
+
+
+def roundtrip(value: Any) -> Any:
+    return deserialize(written(serialize(value)))
+
+
+class Color(enum.IntEnum):
+    RED = 1
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@dataclass
+class Record:
+    name: str
+    values: list[int]
+
+
+PLAIN = [
+    0,
+    -(2**80),
+    True,
+    None,
+    1.5,
+    float("inf"),
+    "",
+    "\ud800 lone surrogate",
+    b"",
+    b"x" * LARGE_BYTES,
+    (),
+    (1, "a"),
+    [1, 2.0, None],
+    {"a": 1, 2: b"b"},
+    list(range(FAST_LENGTH + 1)),
+    {i: str(i) for i in range(FAST_LENGTH + 1)},
+    {"nested": [{"deep": (1, [2])}]},
+    {1, 2},
+    frozenset("ab"),
+    1j,
+    ...,
+    bytearray(b"short"),
+    range(5),
+    datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    decimal.Decimal("1.1"),
+    fractions.Fraction(1, 3),
+    collections.OrderedDict(a=1),
+    collections.Counter("aab"),
+    Color.RED,
+    [Color.RED],
+    Point(1, 2),
+    Text("t"),
+    {"k": Text("t")},
+    Record("r", [1]),
+    int,
+    len,
+    Record,
+]
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=repr)
+def test_values_come_back_equal_and_of_the_same_type(value: Any) -> None:
+    result = roundtrip(value)
+    assert result == value
+    assert type(result) is type(value)
+    if isinstance(value, (list, tuple)):
+        assert [type(item) for item in result] == [type(item) for item in value]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.text() | st.integers(), inner)
+            | st.tuples(inner, inner)
+            | st.binary()
+        ),
+    )
+)
+def test_nested_plain_data_comes_back_equal(value: Any) -> None:
+    assert roundtrip(value) == value
+
+
+def test_a_value_without_buffers_is_a_bare_pickle() -> None:
+    for value in (1, [1], Record("r", [])):
+        data = written(serialize(value))
+        assert data[0] == 0x80
+        assert pickle.loads(data) == value
+
+
+# --------------------------------------------------------------------------- arrays
+
+
+def arrays() -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    for size in (0, 1, 10, 5000):
+        for dtype in (
+            "f8",
+            "f4",
+            "f2",
+            "i1",
+            "u8",
+            ">i4",
+            "?",
+            "c16",
+            "S3",
+            "U2",
+            "M8[ns]",
+            "m8[s]",
+        ):
+            yield f"{dtype}-{size}", (np.arange(size) % 2).astype("i8").astype(dtype)
+    big = np.arange(60000.0).reshape(30, 2000)
+    yield "2d", big
+    yield "fortran", np.asfortranarray(big)
+    yield "transposed", big.T
+    yield "strided", big[::2, ::3]
+    yield "reversed", big[::-1]
+    yield "small strided", np.arange(10)[::2]
+    yield "small fortran", np.arange(6).reshape(2, 3).T
+    yield "broadcast", np.broadcast_to(np.arange(1000.0), (10, 1000))
+    yield "dates, fortran", np.asfortranarray(big.astype("i8").astype("M8[s]"))
+    yield "zero size, shaped", np.zeros((3, 0, 2))
+    yield "scalar array", np.array(7)
+    yield "structured", np.zeros(2000, dtype=[("a", "f8"), ("b", "i4", (2,))])
+    yield "small structured", np.zeros(2, dtype=[("a", "f8"), ("b", "i4")])
+    yield "void", np.zeros(2000, dtype="V7")
+
+
+@pytest.mark.parametrize("value", [pytest.param(a, id=name) for name, a in arrays()])
+def test_arrays_come_back_equal_and_read_only(value: np.ndarray[Any, Any]) -> None:
+    for result in (roundtrip(value), roundtrip({"k": [value]})["k"][0]):
+        assert result.dtype == value.dtype
+        assert result.shape == value.shape
+        np.testing.assert_array_equal(result, value)
+        assert not result.flags.writeable
+        if value.size:
+            with pytest.raises(ValueError, match="read-only"):
+                result[...] = value
+
+
+def test_large_arrays_are_not_copied() -> None:
+    source = np.arange(100_000.0)
+    serialized = serialize([source, 1])
+    (buffer,) = serialized.buffers
+    assert np.shares_memory(np.frombuffer(buffer), source)
+    data = written(serialized)
+    result = deserialize(data)[0]
+    assert np.shares_memory(result, np.frombuffer(data, dtype="u1"))
+
+
+def test_buffers_are_aligned() -> None:
+    base = np.zeros(64 * 1024, dtype="u1")
+    start = -base.ctypes.data % ALIGNMENT
+    serialized = serialize([np.ones(n, dtype="u1") for n in (5000, 4097, 9001)])
+    view = memoryview(base)[start : start + serialized.size]
+    serialized.write_into(view)
+    for result in deserialize(view):
+        assert result.ctypes.data % ALIGNMENT == 0
+        assert result.all()
+
+
+def test_an_array_that_occurs_twice_is_written_once() -> None:
+    source = np.zeros(10_000)
+    serialized = serialize([source, source])
+    assert len(serialized.buffers) == 1
+    first, second = deserialize(written(serialized))
+    assert first is second
+
+
+def test_object_arrays() -> None:
+    value = np.array([1, "a", None, [2]], dtype=object)
+    result = roundtrip(value)
+    assert result.dtype == object
+    assert result.tolist() == value.tolist()
+
+
+def test_array_subclasses_keep_their_class() -> None:
+    masked = np.ma.masked_array(np.arange(5000.0), mask=np.arange(5000) % 2)
+    result = roundtrip(masked)
+    assert type(result) is np.ma.MaskedArray
+    assert result.sum() == masked.sum()
+    assert type(roundtrip(np.asmatrix(np.eye(3)))) is np.matrix
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float64(0.1),
+        np.float32(0.1),
+        np.int64(-(2**63)),
+        np.int32(5),
+        np.bool_(True),
+        np.uint8(3),
+    ],
+    ids=repr,
+)
+def test_numpy_scalars_keep_their_type_and_value(value: Any) -> None:
+    result = roundtrip([value])[0]
+    assert type(result) is type(value)
+    assert result == value
+
+
+# --------------------------------------------------------------------------- other buffers
+
+
+@pytest.mark.parametrize("size", [0, 10, LARGE_BYTES, LARGE_BYTES + 1, 300_000])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_and_bytearrays(kind: Callable[[bytes], bytes | bytearray], size: int) -> None:
+    value = kind(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    result = roundtrip(value)
+    assert type(result) is type(value)
+    assert result == value
+    assert roundtrip([value]) == [value]
+
+
+def test_large_bytes_are_copied_once() -> None:
+    value = bytes(1 << 20)
+    serialized = serialize(value)
+    assert serialized.buffers[0].obj is value
+    assert len(serialized.pickled) < 200
+
+
+def test_a_bytearray_that_comes_back_is_writable() -> None:
+    result = roundtrip(bytearray(200_000))
+    result[0] = 1
+    assert result[0] == 1
+
+
+def test_pickle_buffers_become_read_only_views() -> None:
+    result = roundtrip([pickle.PickleBuffer(bytearray(b"ab" * 1000))])[0]
+    assert bytes(result) == b"ab" * 1000
+    assert memoryview(result).readonly
+
+
+def test_memoryviews_and_other_arrays() -> None:
+    assert bytes(roundtrip(memoryview(b"abc" * 50_000))) == b"abc" * 50_000
+    assert roundtrip(array.array("d", range(20_000))) == array.array("d", range(20_000))
+
+
+def test_pandas_frames_are_views() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "a": np.arange(20_000.0),
+            "b": np.arange(20_000),
+            "c": pandas.date_range("2020", periods=20_000, freq="s"),
+            "d": ["x", "y"] * 10_000,
+            "e": pandas.Categorical(["u", "v"] * 10_000),
+        }
+    )
+    data = written(serialize(frame))
+    result = deserialize(data)
+    pandas.testing.assert_frame_equal(result, frame)
+    memory = np.frombuffer(data, dtype="u1")
+    assert np.shares_memory(result["a"].to_numpy(), memory)
+    assert np.shares_memory(result["b"].to_numpy(), memory)
+
+
+def test_sparse_matrices_are_views() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    matrix = sparse.random(500, 400, density=0.1, format="csr", random_state=1)
+    data = written(serialize(matrix))
+    result = deserialize(data)
+    assert (result != matrix).nnz == 0
+    assert np.shares_memory(result.data, np.frombuffer(data, dtype="u1"))
+
+
+def test_arrow_tables_are_views() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table({"a": np.arange(50_000), "b": ["x"] * 50_000})
+    data = written(serialize(table))
+    result = deserialize(data)
+    assert result.equals(table)
+    start = np.frombuffer(data, dtype="u1").ctypes.data
+    address = result["a"].chunk(0).buffers()[1].address
+    assert start <= address < start + len(data)
+
+
+# --------------------------------------------------------------------------- refs
+
+
+class FakeCell:
+    def __init__(self, number: int) -> None:
+        self.object_id = bytes(15) + bytes([number])
+        self.owner_address = "owner"
+
+
+@pytest.fixture
+def cells() -> Iterator[tuple[list[FakeCell], list[FakeCell]]]:
+    """Return (cells by number, cells that were pinned) of an engine that does nothing else."""
+    known = [FakeCell(i) for i in range(3)]
+    pinned: list[FakeCell] = []
+    hooks.resolve = lambda object_id, _: known[object_id[-1]]
+    hooks.pin = pinned.append
+    yield known, pinned
+    hooks.clear()
+
+
+Cells = tuple[list[FakeCell], list[FakeCell]]
+
+
+def test_refs_are_collected_wherever_they_are(cells: Cells) -> None:
+    known, pinned = cells
+    refs: list[ObjectRef[Any]] = [ObjectRef(cell) for cell in known]
+
+    def closure() -> ObjectRef[Any]:
+        return refs[2]
+
+    value = {"a": [refs[0], refs[0]], "b": Record("r", [refs[1]]), "c": closure}  # type: ignore[list-item]  # a ref is as good as any
+    serialized = serialize(value)
+    assert {ref.binary() for ref in serialized.refs} == {ref.binary() for ref in refs}  # type: ignore[attr-defined]  # they are ObjectRefs
+    assert len(serialized.refs) == 3
+    result = deserialize(written(serialized))
+    assert result["a"] == [refs[0], refs[0]]
+    assert result["c"]() == refs[2]
+    assert pinned == []
+
+
+def test_a_ref_alone(cells: Cells) -> None:
+    ref: ObjectRef[Any] = ObjectRef(cells[0][1])
+    serialized = serialize(ref)
+    assert serialized.refs == [ref]
+    assert deserialize(written(serialized)) == ref
+
+
+def test_refs_in_code_are_pinned(cells: Cells) -> None:
+    known, pinned = cells
+    ref: ObjectRef[Any] = ObjectRef(known[0])
+    function = loads_code(dumps_code(lambda: ref))
+    assert function() == ref
+    assert pinned == [known[0]]
+
+
+# --------------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((1, "a", [1, 2], {"k": None}), {}),
+        ((), {"x": 1, "y": (1, 2)}),
+        (tuple(range(100)), {}),
+        ((Record("r", []),), {"k": Color.RED}),
+        ((1,), {"k": [Record("r", [])]}),
+    ],
+)
+def test_arguments_come_back(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    assert deserialize_arguments(written(serialize_arguments(args, kwargs))) == (args, kwargs)
+
+
+def test_arguments_with_arrays_are_views() -> None:
+    source = np.arange(10_000)
+    data = written(serialize_arguments((source,), {"w": source * 2}))
+    (first,), kwargs = deserialize_arguments(data)
+    np.testing.assert_array_equal(first, source)
+    np.testing.assert_array_equal(kwargs["w"], source * 2)
+    assert not first.flags.writeable
+
+
+def test_slots_are_filled() -> None:
+    data = written(serialize_arguments((Slot(1), 5, [6]), {"k": Slot(0), "l": 7}))
+    args, kwargs = fill_slots(*deserialize_arguments(data), values=["zero", "one"])
+    assert args == ("one", 5, [6])
+    assert kwargs == {"k": "zero", "l": 7}
+
+
+# --------------------------------------------------------------------------- code
+
+
+def test_functions_travel_by_value() -> None:
+    factor = 3
+
+    def multiply(x: int) -> int:
+        return x * factor
+
+    def factorial(n: int) -> int:
+        return 1 if n == 0 else n * factorial(n - 1)
+
+    assert loads_code(dumps_code(multiply))(2) == 6
+    assert loads_code(dumps_code(factorial))(5) == 120
+    assert roundtrip([lambda: 4])[0]() == 4
+    assert loads_code(dumps_code(Record)) is Record
+
+
+def test_code_is_the_same_bytes_each_time() -> None:
+    def function(x: int) -> int:
+        return x + len(PLAIN)
+
+    assert dumps_code(function) == dumps_code(function)
+
+
+def test_classes_of_main_can_be_read_by_another_process() -> None:
+    write = textwrap.dedent(
+        """
+        import sys
+        from skate.serialization import dumps_code, serialize
+        class Thing:
+            def __init__(self, x): self.x = x
+            def double(self): return self.x * 2
+        def make(x): return Thing(x).double()
+        sys.stdout.buffer.write(len(dumps_code(make)).to_bytes(4, "big") + dumps_code(make))
+        sys.stdout.buffer.write(serialize(Thing(21)).to_bytes())
+        """
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", write], check=True, capture_output=True, timeout=30
+    ).stdout
+    size = int.from_bytes(output[:4], "big")
+    assert loads_code(output[4 : 4 + size])(4) == 8
+    assert deserialize(output[4 + size :]).double() == 42
+
+
+def test_a_module_registered_by_value_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cloudpickle
+
+    module = sys.modules[Record.__module__]
+    assert serialize(Record("r", [])).size < 200
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        assert serialize(Record("r", [])).size > 500
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def test_nothing_of_numpy_or_cloudpickle_is_imported_for_plain_data() -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from skate.serialization import deserialize, serialize, serialize_arguments
+        before = {"numpy", "cloudpickle"} & set(sys.modules)
+        deserialize(serialize({"a": 1}).to_bytes()), serialize_arguments((1, [2]), {"k": ()})
+        sys.exit(len({"numpy", "cloudpickle"} & set(sys.modules)) - len(before))
+        """
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+# --------------------------------------------------------------------------- bad data
+
+
+def test_truncated_data_is_an_error() -> None:
+    data = written(serialize([np.arange(2000.0), b"x"]))
+    for size in (0, 1, 15, 20, 100, len(data) - 1):
+        with pytest.raises((ValueError, pickle.UnpicklingError, EOFError)):
+            deserialize(data[:size])
+
+
+@given(st.binary(max_size=100))
+def test_noise_with_a_buffer_mark_is_an_error(noise: bytes) -> None:
+    with pytest.raises((ValueError, pickle.UnpicklingError, EOFError)):
+        deserialize(b"\x53" + noise[:15].ljust(15, b"\xff") + noise)
+
+
+def test_concurrent_use() -> None:
+    source = [np.arange(5000), Record("r", [1]), lambda: 1]
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(100):
+                result = roundtrip(source)
+                assert result[0][-1] == 4999
+                assert result[2]() == 1
+        except BaseException as error:  # the thread's only way to report
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert errors == []
