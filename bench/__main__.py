@@ -14,6 +14,9 @@ from bench.catalogue import Workload
 from bench.report import Row
 from bench.runner import run
 
+#: Also measured where they are present, on Skate alone.
+SUPPORTED = ("3.11", "3.12", "3.13")
+
 
 def main() -> int:
     """Measure, print, save; return an exit status."""
@@ -22,7 +25,7 @@ def main() -> int:
         report.write_readme()
         return 0
     console = Console()
-    pythons = environments.present(arguments.pythons) or [arguments.python]
+    pythons = _pythons(arguments.python, arguments.pythons)
     interpreters, versions = _set_up(pythons, arguments.without_ray)
     rows = []
     for workload in catalogue.selected(arguments.only):
@@ -42,12 +45,24 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="words in the names of workloads")
     parser.add_argument("--python", default=sys.executable, help="interpreter for both systems")
     parser.add_argument(
-        "--pythons", default="", help="versions: the first for both, others for Skate alone"
+        "--pythons",
+        default=" ".join(SUPPORTED),
+        help="versions on which Skate alone is measured too, where they are present",
     )
     parser.add_argument("--repetitions", type=int, default=3, help="processes per figure")
     parser.add_argument("--without-ray", action="store_true", help="measure Skate alone")
     parser.add_argument("--readme", action="store_true", help="write the last table to README.md")
     return parser.parse_args()
+
+
+def _pythons(first: str, others: str) -> list[str]:
+    """Return interpreters, ``first`` and then one for each other version that can be found."""
+    found = {environments.version_of(first): first}
+    for version in others.split():
+        python = environments.find(version)
+        if python is not None:
+            found.setdefault(environments.version_of(python), python)
+    return list(found.values())
 
 
 def _set_up(pythons: list[str], without_ray: bool) -> tuple[dict[str, Path], dict[str, str]]:
@@ -80,10 +95,10 @@ def _measure(row: Row, interpreters: dict[str, Path], repetitions: int) -> None:
     """Fill in the samples, alternating between the columns, every second time in reverse."""
     workload: Workload = row.workload
     columns = [c for c in interpreters if c.split()[0] in workload.systems]
-    wanted = min(repetitions, workload.repetitions)
-    for repetition in range(workload.discarded + wanted):
+    for repetition in range(workload.discarded + repetitions):
         for column in columns if repetition % 2 == 0 else reversed(columns):
-            if column in row.errors:
+            enough = column == "ray" and repetition >= workload.discarded + workload.ray_repetitions
+            if enough or column in row.errors:
                 continue
             outcome = run(workload, column.split()[0], interpreters[column])
             if outcome.left_behind and column.startswith("skate"):

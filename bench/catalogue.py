@@ -46,8 +46,8 @@ class Workload:
     timeout: float = 120.0
     #: Runs that do not count, so that files and bytecode are cached for everybody.
     discarded: int = 0
-    #: At most so many repetitions: for what takes a minute with Ray.
-    repetitions: int = 100
+    #: At most so many repetitions with Ray: for what takes it a minute.
+    ray_repetitions: int = 100
 
     @property
     def script(self) -> str:
@@ -102,7 +102,7 @@ WORKLOADS = [
         "s",
         Wanted("at most", 1.5),
         timeout=180.0,
-        repetitions=2,
+        ray_repetitions=2,
     ),
     Workload(
         "boosting.train",

@@ -63,18 +63,17 @@ def version_of(python: str) -> str:
     ).stdout.strip()
 
 
-def present(versions: str) -> list[str]:
-    """Return the interpreters of ``"3.12 3.13"`` that can be run, by name or by path."""
-    found = []
-    for version in versions.split():
-        python = version if "python" in version else f"python{version}"
+def find(version: str) -> str | None:
+    """Return an interpreter for ``3.12`` (or a path), None if there is none that runs."""
+    name = version if "python" in version else f"python{version}"
+    installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for python in [name, *map(str, installed)]:
         try:
             version_of(python)
         except (OSError, subprocess.CalledProcessError):
-            print(f"bench: {python} is not present, left out")
-        else:
-            found.append(python)
-    return found
+            continue
+        return python
+    return None
 
 
 def _environment(python: str, folder: Path, contents: bytes) -> Path:
