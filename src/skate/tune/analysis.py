@@ -1,0 +1,119 @@
+"""Questions about the trials of a run: which is best, and tables of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from skate.tune.error import MetricError
+from skate.tune.objective import Objective, check_mode, guess_mode
+from skate.tune.search.space import flatten
+from skate.tune.trial import Trial, flat_result
+
+if TYPE_CHECKING:
+    import pandas
+
+_SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
+
+
+def resolve_objective(
+    objective: Objective, metric: str | None, mode: str | None
+) -> tuple[str, str]:
+    """Return the metric and mode to compare by: what is given, else the run's.
+
+    Raises:
+        ValueError: no metric is given and no trial has reported one.
+    """
+    check_mode(mode)
+    if metric is None:
+        metric = objective.metric
+        if metric is None:
+            raise ValueError("no trial has reported a metric; say which one to compare: metric=...")
+        return metric, mode or objective.mode or guess_mode(metric)
+    if mode is None:
+        mode = objective.mode if metric == objective.metric else None
+    return metric, mode or guess_mode(metric)
+
+
+def best_trial(
+    trials: Sequence[Trial],
+    metric: str,
+    mode: str,
+    scope: str = "last",
+    filter_nan_and_inf: bool = True,
+) -> Trial | None:
+    """Return the trial with the best number; None if no trial has a number.
+
+    Raises:
+        ValueError: no such scope.
+        MetricError: there are results, but none has this metric.
+    """
+    if scope not in _SCOPES:
+        raise ValueError(f"scope has to be one of {_SCOPES}, got {scope!r}")
+    best: Trial | None = None
+    best_score = -math.inf
+    reported: set[str] = set()
+    for trial in trials:
+        value = trial.metric(metric, mode, scope)
+        reported.update(trial.history.columns)
+        if math.isnan(value) or (filter_nan_and_inf and math.isinf(value)):
+            continue
+        score = -value if mode == "min" else value
+        if best is None or score > best_score:
+            best, best_score = trial, score
+    if best is None and reported and metric not in reported:
+        raise MetricError(f"no trial reported {metric!r}; reported: {', '.join(sorted(reported))}")
+    return best
+
+
+def results_table(
+    trials: Sequence[Trial], metric: str | None = None, mode: str | None = None
+) -> pandas.DataFrame:
+    """Return one row per trial, configuration in columns ``config/...``.
+
+    With ``metric`` and ``mode`` the row is the trial's best report instead of its last; then only
+    numbers are kept.
+    """
+    rows = []
+    for trial in trials:
+        if not trial.iterations:
+            continue
+        row = flat_result(trial.last_result)
+        row = {name: value for name, value in row.items() if name != "config"}
+        if metric is not None:
+            row.update(_best_report(trial, metric, mode or guess_mode(metric)))
+        row["logdir"] = trial.path
+        row.update(flatten(trial.config, "config"))
+        rows.append(row)
+    table: pandas.DataFrame = import_pandas().DataFrame(rows)
+    return table
+
+
+def reports_table(trial: Trial) -> pandas.DataFrame:
+    """Return one row per report of a trial, with the numbers that it reported."""
+    history = trial.history
+    columns = {name: history.column(name) for name in history.columns}
+    table: pandas.DataFrame = import_pandas().DataFrame(columns)
+    return table
+
+
+def _best_report(trial: Trial, metric: str, mode: str) -> dict[str, float]:
+    values = trial.history.column(metric)
+    worst = math.inf if mode == "min" else -math.inf
+    filled = [worst if math.isnan(value) else value for value in values]
+    at = filled.index(min(filled) if mode == "min" else max(filled))
+    return {name: trial.history.column(name)[at] for name in trial.history.columns}
+
+
+def import_pandas() -> Any:
+    """Return pandas.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("tables need pandas: pip install 'skate[tune]'") from error
+    return pandas

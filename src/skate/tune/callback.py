@@ -1,0 +1,110 @@
+"""Hooks into a run.  The files of the trials and the live table are callbacks themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skate.tune.trial import Trial
+
+
+class Callback:
+    """Base of callbacks; every method is optional.
+
+    All are called in the driver, between messages of the trials: what takes long here delays them.
+    ``iteration`` counts the turns of the run's loop.
+    """
+
+    def setup(self, **info: Any) -> None:
+        """The run begins.  ``info`` has ``name``, ``path`` and ``orchestrator``."""
+
+    def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
+        """A turn of the loop is over: something happened, or about a second has gone by."""
+
+    def on_trial_start(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial starts, or starts again after a failure."""
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: Sequence[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """A trial reported."""
+
+    def on_trial_complete(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial ended without an error."""
+
+    def on_trial_error(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial failed.  It will be started again if its status is PENDING."""
+
+    def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
+        """The run is over, however it ended."""
+
+
+class CallbackList(Callback):
+    """Passes everything on to several callbacks, in their order."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"callbacks wants objects derived from tune.Callback, got {callback!r}"
+                )
+        self.callbacks = list(callbacks)
+
+    def setup(self, **info: Any) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.setup(**info)
+
+    def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_step_end(iteration, trials, **info)
+
+    def on_trial_start(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_start(iteration, trials, trial, **info)
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: Sequence[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_result(iteration, trials, trial, result, **info)
+
+    def on_trial_complete(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_complete(iteration, trials, trial, **info)
+
+    def on_trial_error(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_error(iteration, trials, trial, **info)
+
+    def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_experiment_end(trials, **info)

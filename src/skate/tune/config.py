@@ -1,0 +1,84 @@
+"""What a user says about a run, beside the trainable and the space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from skate.tune.callback import Callback
+from skate.tune.schedulers import TrialScheduler
+from skate.tune.search import Searcher
+
+
+@dataclass
+class FailureConfig:
+    """What to do about trials that fail.
+
+    Attributes:
+        max_failures: how often a failed trial is started again, in a fresh process; -1 for always.
+        fail_fast: end the run with the first trial that fails for good.
+    """
+
+    max_failures: int = 0
+    fail_fast: bool = False
+
+
+@dataclass
+class TuneConfig:
+    """How to search.
+
+    Attributes:
+        metric: what to optimize; if None, the first number of the first report.
+        mode: "min" or "max"; if None, what the name of the metric suggests.
+        search_alg: a ``Searcher``, "random" or "optuna"; random and grid search if None.
+        scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
+        num_samples: how many trials (passes over the grid, if there is one); -1 for no limit.
+        max_concurrent_trials: how many trials run at a time, at most; None for as many as fit.
+        time_budget_s: the run ends after so many seconds.
+        reuse_actors: whether a process runs one trial after another.
+        seed: for searchers given by name, and the default one.
+    """
+
+    metric: str | None = None
+    mode: str | None = None
+    search_alg: Searcher | str | None = None
+    scheduler: TrialScheduler | str | None = None
+    num_samples: int = 1
+    max_concurrent_trials: int | None = None
+    time_budget_s: float | timedelta | None = None
+    reuse_actors: bool = True
+    seed: int | None = None
+
+
+@dataclass
+class RunConfig:
+    """Where results go and what is shown.
+
+    Attributes:
+        name: name of the run and its folder; made from the trainable's name and the time if None.
+        storage_path: the folder of all runs; ``~/skate_results`` if None, or what the environment
+            variable ``SKATE_RESULTS_DIR`` says.
+        stop: what ends a trial: thresholds (``{"training_iteration": 10}``), a function of trial id
+            and result, or a ``Stopper``.
+        failure_config: what to do about trials that fail.
+        callbacks: hooks into the run.
+        verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+    """
+
+    name: str | None = None
+    storage_path: str | os.PathLike[str] | None = None
+    stop: Any = None
+    failure_config: FailureConfig = field(default_factory=FailureConfig)
+    callbacks: Sequence[Callback] = ()
+    verbose: int = 1
+
+
+def results_folder(storage_path: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of all runs."""
+    if storage_path is None:
+        storage_path = os.environ.get("SKATE_RESULTS_DIR") or "~/skate_results"
+    return Path(storage_path).expanduser().absolute()

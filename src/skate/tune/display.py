@@ -1,0 +1,186 @@
+"""What a run shows while it goes: a live table in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from skate.tune.analysis import best_trial
+from skate.tune.callback import Callback
+from skate.tune.orchestrator import Orchestrator
+from skate.tune.trial import Trial
+
+#: Seconds between two lines where there is no terminal.
+LINE_S = 5.0
+
+
+def display() -> Callback:
+    """Return the display that fits standard output."""
+    if sys.stdout.isatty():
+        from skate.tune.live_table import LiveTable
+
+        return LiveTable()
+    return PlainLines()
+
+
+class PlainLines(Callback):
+    """Prints a line every few seconds, each failure, and a summary."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._printed = self._began
+        self._announced = False
+        self._status: Status | None = None
+
+    def setup(self, **info: Any) -> None:
+        """Say what begins."""
+        self._began = self._printed = time.monotonic()
+        self._status = Status(info["orchestrator"])
+        print(f"tune: run {info['name']}, results in {info['path']}")
+
+    def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
+        """Print a line if it is time for one."""
+        assert self._status is not None
+        if not self._announced and (assumption := self._status.assumption()):
+            self._announced = True
+            print(f"tune: {assumption}")
+        now: float = info["now"]
+        if now - self._printed >= LINE_S:
+            self._printed = now
+            print(f"tune: {self._status.line(now - self._began)}", flush=True)
+
+    def on_trial_error(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Print what a trial failed with."""
+        print(f"tune: {failure_line(trial)}")
+
+    def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
+        """Print the summary."""
+        assert self._status is not None
+        for line in self._status.summary(time.monotonic() - self._began):
+            print(f"tune: {line}")
+        sys.stdout.flush()
+
+
+class Status:
+    """What there is to say about a run, as text."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self._orchestrator = orchestrator
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """All trials so far."""
+        return self._orchestrator.trials
+
+    @property
+    def objective(self) -> tuple[str, str] | None:
+        """Metric and mode, once they are known."""
+        objective = self._orchestrator.objective
+        if objective.metric is None or objective.mode is None:
+            return None
+        return objective.metric, objective.mode
+
+    def assumption(self) -> str:
+        """Return what was assumed about the objective, "" if nothing or not known yet."""
+        objective = self.objective
+        if objective is None or not self._orchestrator.objective.assumed:
+            return ""
+        metric, mode = objective
+        verb = "minimizing" if mode == "min" else "maximizing"
+        return f"{verb} {metric!r} (assumed; say otherwise with metric=..., mode=...)"
+
+    def best(self) -> Trial | None:
+        """Return the best trial so far."""
+        objective = self.objective
+        if objective is None:
+            return None
+        return best_trial([t for t in self.trials if t.iterations], *objective)
+
+    def counts(self) -> str:
+        """Return how many trials are in which state."""
+        states = Counter(trial.status for trial in self.trials)
+        stopped = sum(trial.early_stopped for trial in self.trials)
+        done = states[Trial.TERMINATED] + states[Trial.ERROR]
+        total = self._orchestrator.total
+        parts = [f"{done}/{'?' if total is None else total} trials done"]
+        if states[Trial.RUNNING]:
+            parts.append(f"{states[Trial.RUNNING]} running")
+        if states[Trial.PENDING]:
+            parts.append(f"{states[Trial.PENDING]} waiting")
+        if stopped:
+            parts.append(f"{stopped} stopped early")
+        if states[Trial.ERROR]:
+            parts.append(f"{states[Trial.ERROR]} failed")
+        return ", ".join(parts)
+
+    def scheduler(self) -> str:
+        """Return what the scheduler has to say."""
+        return self._orchestrator.scheduler.debug_string()
+
+    def line(self, elapsed: float) -> str:
+        """Return the run in one line."""
+        parts = [duration(elapsed), self.counts()]
+        best = self.best()
+        if best is not None:
+            parts.append(f"best {self.value(best)} ({params(best)})")
+        return " | ".join(parts)
+
+    def value(self, trial: Trial) -> str:
+        """Return the metric of a trial with its name."""
+        assert self.objective is not None
+        metric, mode = self.objective
+        return f"{metric}={number(trial.metric(metric, mode))}"
+
+    def summary(self, elapsed: float) -> list[str]:
+        """Return the run in a few lines."""
+        reason = self._orchestrator.end_reason
+        ended = f", ended by {reason.replace('_', ' ')}" if reason else ""
+        lines = [f"{self.counts()} in {duration(elapsed)}{ended}"]
+        best = self.best()
+        if best is not None:
+            lines.append(f"best: {self.value(best)} in trial {best.trial_id}: {params(best)}")
+        return lines
+
+
+def failure_line(trial: Trial) -> str:
+    """Return why a trial failed, in one line."""
+    error = trial.error
+    text = str(error).strip().splitlines()
+    # Tracebacks end with what happened.
+    what = text[-1] if text and text[0].startswith("Traceback") else (text[0] if text else "")
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        first = str(cause).splitlines()
+        what = f"{type(cause).__name__}: {first[0] if first else ''}"
+    elif error is not None:
+        what = f"{type(error).__name__}: {what}"
+    again = " (starts again)" if trial.status == Trial.PENDING else ""
+    where = f"; see {trial.local_path / 'error.txt'}" if trial.local_path is not None else ""
+    return f"trial {trial.trial_id} failed{again}: {what}{where}"
+
+
+def params(trial: Trial) -> str:
+    """Return the varied parameters of a trial, in one line."""
+    return ", ".join(f"{name}={number(v)}" for name, v in trial.evaluated_params.items()) or "-"
+
+
+def number(value: Any) -> str:
+    """Return a value in few characters."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= 24 else text[:21] + "..."
+
+
+def duration(seconds: float) -> str:
+    """Return a time span: 3.2s, 04:10 or 1:02:03."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"

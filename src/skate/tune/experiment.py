@@ -1,0 +1,216 @@
+"""One run from its settings to its trials: everything ``tune.run`` and ``Tuner`` have in common."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import skate
+from skate.tune.callback import Callback, CallbackList
+from skate.tune.config import RunConfig, TuneConfig, results_folder
+from skate.tune.files import ResultFiles
+from skate.tune.objective import Objective, check_mode
+from skate.tune.orchestrator import Limits, Orchestrator
+from skate.tune.resources import Resources, as_factory, concurrency
+from skate.tune.runner import Runner
+from skate.tune.schedulers import FIFOScheduler, TrialScheduler, create_scheduler
+from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
+from skate.tune.search import space as spaces
+from skate.tune.search.sample import Domain
+from skate.tune.stopper import as_stopper
+from skate.tune.trainable import Function, check, trainable_name, unwrap
+from skate.tune.trial import Trial
+
+
+@dataclass
+class Experiment:
+    """A run that is over.
+
+    Attributes:
+        path: its folder.
+        elapsed_s: how long it took, in seconds.
+        end_reason: why it ended before its time: "time budget", "interrupted", "fail_fast",
+            "stopper"; empty if it did not.
+    """
+
+    name: str
+    path: Path
+    trials: list[Trial]
+    objective: Objective
+    elapsed_s: float
+    end_reason: str
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Trials that failed for good."""
+        return [trial for trial in self.trials if trial.status == Trial.ERROR]
+
+
+def execute(
+    trainable: Function,
+    space: Mapping[str, Any] | None,
+    tune_config: TuneConfig,
+    run_config: RunConfig,
+    resources: Resources | None = None,
+) -> Experiment:
+    """Check everything, then run all trials.
+
+    Raises:
+        TypeError, ValueError: a setting makes no sense; no trial has started.
+        MetricError: trials do not report what the run is about.
+    """
+    check(trainable)
+    space = {} if space is None else space
+    spaces.validate(space)
+    function, tied_resources = unwrap(trainable)
+    factory = as_factory(resources if resources is not None else tied_resources)
+    budget = _seconds(tune_config.time_budget_s)
+    num_samples = _num_samples(tune_config.num_samples, budget)
+    objective, scheduler, searcher = _strategy(tune_config)
+    if not searcher.set_search_properties(objective.metric, objective.mode, space):
+        raise ValueError(
+            f"{type(searcher).__name__} has a search space of its own; give it there or in the run,"
+            " not in both"
+        )
+    stopper = as_stopper(run_config.stop)
+
+    _ensure_session()
+    _check_constants(space)
+    slots = concurrency(factory.required_resources, skate.cluster_resources())
+    if tune_config.max_concurrent_trials is not None:
+        slots = min(slots, _positive("max_concurrent_trials", tune_config.max_concurrent_trials))
+    orchestrator = Orchestrator(
+        searcher,
+        scheduler,
+        stopper,
+        objective,
+        Limits(
+            slots,
+            num_samples,
+            run_config.failure_config.max_failures,
+            run_config.failure_config.fail_fast,
+        ),
+        space,
+        id_prefix=os.urandom(3).hex(),
+    )
+    label = trainable_name(function)
+    name = run_config.name or f"{label}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    path = results_folder(run_config.storage_path) / name
+    callback = CallbackList(
+        [ResultFiles(path), *_displays(run_config.verbose), *run_config.callbacks]
+    )
+    runner = Runner(
+        orchestrator,
+        function,
+        factory,
+        callback,
+        name,
+        tune_config.reuse_actors,
+        budget,
+    )
+    start = time.monotonic()
+    callback.setup(name=name, path=path, orchestrator=orchestrator)
+    try:
+        runner.run()
+    finally:
+        callback.on_experiment_end(orchestrator.trials, end_reason=orchestrator.end_reason)
+    elapsed = time.monotonic() - start
+    return Experiment(name, path, orchestrator.trials, objective, elapsed, orchestrator.end_reason)
+
+
+def _strategy(config: TuneConfig) -> tuple[Objective, TrialScheduler, Searcher]:
+    """Return objective, scheduler and searcher; what one of them knows goes for all."""
+    scheduler = _scheduler(config.scheduler)
+    searcher = _searcher(config.search_alg, config.seed)
+    check_mode(config.mode)
+    metric = _agree("metric", config.metric, scheduler.metric, searcher.metric)
+    mode = _agree("mode", config.mode, scheduler.mode, searcher.mode)
+    return Objective(metric, mode), scheduler, searcher
+
+
+def _agree(what: str, *values: str | None) -> str | None:
+    given = {value for value in values if value is not None}
+    if len(given) > 1:
+        raise ValueError(
+            f"the run, its scheduler and its searcher do not agree on the {what}: {sorted(given)}"
+        )
+    return given.pop() if given else None
+
+
+def _scheduler(scheduler: object) -> TrialScheduler:
+    if scheduler is None:
+        return FIFOScheduler()
+    if isinstance(scheduler, str):
+        return create_scheduler(scheduler)
+    if isinstance(scheduler, TrialScheduler):
+        return scheduler
+    raise TypeError(f"scheduler wants a name or a TrialScheduler, got {scheduler!r}")
+
+
+def _searcher(searcher: object, seed: int | None) -> Searcher:
+    if searcher is None:
+        return BasicVariantGenerator(random_state=seed)
+    if isinstance(searcher, str):
+        return create_searcher(searcher, seed)
+    if isinstance(searcher, Searcher):
+        return searcher
+    raise TypeError(f"search_alg wants a name or a Searcher, got {searcher!r}")
+
+
+def _num_samples(number: object, budget: float | None) -> int:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"num_samples wants an integer, got {number!r}")
+    if number < -1 or number == 0:
+        raise ValueError(f"num_samples has to be at least 1, or -1 for no limit, got {number}")
+    if number == -1 and budget is None:
+        raise ValueError("num_samples=-1 runs for ever; say when to end: time_budget_s=...")
+    return number
+
+
+def _positive(what: str, number: object) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{what} has to be an integer above 0, got {number!r}")
+    return number
+
+
+def _seconds(budget: object) -> float | None:
+    if isinstance(budget, timedelta):
+        budget = budget.total_seconds()
+    if budget is None:
+        return None
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or budget <= 0:
+        raise ValueError(f"time_budget_s has to be a number of seconds above 0, got {budget!r}")
+    return float(budget)
+
+
+def _ensure_session() -> None:
+    if not skate.is_initialized():
+        skate.init()
+
+
+def _check_constants(space: Mapping[str, Any]) -> None:
+    """Find out now whether the constants of the space can travel, not once per trial.
+
+    Raises:
+        SerializationError: one cannot; the message names it.
+    """
+    constants = {
+        name: value
+        for name, value in space.items()
+        if not isinstance(value, Domain) and not spaces.has_variables(value)
+    }
+    if constants:
+        skate.put(constants)
+
+
+def _displays(verbose: int) -> list[Callback]:
+    if not verbose:
+        return []
+    from skate.tune.display import display
+
+    return [display()]

@@ -1,0 +1,39 @@
+"""Schedulers: what decides whether a running trial goes on."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from skate.tune.schedulers.async_hyperband import ASHAScheduler, AsyncHyperBandScheduler
+from skate.tune.schedulers.trial_scheduler import FIFOScheduler, Gate, TrialScheduler
+
+__all__ = [
+    "ASHAScheduler",
+    "AsyncHyperBandScheduler",
+    "FIFOScheduler",
+    "Gate",
+    "TrialScheduler",
+    "create_scheduler",
+]
+
+_BY_NAME: dict[str, type[TrialScheduler]] = {
+    "fifo": FIFOScheduler,
+    "asha": AsyncHyperBandScheduler,
+    "async_hyperband": AsyncHyperBandScheduler,
+    "asynchyperband": AsyncHyperBandScheduler,
+}
+
+
+def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
+    """Return the scheduler called ``scheduler``: "fifo" or "asha" (also "async_hyperband").
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    made = _BY_NAME.get(scheduler.lower())
+    if made is not None:
+        return made(**kwargs)
+    near = difflib.get_close_matches(scheduler.lower(), _BY_NAME, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {sorted(_BY_NAME)}"
+    raise ValueError(f"there is no scheduler called {scheduler!r}; {hint}")

@@ -1,0 +1,175 @@
+"""ASHA: asynchronous successive halving."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from skate.tune.error import MetricError
+from skate.tune.schedulers.trial_scheduler import Controller, Gate, TrialScheduler
+from skate.tune.trial import Trial
+
+
+@dataclass(slots=True)
+class Rung:
+    """The scores, larger is better, of all trials that have come as far as ``milestone``."""
+
+    milestone: float
+    #: Ascending.
+    scores: list[float] = field(default_factory=list)
+
+    def enter(self, score: float, reduction_factor: float) -> bool:
+        """Record a trial; say whether it is among the best 1/reduction_factor so far.
+
+        Equal scores are equally good, and the best of all is always good enough.
+        """
+        better = len(self.scores) - bisect.bisect_right(self.scores, score)
+        bisect.insort(self.scores, score)
+        return better < max(1, int(len(self.scores) / reduction_factor))
+
+
+class Bracket:
+    """The rungs of trials that all have the same first milestone."""
+
+    def __init__(self, first: float, max_t: float, reduction_factor: float) -> None:
+        self.rungs: list[Rung] = []
+        self.reduction_factor = reduction_factor
+        milestone = first
+        while milestone < max_t:
+            self.rungs.append(Rung(milestone))
+            milestone *= reduction_factor
+        self.trials = 0
+        #: Position of the next rung of each trial.
+        self._next: dict[str, int] = {}
+
+    def add(self, trial_id: str) -> None:
+        """Make room for a trial."""
+        self.trials += 1
+        self._next[trial_id] = 0
+
+    def next_milestone(self, trial_id: str) -> float | None:
+        """Return where the trial is judged next, None if nowhere before its end."""
+        position = self._next[trial_id]
+        return self.rungs[position].milestone if position < len(self.rungs) else None
+
+    def judge(self, trial_id: str, time: float, score: float) -> bool:
+        """Say whether a trial may go on.
+
+        A trial that jumped over several milestones is compared at the last of them.
+        """
+        position = self._next[trial_id]
+        reached = position
+        while reached < len(self.rungs) and self.rungs[reached].milestone <= time:
+            reached += 1
+        if reached == position:
+            return True
+        self._next[trial_id] = reached
+        return self.rungs[reached - 1].enter(score, self.reduction_factor)
+
+
+class AsyncHyperBandScheduler(TrialScheduler):
+    """Ends trials early that are not among the best at their rung.
+
+    Rungs lie at ``grace_period * reduction_factor ** k`` for k = 0, 1, ...  A trial that arrives at
+    one goes on if it is among the best ``1 / reduction_factor`` of those that have arrived there so
+    far.  No trial waits for another one.
+
+    Source: Li et al., "A system for massively parallel hyperparameter tuning", MLSys 2020, in the
+    variant that stops trials instead of pausing and promoting them, which needs no checkpoints.
+
+    Args:
+        time_attr: the field of a result that measures how far a trial is; it has to grow.
+        metric: what to compare; defaults to the run's.
+        mode: "min" or "max"; defaults to the run's.
+        max_t: trials end here, in units of ``time_attr``.
+        grace_period: the first rung; no trial is stopped before it.
+        reduction_factor: one of so many trials passes a rung.
+        brackets: trials are spread over brackets whose first rungs lie at ``grace_period`` times
+            successive powers of ``reduction_factor``.
+        stop_last_trials: whether ``max_t`` ends trials.
+    """
+
+    def __init__(
+        self,
+        time_attr: str = "training_iteration",
+        metric: str | None = None,
+        mode: str | None = None,
+        max_t: float = 100,
+        grace_period: float = 1,
+        reduction_factor: float = 4,
+        brackets: int = 1,
+        stop_last_trials: bool = True,
+    ) -> None:
+        super().__init__(metric, mode)
+        if max_t <= 0:
+            raise ValueError(f"max_t has to be above 0, got {max_t}")
+        if not 0 < grace_period <= max_t:
+            raise ValueError(
+                f"grace_period has to be above 0 and at most max_t, got {grace_period}"
+            )
+        if reduction_factor <= 1:
+            raise ValueError(f"reduction_factor has to be above 1, got {reduction_factor}")
+        possible = 1 + int(math.log(max_t / grace_period, reduction_factor) + 1e-9)
+        if not 1 <= brackets <= possible:
+            raise ValueError(
+                f"brackets has to be between 1 and {possible} with these milestones, got {brackets}"
+            )
+        self.time_attr = time_attr
+        self.max_t = max_t
+        self.stop_last_trials = stop_last_trials
+        self.brackets = [
+            Bracket(grace_period * reduction_factor**s, max_t, reduction_factor)
+            for s in range(brackets)
+        ]
+        # A bracket that halves more often is given more trials, as in Hyperband.
+        self._shares = [math.exp(len(bracket.rungs)) for bracket in self.brackets]
+        self._bracket_of: dict[str, Bracket] = {}
+
+    def on_trial_add(self, controller: Controller, trial: Trial) -> None:
+        """Give the trial to the bracket that is furthest behind its share."""
+        behind = min(
+            range(len(self.brackets)), key=lambda i: (self.brackets[i].trials + 1) / self._shares[i]
+        )
+        bracket = self.brackets[behind]
+        bracket.add(trial.trial_id)
+        self._bracket_of[trial.trial_id] = bracket
+
+    def next_decision(self, trial: Trial) -> Gate:
+        """The next rung, or the end."""
+        milestone = self._bracket_of[trial.trial_id].next_milestone(trial.trial_id)
+        if milestone is not None:
+            return {self.time_attr: milestone}
+        return {self.time_attr: self.max_t} if self.stop_last_trials else {}
+
+    def on_trial_result(
+        self, controller: Controller, trial: Trial, result: Mapping[str, object]
+    ) -> str:
+        """Judge the trial if it has come to a rung."""
+        time = result.get(self.time_attr)
+        if not isinstance(time, (int, float)):
+            raise MetricError(
+                f"the scheduler compares trials by time_attr={self.time_attr!r}, which they do not"
+                f" report; reported: {', '.join(sorted(result))}"
+            )
+        if self.stop_last_trials and time >= self.max_t:
+            return self.COMPLETE
+        score = self.score(result)
+        if score is None:
+            return self.CONTINUE
+        if math.isnan(score):
+            score = -math.inf
+        good = self._bracket_of[trial.trial_id].judge(trial.trial_id, time, score)
+        return self.CONTINUE if good else self.STOP
+
+    def debug_string(self) -> str:
+        """Return how many trials have come to each rung."""
+        lines = []
+        for bracket in self.brackets:
+            rungs = " ".join(f"{rung.milestone:g}:{len(rung.scores)}" for rung in bracket.rungs)
+            lines.append(f"rungs {rungs}")
+        return " | ".join(lines)
+
+
+ASHAScheduler = AsyncHyperBandScheduler

@@ -1,0 +1,334 @@
+"""What a trial's function talks to: ``report`` and the context, and the thread it runs in.
+
+The user's function runs in a thread of its own beside the thread that serves the trial's actor.  A
+``Session`` stands between the two: reports go into its outbox, and the function waits only where
+the orchestrator asked it to (at a *gate*), or when it is far ahead of the orchestrator.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+#: How long reports may lie in the outbox before they travel, in seconds.  It makes one message of
+#: what is reported in quick succession.  A function that waits or ends is heard of at once.
+GATHER_S = 0.05
+#: A function that is so many reports ahead of the orchestrator waits.
+MAX_AHEAD = 1000
+
+#: One report: the metrics, the iteration, seconds since the trial began, the time (epoch seconds).
+Report: TypeAlias = tuple[dict[str, Any], int, float, float]
+#: What an actor call brings: one of the states below, the reports since the last call, and where
+#: the trial runs (pid, host).  A plain tuple of plain values, which is what pickles fastest.
+Batch: TypeAlias = tuple[str, list[Report], int, str]
+
+#: The function goes on, or waits at a gate.
+RUNNING = "running"
+#: The function returned (or was stopped).
+FINISHED = "finished"
+#: The function raised.
+FAILED = "failed"
+
+
+class StopTrial(BaseException):
+    """Raised by ``report`` to end the function of a trial that is to stop.
+
+    No ``Exception``, so that ``except Exception`` in the user's code lets it pass.
+    """
+
+
+class TrialContext:
+    """Where a trial's function runs."""
+
+    def __init__(self, trial_id: str, trial_dir: str | None, experiment: str) -> None:
+        self._trial_id = trial_id
+        self._trial_dir = trial_dir
+        self._experiment = experiment
+
+    def get_trial_id(self) -> str:
+        """Return the id of the trial."""
+        return self._trial_id
+
+    def get_trial_name(self) -> str:
+        """Return the name of the trial, which is its id."""
+        return self._trial_id
+
+    def get_trial_dir(self) -> str | None:
+        """Return the folder with the trial's files; None if the run keeps none."""
+        return self._trial_dir
+
+    def get_experiment_name(self) -> str:
+        """Return the name of the run."""
+        return self._experiment
+
+
+class Session:
+    """One evaluation of a function, from the inside (``report``) and the outside (``collect``)."""
+
+    def __init__(
+        self,
+        function: Callable[[dict[str, Any]], Any],
+        config: dict[str, Any],
+        context: TrialContext,
+        gate: Mapping[str, float] | None,
+    ) -> None:
+        self.context = context
+        self.error: BaseException | None = None
+        self._function = function
+        self._config = config
+        self._gate = gate
+        self._condition = threading.Condition()
+        self._outbox: list[Report] = []
+        self._iteration = 0
+        self._at_gate = False
+        self._stopping = False
+        self._ended = False
+        self._start = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._run, name=f"trial-{context.get_trial_id()}", daemon=True
+        )
+
+    # ---------------------------------------------------------------- outside
+
+    def start(self) -> None:
+        """Begin to run the function."""
+        self._thread.start()
+
+    def proceed(self, gate: Mapping[str, float] | None) -> None:
+        """Set the next gate; a function that waits at one goes on."""
+        with self._condition:
+            self._gate = gate
+            # With a report in the outbox, the function came to its gate after the orchestrator last
+            # looked: the permission to go on was meant for an earlier one.
+            if not self._outbox:
+                self._at_gate = False
+                self._condition.notify_all()
+
+    def stop(self) -> None:
+        """Have the function end at its current or next report."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+
+    def join(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds for the function to end; say whether it has."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def collect(self) -> Batch:
+        """Wait for reports, a gate or the end, and return what there is."""
+        condition = self._condition
+        with condition:
+            condition.wait_for(lambda: bool(self._outbox) or self._ended)
+            condition.wait_for(lambda: self._at_gate or self._ended, GATHER_S)
+            reports, self._outbox = self._outbox, []
+            condition.notify_all()
+            state = RUNNING
+            if self._ended:
+                state = FINISHED if self.error is None else FAILED
+                # Not before its end is told: whoever hears of it may give the thread up.
+                self._thread.join()
+        return state, reports, os.getpid(), socket.gethostname()
+
+    # ---------------------------------------------------------------- inside
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Hand over one result; wait if the orchestrator wants to look at it first."""
+        condition = self._condition
+        with condition:
+            if self._told_to_stop():
+                raise StopTrial
+            self._iteration += 1
+            elapsed = time.monotonic() - self._start
+            self._outbox.append((metrics, self._iteration, elapsed, time.time()))
+            self._at_gate = self._reached(metrics, elapsed)
+            if self._at_gate or len(self._outbox) == 1:
+                condition.notify_all()
+            while self._at_gate or len(self._outbox) >= MAX_AHEAD:
+                condition.wait()
+                if self._told_to_stop():
+                    raise StopTrial
+
+    def _told_to_stop(self) -> bool:
+        return self._stopping
+
+    def _reached(self, metrics: Mapping[str, Any], elapsed: float) -> bool:
+        gate = self._gate
+        if gate is None:
+            return True
+        for name, bound in gate.items():
+            value = _look_up(metrics, name)
+            if value is None and name == "training_iteration":
+                value = self._iteration
+            elif value is None and name == "time_total_s":
+                value = elapsed
+            # A gate is a number to reach; what cannot be compared with it is left to the driver.
+            if not isinstance(value, (int, float)) or value >= bound:
+                return True
+        return False
+
+    def _run(self) -> None:
+        _enter(self)
+        error: BaseException | None = None
+        try:
+            returned = self._function(self._config)
+            if inspect.isgenerator(returned):
+                for result in returned:
+                    report(result)
+            elif returned is not None:
+                report(returned)
+        except StopTrial:
+            pass
+        except BaseException as raised:
+            # The traceback begins with the user's function, not with this one.
+            tail = raised.__traceback__.tb_next if raised.__traceback__ is not None else None
+            error = raised.with_traceback(tail)
+        finally:
+            _leave(self)
+        with self._condition:
+            self.error = error
+            self._ended = True
+            self._condition.notify_all()
+
+
+def _look_up(metrics: Mapping[str, Any], name: str) -> Any:
+    if name in metrics or "/" not in name:
+        return metrics.get(name)
+    value: Any = metrics
+    for key in name.split("/"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+# --------------------------------------------------------------------------- the current session
+
+_local = threading.local()
+#: Sessions that run in this process.  A function may report from threads that it started itself;
+#: they belong to the only session there is.
+_running: list[Session] = []
+
+
+def _enter(session: Session) -> None:
+    _local.session = session
+    _running.append(session)
+
+
+def _leave(session: Session) -> None:
+    _running.remove(session)
+    _local.session = None
+
+
+def _current() -> Session | None:
+    session: Session | None = getattr(_local, "session", None)
+    if session is None and len(_running) == 1:
+        return _running[0]
+    return session
+
+
+_warned = False
+
+
+def report(metrics: Any = None, /, **named: Any) -> None:
+    """Report results of the running trial: ``report({"loss": 0.1})`` or ``report(loss=0.1)``.
+
+    Does not return if the trial is to stop.  Outside a trial it does nothing but warn once, so that
+    a function can be tried by itself.
+
+    Args:
+        metrics: a dict with names as keys, or a number, which is then called ``_metric``.
+        named: metrics by name, added to those.
+
+    Raises:
+        TypeError: neither dict nor number.
+    """
+    if named.get("checkpoint", ()) is None:
+        del named["checkpoint"]
+    result = _as_metrics(metrics, named)
+    session = _current()
+    if session is None:
+        global _warned
+        if not _warned:
+            _warned = True
+            warnings.warn("tune.report does nothing outside a trial", stacklevel=2)
+        return
+    session.report(result)
+
+
+def _as_metrics(metrics: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    if metrics is None:
+        result = dict(named)
+    elif isinstance(metrics, Mapping):
+        result = {**metrics, **named}
+    else:
+        number = _plain(metrics)
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(
+                "a result is a dict of metrics, such as {'loss': 0.1}, or a number; got"
+                f" {type(metrics).__name__}: {metrics!r:.100}"
+            )
+        result = {"_metric": number, **named}
+    if not result:
+        raise TypeError("a result has to have at least one metric: tune.report(loss=...)")
+    if "checkpoint" in result:
+        raise TypeError("tune.report does not take checkpoints yet; report numbers only")
+    for name, value in result.items():
+        if not isinstance(name, str):
+            raise TypeError(f"metrics are named by text, got {name!r}")
+        kind = type(value)
+        if kind is not float and kind is not int and kind is not str:
+            result[name] = _plain(value)
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's number for the scalars of numpy, torch and others, at any depth of dicts."""
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    item = getattr(value, "item", None)
+    if item is not None and getattr(value, "ndim", None) == 0:
+        return item()
+    return value
+
+
+def get_context() -> TrialContext:
+    """Return where the calling function runs.
+
+    Raises:
+        RuntimeError: not inside a trial.
+    """
+    session = _current()
+    if session is None:
+        _outside("get_context")
+    return session.context
+
+
+def is_session_enabled() -> bool:
+    """Say whether the calling code runs inside a trial."""
+    return _current() is not None
+
+
+def get_trial_id() -> str | None:
+    """Return the id of the running trial, None outside of trials."""
+    session = _current()
+    return None if session is None else session.context.get_trial_id()
+
+
+def get_trial_name() -> str | None:
+    """Return the name of the running trial, None outside of trials."""
+    return get_trial_id()
+
+
+def get_trial_dir() -> str | None:
+    """Return the folder of the running trial, None outside of trials."""
+    session = _current()
+    return None if session is None else session.context.get_trial_dir()
+
+
+def _outside(name: str) -> NoReturn:
+    raise RuntimeError(f"tune.{name}() was called outside of a trial")

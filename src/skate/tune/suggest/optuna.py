@@ -1,0 +1,5 @@
+"""Where ``OptunaSearch`` was found in 2022."""
+
+from skate.tune.search.optuna import OptunaSearch
+
+__all__ = ["OptunaSearch"]

@@ -1,0 +1,173 @@
+"""One trial: a configuration, what became of it, and the curve of its metrics."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skate.tune.search.space import flatten
+
+#: Fields of a result that Skate adds to what the function reports.
+AUTO_FIELDS = (
+    "training_iteration",
+    "time_this_iter_s",
+    "time_total_s",
+    "timestamp",
+    "trial_id",
+    "date",
+    "pid",
+    "hostname",
+    "done",
+    "config",
+    "early_stopped",
+)
+
+_AUTO = frozenset(AUTO_FIELDS)
+
+
+class History:
+    """The numbers a trial reported, by column: 8 bytes each, so that many reports stay cheap.
+
+    Columns are as long as there were reports; NaN stands where a report had no such number.
+    """
+
+    __slots__ = ("columns", "length")
+
+    def __init__(self) -> None:
+        self.columns: dict[str, array[float]] = {}
+        self.length = 0
+
+    def append(self, result: Mapping[str, Any]) -> None:
+        """Add one flat result."""
+        columns = self.columns
+        for name, value in result.items():
+            if type(value) not in (int, float) or name == "pid":  # bool is no measurement
+                continue
+            column = columns.get(name)
+            if column is None:
+                column = columns[name] = array("d", [math.nan]) * self.length
+            elif len(column) < self.length:
+                column.extend([math.nan] * (self.length - len(column)))
+            try:
+                column.append(value)
+            except OverflowError:  # an integer beyond the range of floats
+                column.append(math.inf if value > 0 else -math.inf)
+        self.length += 1
+
+    def column(self, name: str) -> list[float]:
+        """Return one number per report; all NaN if the name was never reported."""
+        column = self.columns.get(name, array("d"))
+        return [*column, *[math.nan] * (self.length - len(column))]
+
+
+class Trial:
+    """One configuration and its evaluation.
+
+    Attributes:
+        trial_id: unique, also among runs.
+        config: what the function is called with.
+        evaluated_params: the part of it that varies from trial to trial, flat.
+        status: one of the constants below.
+        stop_reason: why it ended: "completed", "criterion" (``stop=``), "scheduler", "time budget",
+            "interrupted"; empty while it runs and for failed ones.
+        last_result: the last report, with the fields that Skate adds.
+        error: the exception it failed with.
+        failures: how often it failed, retries included.
+        local_path: where its files are; None if nothing is kept.
+    """
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    TERMINATED = "TERMINATED"
+    ERROR = "ERROR"
+
+    def __init__(
+        self, trial_id: str, config: dict[str, Any], evaluated_params: dict[str, Any]
+    ) -> None:
+        self.trial_id = trial_id
+        self.config = config
+        self.evaluated_params = evaluated_params
+        self.status = self.PENDING
+        self.stop_reason = ""
+        self.last_result: dict[str, Any] = {}
+        self.error: BaseException | None = None
+        self.failures = 0
+        self.local_path: Path | None = None
+        self.history = History()
+
+    @property
+    def iterations(self) -> int:
+        """How often it has reported."""
+        return self.history.length
+
+    @property
+    def early_stopped(self) -> bool:
+        """Whether it was ended before it had all it could have."""
+        return self.stop_reason in ("scheduler", "time budget", "interrupted")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it will not run any more."""
+        return self.status in (self.TERMINATED, self.ERROR)
+
+    @property
+    def path(self) -> str | None:
+        """The folder with its files, as text."""
+        return None if self.local_path is None else str(self.local_path)
+
+    #: What older scripts call ``path``.
+    logdir = path
+
+    def record(self, result: dict[str, Any]) -> None:
+        """Take one more result, as the function reported it plus ``AUTO_FIELDS``."""
+        self.last_result = result
+        self.history.append(flat_result(result))
+
+    def restart(self) -> None:
+        """Forget everything reported: the trial begins again."""
+        self.status = self.PENDING
+        self.last_result = {}
+        self.history = History()
+
+    def metric(self, name: str, mode: str, scope: str = "last") -> float:
+        """Return one number for the trial, NaN if it has none.
+
+        Args:
+            name: the metric; nested ones by path ("valid/loss").
+            mode: "min" or "max": what ``scope="all"`` looks for.
+            scope: "last", "all" (the best of all reports), "avg", or "last-5-avg", "last-10-avg".
+        """
+        if scope == "last":
+            value = flat_result(self.last_result).get(name)
+            return float(value) if isinstance(value, (int, float)) else math.nan
+        values = self.history.column(name)
+        if scope.startswith("last-"):
+            values = values[-int(scope.split("-")[1]) :]
+        values = [value for value in values if not math.isnan(value)]
+        if not values:
+            return math.nan
+        if scope == "all":
+            return min(values) if mode == "min" else max(values)
+        return math.fsum(values) / len(values)
+
+    def __repr__(self) -> str:
+        return f"Trial({self.trial_id}, {self.status})"
+
+
+def flat_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result whose nested metrics are also found by path; itself if none is nested."""
+    nested = [key for key, value in result.items() if key != "config" and isinstance(value, dict)]
+    if not nested:
+        return result
+    flat = {key: value for key, value in result.items() if key not in nested}
+    for key in nested:
+        flat.update(flatten(result[key], key))
+    return flat
+
+
+def user_metrics(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the function itself reported."""
+    return {name: value for name, value in result.items() if name not in _AUTO}

@@ -1,0 +1,120 @@
+"""``tune.run``: the entrance of 2022."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from skate.tune.callback import Callback
+from skate.tune.config import FailureConfig, RunConfig, TuneConfig
+from skate.tune.error import TuneError
+from skate.tune.experiment import Experiment, execute
+from skate.tune.experiment_analysis import ExperimentAnalysis
+from skate.tune.resources import Resources
+from skate.tune.schedulers import TrialScheduler
+from skate.tune.search import Searcher
+from skate.tune.trainable import Function
+
+
+def run(
+    run_or_experiment: Function,
+    *,
+    name: str | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
+    stop: Any = None,
+    time_budget_s: float | timedelta | None = None,
+    config: Mapping[str, Any] | None = None,
+    resources_per_trial: Resources | None = None,
+    num_samples: int = 1,
+    storage_path: str | os.PathLike[str] | None = None,
+    local_dir: str | os.PathLike[str] | None = None,
+    search_alg: Searcher | str | None = None,
+    scheduler: TrialScheduler | str | None = None,
+    verbose: int = 1,
+    callbacks: Sequence[Callback] = (),
+    max_failures: int = 0,
+    fail_fast: bool = False,
+    raise_on_failed_trial: bool = True,
+    reuse_actors: bool = True,
+    max_concurrent_trials: int | None = None,
+    seed: int | None = None,
+) -> ExperimentAnalysis:
+    """Evaluate a function on configurations from a search space.
+
+    Args:
+        run_or_experiment: a function of one configuration that calls ``tune.report``, or returns or
+            yields results.
+        name: name of the run and its folder.
+        metric: what to optimize; if None, the first number of the first report.
+        mode: "min" or "max"; if None, what the name of the metric suggests.
+        stop: what ends a trial: thresholds (``{"training_iteration": 10}``), a function of trial id
+            and result, or a ``Stopper``.
+        time_budget_s: the run ends after so many seconds.
+        config: the search space: a dict, perhaps nested, with domains such as
+            ``tune.uniform(0, 1)`` in it.
+        resources_per_trial: such as ``{"cpu": 2, "gpu": 0.5}``, or a ``PlacementGroupFactory``; one
+            CPU if None.
+        num_samples: how many trials (passes over the grid, if there is one); -1 for no limit.
+        storage_path: the folder of all runs; ``~/skate_results`` if None.
+        local_dir: the older name of ``storage_path``.
+        search_alg: a ``Searcher``, "random" or "optuna"; random and grid search if None.
+        scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
+        verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+        callbacks: hooks into the run.
+        max_failures: how often a failed trial is started again; -1 for always.
+        fail_fast: end the run with the first trial that fails for good.
+        raise_on_failed_trial: whether failed trials make the call raise when all are done.
+        reuse_actors: whether a process runs one trial after another.
+        max_concurrent_trials: how many trials run at a time, at most; None for as many as fit.
+        seed: for searchers given by name, and the default one.
+
+    Raises:
+        TypeError, ValueError: a setting makes no sense; no trial has started.
+        MetricError: trials do not report what the run is about.
+        TuneError: trials failed.
+    """
+    if storage_path is not None and local_dir is not None:
+        raise ValueError("local_dir is the older name of storage_path; give one of them")
+    experiment = execute(
+        run_or_experiment,
+        config,
+        TuneConfig(
+            metric=metric,
+            mode=mode,
+            search_alg=search_alg,
+            scheduler=scheduler,
+            num_samples=num_samples,
+            max_concurrent_trials=max_concurrent_trials,
+            time_budget_s=time_budget_s,
+            reuse_actors=reuse_actors,
+            seed=seed,
+        ),
+        RunConfig(
+            name=name,
+            storage_path=storage_path if storage_path is not None else local_dir,
+            stop=stop,
+            failure_config=FailureConfig(max_failures, fail_fast),
+            callbacks=callbacks,
+            verbose=verbose,
+        ),
+        resources_per_trial,
+    )
+    if raise_on_failed_trial and experiment.failed:
+        raise _failure(experiment) from experiment.failed[0].error
+    return ExperimentAnalysis(experiment)
+
+
+def _failure(experiment: Experiment) -> TuneError:
+    failed = experiment.failed
+    ids = ", ".join(trial.trial_id for trial in failed[:10])
+    if len(failed) > 10:
+        ids += f" and {len(failed) - 10} more"
+    error = failed[0].error
+    first = f"{type(error).__name__}: {error}".rstrip()
+    return TuneError(
+        f"{len(failed)} of {len(experiment.trials)} trials failed: {ids}\n"
+        f"Their errors are in error.txt under {experiment.path}. The first one: {first}"
+    )
