@@ -48,7 +48,7 @@ lint: $(READY) ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 
 format: $(READY) ## let ruff rewrite what it can
 	@$(VENV)/bin/ruff check --fix .
