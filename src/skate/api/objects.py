@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, TypeVar, overload
 
 from skate.api.session import current
 from skate.refs import ObjectRef
 
 T = TypeVar("T")
-
-_cell_of = attrgetter("_cell")
 
 
 @overload
@@ -88,8 +85,9 @@ def wait(
     _check_refs("wait", refs)
     if not refs:
         return [], []
-    # Compared by identity, for speed: a process has one cell per object.
-    if len(set(map(_cell_of, refs))) != len(refs):
+    # Programs wait in a loop over what is left of hundreds of refs, so this has to be quick: the
+    # hash of a ref is Python code, that of its cell is not, and a process has one per object.
+    if len({ref._cell for ref in refs}) != len(refs):
         raise ValueError("wait() takes each ref once, but one occurs twice in the list")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int):
         raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
@@ -126,7 +124,7 @@ def _check_refs(function: str, refs: Any) -> None:
         raise (TypeError if function == "wait" else ValueError)(
             f"{function}() takes refs, but got {type(refs).__name__}: {_short(refs)}"
         )
-    if refs and set(map(type, refs)) != {ObjectRef}:
+    if list(map(type, refs)).count(ObjectRef) != len(refs):
         index, wrong = next((i, r) for i, r in enumerate(refs) if type(r) is not ObjectRef)
         raise TypeError(
             f"{function}() takes a list of refs, but element {index} is of type"

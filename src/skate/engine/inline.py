@@ -161,7 +161,7 @@ class InlineEngine:
     ) -> list[ObjectRef[Any]]:
         """Run the function now; retry it if it raises and the options say so."""
         arguments = self._pack(args, kwargs)
-        function = self._load(code)
+        _ = code.payload  # what cannot be pickled is the caller's error, at once
         name = options.name or code.name
         self._warn_if_too_much(name, options.resources)
         cells = self._new_cells(options.num_returns)
@@ -170,7 +170,7 @@ class InlineEngine:
             return [ObjectRef(cell) for cell in cells]
         for attempt in itertools.count():
             running = self._begin(name, options.resources, None, attempt)
-            error = self._execute(running, cells, lambda: _call(function, *arguments()))
+            error = self._execute(running, cells, lambda: _call(self._load(code), *arguments()))
             if error is None:
                 break
             if isinstance(error, SystemExit):
@@ -225,7 +225,7 @@ class InlineEngine:
                 f"an actor named {options.name!r} exists in the namespace {namespace!r}"
             )
         arguments = self._pack(args, kwargs)
-        cls = self._load(code)
+        _ = code.payload  # what cannot be pickled is the caller's error, at once
         self._warn_if_too_much(code.name, options.resources)
         actor = Actor(self._new_id(), options, namespace, handle)
         actor.class_name = code.name
@@ -244,7 +244,7 @@ class InlineEngine:
             self._bury(actor, died)
             return cell
         ready = arguments
-        actor.make = lambda: _call(cls, *ready())
+        actor.make = lambda: _call(self._load(code), *ready())
         self._start(actor)
         return cell
 
