@@ -48,7 +48,9 @@ def test_waiting_tasks_with_wait_instead_of_get(cluster: Callable[..., None]) ->
         ready, _ = skate.wait([leaf.remote(x), leaf.remote(x)], num_returns=2)
         return sum(skate.get(ready))
 
-    assert skate.get([parent.remote(i) for i in range(20)], timeout=50) == [2 * i for i in range(20)]
+    assert skate.get([parent.remote(i) for i in range(20)], timeout=50) == [
+        2 * i for i in range(20)
+    ]
 
 
 def test_actor_that_calls_itself_through_another(session: None) -> None:

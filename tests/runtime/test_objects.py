@@ -1,4 +1,4 @@
-"""Objects: counted, shared without copies, never changed under a reader, freed with the last ref."""
+"""Objects: counted, shared without copies, unchanged under a reader, freed with the last ref."""
 
 from __future__ import annotations
 

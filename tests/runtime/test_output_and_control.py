@@ -51,7 +51,8 @@ def test_output_is_prefixed_and_deduplicated(script: Callable[[str], Script]) ->
     assert "(speak pid=" in out
     assert "number 1" in out
     assert "problem 1" in errors
-    assert [line for line in out.splitlines() if line.endswith(" la")][0].startswith("(Singer pid=")
+    sung = next(line for line in out.splitlines() if line.endswith(" la"))
+    assert sung.startswith("(Singer pid=")
     assert len([line for line in out.splitlines() if "same for all" in line]) == 2
     assert "[repeated 3 times more by other processes]" in out
     assert "skate-name" not in out + errors

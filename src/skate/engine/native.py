@@ -18,6 +18,7 @@ from skate.ids import new_process_id
 from skate.refs import ObjectRef
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
 from skate.runtime.wire.messages import StateRequest
+from skate.runtime.worker.cells import WeakActorCell
 from skate.runtime.worker.core import Core
 from skate.runtime.worker.driver_output import DriverOutput
 
@@ -42,6 +43,13 @@ class NativeEngine:
         self.get = core.objects.get
         self.get_one = core.objects.get_one
         self.wait = core.objects.wait
+
+    def own_actor(self) -> tuple[Any, bytes] | None:
+        """Return cell and handle of the actor that this process is, or None."""
+        executor = self.core.executor
+        if executor is None or not executor.actor_id:
+            return None
+        return WeakActorCell(executor.actor_id, ""), executor.actor_handle
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         """Stop the task that makes ``ref`` if it has not finished."""

@@ -43,6 +43,8 @@ class ActorSpec(msgspec.Struct, array_like=True):
 
     class_payload: bytes
     class_name: str
+    #: What ``find_actor`` returns, for the actor itself.
+    handle: bytes
     arguments: bytes
     slots: list[ArgSlot]
     refs: list[RefGrant]
@@ -129,7 +131,7 @@ class ActorClient:
             sent = True
         if not sent:
             return
-        if idle or len(peer.connection.out) >= FLUSH_AT:
+        if idle or peer.queued >= FLUSH_AT:
             core.links.flush_peer(peer)
         else:
             core.pump.nudge()
@@ -265,6 +267,7 @@ class Actors:
             spec = ActorSpec(
                 payload,
                 code.name,
+                handle,
                 arguments.data,
                 [],
                 [],

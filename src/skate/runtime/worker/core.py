@@ -258,8 +258,10 @@ class Core:
     # ------------------------------------------------------------------ turns of the pump
 
     def _flush(self) -> None:
-        if self.links.dirty:
+        if self.links.dirty or self.finalized.items:
             with self.lock:
+                if self.finalized.items:
+                    self.objects.drain()
                 self.links.flush()
 
     def _housekeep(self) -> None:
@@ -342,7 +344,7 @@ class Core:
     def _on_object_freed(self, message: wire.ObjectFreed) -> None:
         """The owner has freed what this process wrote."""
         if self.objects.store.is_writer(message.location):
-            self.objects.store.free(message.location)
+            self.objects.free_own(message.location)
 
     def _on_worker_died(self, message: wire.WorkerDied) -> None:
         process_id = message.process_id

@@ -90,6 +90,7 @@ class Executor:
         self.actor_id = b""
         self.actor_name = ""
         self.actor_class = ""
+        self.actor_handle = b""
         self.restarts = 0
         self.resources: dict[str, float] = {}
         self.gpu_ids: list[int] = []
@@ -353,6 +354,7 @@ class Executor:
         self.actor_id = message.actor_id
         self.actor_name = message.name
         self.actor_class = spec.class_name
+        self.actor_handle = spec.handle
         self.restarts = message.restarts
         self._begin(message.resources, message.gpu_ids)
         self.on_name(spec.class_name)

@@ -1,4 +1,4 @@
-"""Carries out what ``leases.py`` decides: asks for workers, pushes tasks to them, gives them back."""
+"""Carries out what ``leases.py`` decides: asks for workers, pushes tasks, gives them back."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Leasing:
         lease, record = assigned
         self._push(lease, record)
         peer = lease.peer
-        if len(lease.in_flight) == 1 or len(peer.connection.out) >= FLUSH_AT:
+        if len(lease.in_flight) == 1 or peer.queued >= FLUSH_AT:
             self.core.links.flush_peer(peer)
         else:
             self.core.pump.nudge()

@@ -48,6 +48,11 @@ class Peer:
         self.leases_begun: set[int] = set()
         self.dead = False
 
+    @property
+    def queued(self) -> int:
+        """How many messages wait to be sent to it."""
+        return len(self.connection.out) if self.connection is not None else 0
+
 
 class _Link:
     """A connection as a source of the pump."""

@@ -27,6 +27,7 @@ from skate.runtime.wire.messages import (
     BorrowerAdded,
     FetchObject,
     KillActor,
+    Location,
     ObjectFreed,
     ObjectStored,
     ObjectValue,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 #: Values up to this many bytes travel in messages, larger ones through shared memory.
 INLINE_MAX = 100 * 1024
+#: Seconds after which free shared memory goes back to the daemon, counted twice.
+TRIM_SECONDS = 5.0
 
 
 class _AllOrFailure(Waiter):
@@ -115,6 +118,8 @@ class Objects:
         self._known: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
         #: Cells kept until the owner has acknowledged that we handed a ref on.
         self._handing: dict[bytes, list[Any]] = {}
+        #: How many more looks at unused memory are scheduled: what two in a row find unused goes.
+        self._trims_due = 0
 
     # ------------------------------------------------------------------ put, get, wait
 
@@ -471,6 +476,20 @@ class Objects:
             f"object {object_id.hex()} is lost: its owner, process {owner.hex()}, died ({cause})"
         )
 
+    def free_own(self, location: Location) -> None:
+        """Locked.  Reuse memory that this process wrote; if unused for long, give it back."""
+        self.store.free(location)
+        if not self._trims_due:
+            self.core.pump.call_later(TRIM_SECONDS, self._trim)
+        self._trims_due = 2
+
+    def _trim(self) -> None:
+        # The store may have to talk to the daemon: not under the lock.
+        self.core.pump.callbacks.append(self.store.trim)
+        self._trims_due -= 1
+        if self._trims_due:
+            self.core.pump.call_later(TRIM_SECONDS, self._trim)
+
     def drain(self) -> None:
         """Locked.  Do what finalizers left behind."""
         core = self.core
@@ -480,7 +499,7 @@ class Objects:
             if item[0] == "free":
                 _, object_id, location = item
                 if self.store.is_writer(location):
-                    self.store.free(location)
+                    self.free_own(location)
                 else:
                     core.links.send_node(ObjectFreed(object_id, location))
             elif item[0] == "release":

@@ -86,7 +86,9 @@ class Pump:
         self._park.acquire()
         #: The background thread sleeps until ``_park`` is released.
         self._deep = False
-        #: The background thread is inside epoll without a timeout of its own.
+        #: Some thread is inside epoll.
+        self._polling = False
+        #: The background thread is, and should leave when somebody else wants to.
         self._background_polls = False
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
@@ -126,8 +128,7 @@ class Pump:
         """Call ``function`` with the lock held, ``seconds`` from now or a little later."""
         self._timer_number += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_number, function))
-        if self._background_polls:
-            self.wake()
+        self.nudge()
 
     def wake(self) -> None:
         """Make the thread inside epoll return."""
@@ -137,9 +138,9 @@ class Pump:
             return
 
     def nudge(self) -> None:
-        """Something is queued that the background thread has to handle if nobody else does."""
-        if self._background_polls:
-            self._background_polls = False
+        """Something is queued: the thread inside epoll, if there is one, has to send it."""
+        if self._polling:
+            self._polling = False
             self.wake()
 
     # ------------------------------------------------------------------ one turn
@@ -151,7 +152,9 @@ class Pump:
             due: float = self._timers[0][0] - time.monotonic()
             if timeout < 0 or due < timeout:
                 timeout = due if due > 0 else 0
+        self._polling = True
         events = self._epoll.poll(timeout)
+        self._polling = False
         completed = self.completions
         with self._lock:
             for fd, mask in events:
@@ -307,14 +310,22 @@ class Pump:
         except RuntimeError:
             return
 
+    def _foreground_waits(self, seen: int) -> bool:
+        """Whether a thread has been in ``block`` ever since ``activity`` was ``seen``."""
+        return self._foreground > 0 and seen == self.activity
+
+    def _nobody_else(self, seen: int) -> bool:
+        """Whether the background thread is the one to pump."""
+        return not self._foreground and seen == self.activity and not self.closed
+
     def _background(self) -> None:
         seen = -1
         while not self.closed:
-            if self._foreground and seen == self.activity:
+            if self._foreground_waits(seen):
                 self._deep = True
                 # The foreground may have left between the test and the assignment: it did not see
                 # the flag then, so look once more before sleeping.
-                if self._foreground and seen == self.activity and not self.closed:
+                if self._foreground_waits(seen) and not self.closed:
                     self._park.acquire()
                 self._deep = False
                 continue
@@ -329,9 +340,7 @@ class Pump:
                 continue
             if self._held.acquire(blocking=False):
                 try:
-                    while not self._foreground and not self.closed and seen == self.activity:
-                        if self.callbacks:
-                            break
+                    while not self.callbacks and self._nobody_else(seen):
                         self._background_polls = True
                         self._turn(-1.0)
                 finally:
