@@ -1,0 +1,85 @@
+"""The first code of the daemon's process: forks the zygote, then becomes the daemon.
+
+``launch`` starts it, having put the driver's ``sys.path`` in place.
+"""
+
+from __future__ import annotations
+
+# Nothing of the daemon itself is imported before the fork: the zygote does not need it, and
+# begins to import what workers need a few milliseconds earlier.
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+import msgspec
+
+from skate.ids import PROCESS_ID_SIZE
+from skate.runtime.node import processes, zygote
+from skate.runtime.node.config import NodeConfig, Paths
+
+
+def main(payload: bytes, directory: str, node_fd: str, store_fd: str, lock_fd: str) -> NoReturn:
+    """Be the node daemon.
+
+    ``payload`` is the node's id and the encoded ``NodeConfig``; the descriptors, in decimal, are those
+    of the listening node and store sockets and of the session's lock.
+    """
+    node_id = payload[:PROCESS_ID_SIZE]
+    config = msgspec.msgpack.decode(payload[PROCESS_ID_SIZE:], type=NodeConfig)
+    paths = Paths(directory)
+    fds = [int(node_fd), int(store_fd), int(lock_fd)]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    # Blocked signals and ignored ones are inherited; the driver may have set up any.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    sys.argv = [""]
+    ours, theirs = socket.socketpair()
+    gc.collect()
+    gc.freeze()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        # A listening socket that the daemon's death does not close would leave others waiting.
+        os.close(fds[0])
+        os.close(fds[1])
+        zygote.run(theirs, config, paths, fds[2])
+    theirs.close()
+    _be_daemon(config, paths, node_id, fds, (ours, pid))
+
+
+def _be_daemon(
+    config: NodeConfig,
+    paths: Paths,
+    node_id: bytes,
+    fds: list[int],
+    child: tuple[socket.socket, int],
+) -> NoReturn:
+    processes.set_name("skate-node")
+    # Should the zygote be killed, its children become ours to end.
+    processes.adopt_orphans()
+    import logging
+
+    from skate.runtime.node.daemon import Daemon
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("skate").setLevel(logging.INFO)
+    _raise_descriptor_limit()
+    sockets = (socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]))
+    status = Daemon(config, paths, node_id, sockets, child).run()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many descriptors as we may: four for each worker."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS refuses "unlimited"
+        return

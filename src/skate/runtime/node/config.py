@@ -1,0 +1,61 @@
+"""What a driver tells the node daemon that it starts, and the directory they share."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+
+class NodeConfig(msgspec.Struct):
+    """A session as the driver wants it.  Amounts of resources are logical, memory is in bytes."""
+
+    #: ``CPU``, ``GPU``, ``memory`` (bytes) and custom names.
+    resources: dict[str, float]
+    #: Most bytes of shared memory for objects.
+    object_store_memory: int
+    job_id: str
+    driver_pid: int
+    namespace: str = ""
+    #: Modules that workers find imported.
+    preload: list[str] = []
+    #: Forward the output of workers to the driver.
+    log_to_driver: bool = True
+    #: ``sys.path`` of the driver, for all processes of the session.
+    sys_path: list[str] = []
+    #: The module whose ``main(config: WorkerConfig)`` is a worker.
+    worker_module: str = "skate.runtime.worker.main"
+
+
+class Paths:
+    """The files of one session, all below its directory."""
+
+    __slots__ = (
+        "directory",
+        "kept_logs",
+        "lock",
+        "log_dir",
+        "node_log",
+        "node_socket",
+        "store_socket",
+    )
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.node_socket = os.path.join(directory, "node.sock")
+        self.store_socket = os.path.join(directory, "store.sock")
+        self.lock = os.path.join(directory, "lock")
+        self.log_dir = os.path.join(directory, "logs")
+        self.node_log = os.path.join(self.log_dir, "node.log")
+        #: Where the logs of crashed processes outlive the session.
+        sessions, name = os.path.split(directory)
+        base, user = os.path.split(sessions)
+        self.kept_logs = os.path.join(base, user.replace("skate-", "skate-logs-", 1), name)
+
+    def worker_log(self, worker_id: bytes) -> str:
+        """Where the output of a worker goes, if there is any."""
+        return os.path.join(self.log_dir, f"worker-{worker_id.hex()}.log")
+
+    def worker_socket(self, worker_id: bytes) -> str:
+        """Where a worker listens for its peers."""
+        return os.path.join(self.directory, f"{worker_id.hex()}.sock")

@@ -1,0 +1,291 @@
+"""Carries out what scheduler, pool and actor directory decide: leases, actors and workers meet here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+
+from skate.runtime.node import session_dir
+from skate.runtime.node.actors import (
+    ActorDirectory,
+    Dequeue,
+    Effect,
+    KillWorker,
+    Notify,
+    Queue,
+    StopWorker,
+)
+from skate.runtime.node.links import Links
+from skate.runtime.node.loop import Loop, Timer
+from skate.runtime.node.pool import Pool
+from skate.runtime.node.resources import NodeResources
+from skate.runtime.node.scheduler import Grant, Request, Scheduler
+from skate.runtime.node.workers import Worker, Workers
+from skate.runtime.wire.messages import (
+    CreateActor,
+    ExitWorker,
+    LeaseGranted,
+    LeaseRefused,
+    RecallLease,
+    RequestLease,
+    StartActor,
+    Warn,
+)
+
+logger = logging.getLogger(__name__)
+
+#: How often time-dependent decisions are looked at while something waits or may be retired, in seconds.
+TICK_SECONDS = 0.5
+#: How much of the log of a worker that could not start is shown, in bytes.
+TAIL_SIZE = 2000
+#: Workers kept idle for a node without CPUs.
+FEWEST_KEPT = 1
+
+
+class Dispatcher:
+    """Gives workers to lease requests and to actors."""
+
+    def __init__(
+        self, loop: Loop, links: Links, workers: Workers, resources: NodeResources, namespace: str
+    ) -> None:
+        self._loop = loop
+        self._links = links
+        self._workers = workers
+        self.scheduler = Scheduler(resources)
+        self.actors = ActorDirectory(namespace)
+        cpus = resources.total.get("CPU", 0) // 10_000
+        self.pool = Pool(max(cpus, FEWEST_KEPT))
+        self._dirty = True
+        self._tick: Timer | None = None
+        self._last_failure = ""
+
+    # ------------------------------------------------------------------ requests of processes
+
+    def request_lease(self, holder: bytes, message: RequestLease) -> None:
+        """A process has work for one more worker."""
+        try:
+            request = Request(
+                holder, message.resources, message.depth, message.name, message.request_id
+            )
+        except ValueError as error:
+            self._links.send(holder, LeaseRefused(message.request_id, str(error)))
+            return
+        self.scheduler.submit(request, self._loop.now())
+        self._dirty = True
+
+    def cancel_request(self, holder: bytes, request_id: int) -> None:
+        """The process does not need it any more."""
+        self.scheduler.cancel((holder, request_id))
+        self._dirty = True
+
+    def return_lease(self, holder: bytes, lease_id: int) -> None:
+        """The process gives its worker back."""
+        grant = self.scheduler.lease(lease_id, holder)
+        if grant is None:
+            # Its worker may have died while this was on its way.
+            return
+        self.scheduler.release(grant)
+        worker = self._workers.by_id.get(grant.worker_id)
+        if worker is not None and worker.link is not None and not worker.cause:
+            self.pool.put_back(grant.worker_id, self._loop.now())
+        self._dirty = True
+
+    def blocked(self, worker_id: bytes) -> None:
+        """The worker waits: others may use its CPUs."""
+        self.scheduler.blocked(worker_id)
+        self._dirty = True
+
+    def resumed(self, worker_id: bytes) -> None:
+        """The worker goes on."""
+        self.scheduler.resumed(worker_id)
+
+    def create_actor(self, owner: bytes, message: CreateActor) -> None:
+        """A process makes an actor."""
+        self.apply(self.actors.create(message, owner))
+
+    # ------------------------------------------------------------------ workers come and go
+
+    def worker_registered(self, worker: Worker) -> None:
+        """A worker is ready."""
+        self.pool.registered(worker.worker_id, self._loop.now())
+        self._dirty = True
+
+    def worker_ended(self, worker: Worker, cause: str) -> None:
+        """A worker is gone; whoever had to do with it has been told."""
+        worker_id = worker.worker_id
+        if worker_id in self.pool.starting:
+            text = session_dir.tail(worker.log_path, TAIL_SIZE)
+            self._last_failure = f"{cause}" + (f"; it said:\n{text}" if text else "")
+            logger.warning("worker %s did not start: %s", worker_id.hex(), self._last_failure)
+        if self.pool.ended(worker_id):
+            self._give_up()
+        grant = self.scheduler.grant_of(worker_id)
+        if grant is not None:
+            self.scheduler.release(grant)
+        self.apply(self.actors.worker_died(worker_id, cause, self._loop.now()))
+        self._dirty = True
+
+    def process_died(self, process_id: bytes) -> None:
+        """A driver or worker is gone: nobody waits for its requests, and its tasks are of no use."""
+        self.scheduler.cancel_all_of(process_id)
+        for grant in self.scheduler.leases_of(process_id):
+            worker = self._workers.by_id.get(grant.worker_id)
+            if worker is not None:
+                worker.expected = True
+                self._workers.kill(worker, "killed because its caller died")
+        self.apply(self.actors.process_died(process_id))
+        self._dirty = True
+
+    def _give_up(self) -> None:
+        """Workers do not start: tell everybody who waits for one."""
+        reason = f"worker processes cannot be started: {self._last_failure}"
+        for request in self.scheduler.runnable(self._loop.now()):
+            self.scheduler.cancel(request.key)
+            if request.actor_id:
+                self.apply(self.actors.refused(request.actor_id, reason))
+            else:
+                self._links.send(request.holder, LeaseRefused(request.request_id, reason))
+
+    # ------------------------------------------------------------------ effects
+
+    def apply(self, effects: Iterable[Effect]) -> None:
+        """Carry out what the actor directory wants."""
+        for effect in effects:
+            if isinstance(effect, Notify):
+                for process_id in effect.processes:
+                    self._links.send(process_id, effect.state)
+            elif isinstance(effect, Queue):
+                if effect.delay:
+                    self._loop.call_later(effect.delay, partial(self._queue, effect.actor_id))
+                else:
+                    self._queue(effect.actor_id)
+            elif isinstance(effect, Dequeue):
+                self.scheduler.cancel(effect.actor_id)
+            elif isinstance(effect, KillWorker):
+                worker = self._workers.by_id.get(effect.worker_id)
+                if worker is not None:
+                    worker.expected = True
+                    self._workers.kill(worker, effect.cause)
+            elif isinstance(effect, StopWorker):
+                self._stop(effect.worker_id)
+        self._dirty = True
+
+    def _queue(self, actor_id: bytes) -> None:
+        actor = self.actors.actors.get(actor_id)
+        if actor is None or not actor.waits:
+            return
+        spec = actor.spec
+        name = f"{spec.class_name} ({spec.name!r})" if spec.name else spec.class_name
+        try:
+            request = Request(actor.owner, spec.resources, spec.depth, name, actor_id=actor_id)
+        except ValueError as error:
+            self.apply(self.actors.refused(actor_id, str(error)))
+            return
+        self.scheduler.submit(request, self._loop.now())
+        self._dirty = True
+
+    def _stop(self, worker_id: bytes) -> None:
+        worker = self._workers.by_id.get(worker_id)
+        if worker is not None:
+            worker.expected = True
+            self._links.send(worker_id, ExitWorker())
+
+    # ------------------------------------------------------------------ dispatch
+
+    def run(self) -> None:
+        """Grant, fork, recall and warn, as far as something has changed."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        now = self._loop.now()
+        waiting = self._grant_all(now)
+        self._fork(waiting)
+        if self.scheduler.queue:
+            for grant in self.scheduler.recalls():
+                self._links.send(grant.holder, RecallLease(grant.grant_id))
+            for text in self.scheduler.warnings(now):
+                self.warn(text)
+        if self._tick is None and (self.scheduler.queue or self.pool.needs_time()):
+            self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
+
+    def _grant_all(self, now: float) -> int:
+        """Serve what can be served; return how many requests wait for nothing but a worker."""
+        runnable = self.scheduler.runnable(now)
+        for served, request in enumerate(runnable):
+            worker_id = self.pool.take()
+            if worker_id is None:
+                return len(runnable) - served
+            worker = self._workers.by_id[worker_id]
+            grant = self.scheduler.grant(request, worker_id)
+            if grant is None:
+                self.pool.put_back(worker_id, now)
+                continue
+            if request.actor_id:
+                self._start_actor(request, grant, worker, now)
+            else:
+                self._grant_lease(request, grant, worker)
+        return 0
+
+    def _grant_lease(self, request: Request, grant: Grant, worker: Worker) -> None:
+        self._links.send(
+            request.holder,
+            LeaseGranted(
+                request.request_id,
+                grant.grant_id,
+                worker.worker_id,
+                worker.address,
+                worker.pid,
+                grant.allocation.gpu_ids,
+            ),
+        )
+
+    def _start_actor(self, request: Request, grant: Grant, worker: Worker, now: float) -> None:
+        actor = self.actors.granted(
+            request.actor_id, worker.worker_id, worker.address, worker.pid, now
+        )
+        if actor is None:
+            self.scheduler.release(grant)
+            self.pool.put_back(worker.worker_id, now)
+            return
+        spec = actor.spec
+        self._links.send(
+            worker.worker_id,
+            StartActor(
+                actor.actor_id,
+                spec.spec,
+                spec.resources,
+                grant.allocation.gpu_ids,
+                actor.restarts,
+                spec.name,
+                self.actors.namespace_of(spec),
+                spec.max_concurrency,
+            ),
+        )
+
+    def _fork(self, waiting: int) -> None:
+        for _ in range(self.pool.to_fork(waiting)):
+            try:
+                worker_id = self._workers.fork()
+            except OSError as error:
+                self._last_failure = str(error)
+                logger.warning("cannot fork a worker: %s", error)
+                if self.pool.failed():
+                    self._give_up()
+                break
+            self.pool.forked(worker_id, self._loop.now())
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        now = self._loop.now()
+        for worker_id in self.pool.surplus(now):
+            self._stop(worker_id)
+        for worker_id in self.pool.overdue(now):
+            self._workers.kill(self._workers.by_id[worker_id], "did not start in time")
+        self._dirty = True
+
+    def warn(self, text: str) -> None:
+        """Tell the driver's user."""
+        for link in self._links.by_process.values():
+            if link.kind == "driver":
+                self._links.send(link.process_id, Warn(text))

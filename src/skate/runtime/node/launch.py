@@ -1,0 +1,126 @@
+"""Starting a node daemon: the driver's side.
+
+The driver makes the session directory and binds both sockets itself, and the daemon inherits them: the
+driver can connect and send at once, and what it sends waits in the kernel until the daemon is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import msgspec
+
+from skate.exceptions import SessionError
+from skate.ids import new_process_id
+from skate.runtime.node import session_dir
+from skate.runtime.node.causes import describe_status
+from skate.runtime.node.config import NodeConfig, Paths
+
+__all__ = ["NodeConfig", "NodeProcess", "launch"]
+
+#: Connections that the kernel accepts while the daemon is starting or busy.
+BACKLOG = 1024
+#: Seconds that the rest of a session gets to end by itself once its daemon was killed.
+REMAINS_SECONDS = 2.0
+
+
+class NodeProcess:
+    """A node daemon, as the driver that started it sees it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], paths: Paths, node_id: bytes) -> None:
+        self._process = process
+        self._paths = paths
+        self.pid = process.pid
+        #: Directory of the session; gone when the session has ended.
+        self.session_dir = paths.directory
+        #: Path of the Unix socket for node messages.
+        self.node_address = paths.node_socket
+        #: Path of the Unix socket for store requests.
+        self.store_address = paths.store_socket
+        self.node_id = node_id
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the daemon has ended, ``timeout`` seconds at most; return whether it has."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End the daemon by force.  Its zygote ends what it leaves; this waits for that."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        session_dir.wait_until_unlocked(self._paths, REMAINS_SECONDS)
+        session_dir.remove(self._paths)
+
+    def explain(self) -> str:
+        """Say how the daemon ended, with the end of its log; waits a moment for its status."""
+        if not self.wait(REMAINS_SECONDS):
+            return f"the node daemon (pid {self.pid}) does not answer"
+        # Popen has a negative signal number where the kernel has a status of its own.
+        code = self._process.returncode
+        cause = describe_status(-code if code < 0 else code << 8)
+        text = f"the node daemon (pid {self.pid}) {cause}"
+        kept = os.path.join(self._paths.kept_logs, os.path.basename(self._paths.node_log))
+        for log in (self._paths.node_log, kept):
+            tail = session_dir.tail(log)
+            if tail:
+                return f"{text}; the end of its log {log}:\n{tail}"
+        return text
+
+
+def launch(config: NodeConfig) -> NodeProcess:
+    """Start the daemon of a new session and return at once.
+
+    Raises:
+        SessionError: the session directory cannot be made or the process cannot be started.
+    """
+    if not sys.executable:
+        raise SessionError("this Python does not know its own path (sys.executable is empty)")
+    paths, lock_fd = session_dir.create()
+    node_id = new_process_id()
+    sockets: list[socket.socket] = []
+    try:
+        with open(os.path.join(paths.directory, "config"), "xb") as file:
+            marshal.dump([entry for entry in config.sys_path if isinstance(entry, str)], file)
+            file.write(node_id + msgspec.msgpack.encode(config))
+        for path in (paths.node_socket, paths.store_socket):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.bind(path)
+            sock.listen(BACKLOG)
+        process = _start(paths, [*(sock.fileno() for sock in sockets), lock_fd])
+    except OSError as error:
+        session_dir.remove(paths)
+        raise SessionError(f"cannot start the node daemon: {error}") from error
+    finally:
+        for sock in sockets:
+            sock.close()
+        os.close(lock_fd)
+    return NodeProcess(process, paths, node_id)
+
+
+def _start(paths: Paths, fds: list[int]) -> subprocess.Popen[bytes]:
+    # Not imported: that would execute the daemon's code in the driver.
+    bootstrap = (
+        "import sys, marshal; "
+        "f = open(sys.argv[1] + '/config', 'rb'); sys.path[:] = marshal.load(f); "
+        "from skate.runtime.node.boot import main; main(f.read(), *sys.argv[1:])"
+    )
+    with open(paths.node_log, "xb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", bootstrap, paths.directory, *map(str, fds)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=fds,
+            start_new_session=True,
+        )

@@ -1,0 +1,68 @@
+"""What the kernel offers to keep processes together: death signals, sub-reapers, groups, children.
+
+Linux has all of it.  Elsewhere each function does what is possible, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, argument: int | bytes) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    value = ctypes.c_char_p(argument) if isinstance(argument, bytes) else ctypes.c_ulong(argument)
+    zero = ctypes.c_ulong(0)
+    return bool(ctypes.CDLL(None).prctl(option, value, zero, zero, zero) == 0)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends; exit if it has ended already."""
+    if _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Undo ``die_with_parent``."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parents end, so that they can be found and ended."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_name(name: str) -> None:
+    """Set the name that ``ps`` and ``top`` show, at most 15 characters."""
+    _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def kill_group(pid: int, number: int) -> None:
+    """Signal a process and its group; harmless if they are gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def children() -> list[int]:
+    """Return the pids of our children, zombies included; none where there is no ``/proc``."""
+    pids: list[int] = []
+    own = os.getpid()
+    with contextlib.suppress(OSError):
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit():
+                continue
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
+                # pid (name) state parent ...; the name may hold spaces and parentheses
+                if int(file.read().rpartition(b")")[2].split()[1]) == own:
+                    pids.append(int(entry))
+    return pids

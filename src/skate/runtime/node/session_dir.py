@@ -1,0 +1,153 @@
+"""The directory of a session: made by the driver, locked by the daemon, removed by whoever lives longest.
+
+``<tempdir>/skate-<uid>/s-<random>`` has mode 0700 and holds sockets, the lock and the logs.  Logs of crashed
+processes are kept in ``<tempdir>/skate-logs-<uid>/s-<random>``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+
+from skate.exceptions import SessionError
+from skate.runtime.node.config import Paths
+
+#: Sessions whose crash logs are kept.
+KEPT_SESSIONS = 20
+#: Longest directory whose sockets fit into the 104 (macOS) to 108 bytes of a Unix address.
+MAX_DIRECTORY = 80
+#: A directory without lock is somebody's who is just starting, up to this age in seconds.
+UNLOCKED_SECONDS = 60.0
+
+
+def create() -> tuple[Paths, int]:
+    """Make the directory of a new session; return its paths and the descriptor of its held lock.
+
+    Raises:
+        SessionError: the parent directory belongs to somebody else or cannot be made.
+    """
+    parent = _parent()
+    remove_stale(parent)
+    while True:
+        paths = Paths(os.path.join(parent, f"s-{os.urandom(4).hex()}"))
+        try:
+            os.mkdir(paths.directory, 0o700)
+            break
+        except FileExistsError:
+            continue
+    os.mkdir(paths.log_dir, 0o700)
+    # Renamed when it is locked: nobody ever sees a lock file that its session does not hold.
+    fresh = paths.lock + ".new"
+    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.rename(fresh, paths.lock)
+    return paths, fd
+
+
+def _parent() -> str:
+    uid = os.getuid()
+    base = tempfile.gettempdir()
+    parent = os.path.join(base, f"skate-{uid}")
+    if len(os.fsencode(parent)) + len("/s-00000000") > MAX_DIRECTORY:
+        parent = f"/tmp/skate-{uid}"
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(parent, 0o700)
+        found = os.lstat(parent)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid:
+            raise SessionError(
+                f"{parent} exists but is no directory of yours; remove it or set TMPDIR"
+            )
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            os.chmod(parent, 0o700)
+    except OSError as error:
+        raise SessionError(f"cannot make the session directory: {error}") from error
+    return parent
+
+
+def remove_stale(parent: str) -> None:
+    """Remove the directories of sessions that are dead, and old crash logs."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(parent):
+            paths = Paths(os.path.join(parent, name))
+            if name.startswith("s-") and not _is_alive(paths):
+                shutil.rmtree(paths.directory, ignore_errors=True)
+    _prune(os.path.dirname(Paths(os.path.join(parent, "s-")).kept_logs))
+
+
+def _is_alive(paths: Paths) -> bool:
+    if os.path.exists(paths.lock):
+        return _is_locked(paths)
+    try:
+        return time.time() - os.stat(paths.directory).st_mtime < UNLOCKED_SECONDS
+    except OSError:
+        return False
+
+
+def _is_locked(paths: Paths) -> bool:
+    try:
+        fd = os.open(paths.lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def wait_until_unlocked(paths: Paths, seconds: float) -> bool:
+    """Wait until no process of the session is left; return whether that is so."""
+    deadline = time.monotonic() + seconds
+    while (alive := _is_locked(paths)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return not alive
+
+
+def _prune(kept: str) -> None:
+    with contextlib.suppress(OSError):
+        sessions = [os.path.join(kept, name) for name in os.listdir(kept)]
+        sessions.sort(key=os.path.getmtime)
+        for old in sessions[:-KEPT_SESSIONS]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def keep_log(paths: Paths, log: str) -> str:
+    """Move a log to where it outlives the session; return its path then, "" if there is none."""
+    try:
+        if os.path.getsize(log) == 0:
+            return ""
+    except OSError:
+        return ""
+    kept = os.path.join(paths.kept_logs, os.path.basename(log))
+    try:
+        os.makedirs(paths.kept_logs, 0o700, exist_ok=True)
+        os.rename(log, kept)
+    except OSError:
+        return log
+    return kept
+
+
+def tail(path: str, size: int = 4096) -> str:
+    """Return the last ``size`` bytes of a log as text, "" if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - size, 0))
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def remove(paths: Paths) -> None:
+    """Remove the directory of a session."""
+    shutil.rmtree(paths.directory, ignore_errors=True)

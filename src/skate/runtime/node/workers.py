@@ -1,0 +1,276 @@
+"""The worker processes of a node: forked through the zygote, watched, ended, their output collected."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from skate.ids import new_process_id
+from skate.runtime.node import processes, session_dir, zygote_link
+from skate.runtime.node.causes import describe_status
+from skate.runtime.node.config import NodeConfig, Paths
+from skate.runtime.node.links import Link
+from skate.runtime.node.logs import Forwarder, Pipe, WorkerOutput
+from skate.runtime.node.loop import Loop
+from skate.runtime.node.zygote_link import (
+    End,
+    Ended,
+    Fork,
+    Forked,
+    Ready,
+    Signal,
+    to_daemon_decoder,
+)
+from skate.runtime.worker.config import WorkerConfig
+
+logger = logging.getLogger(__name__)
+
+#: A worker whose link has ended is a process that is just ending; after so many seconds it is killed.
+LOST_SECONDS = 0.5
+#: Most seconds that the zygote may take to read what we send it.
+SEND_SECONDS = 10.0
+
+
+class Worker:
+    """One worker process."""
+
+    __slots__ = (
+        "address",
+        "cause",
+        "expected",
+        "link",
+        "log_path",
+        "output",
+        "pid",
+        "worker_id",
+    )
+
+    def __init__(self, worker_id: bytes, log_path: str, output: WorkerOutput) -> None:
+        self.worker_id = worker_id
+        #: 0 until the zygote has said.
+        self.pid = 0
+        #: Empty until it has registered.
+        self.address = ""
+        self.link: Link | None = None
+        self.output = output
+        self.log_path = log_path
+        #: Why we have ended it; empty if it does by itself.
+        self.cause = ""
+        #: Its end is no crash: nobody will want to read its log.
+        self.expected = False
+
+
+class Workers:
+    """All workers, and the zygote that is their parent."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        zygote: socket.socket,
+        zygote_pid: int,
+        config: NodeConfig,
+        node_id: bytes,
+        paths: Paths,
+        forwarder: Forwarder,
+    ) -> None:
+        zygote.settimeout(SEND_SECONDS)
+        self._loop = loop
+        self._zygote = zygote
+        self._zygote_pid = zygote_pid
+        self._buffer = bytearray()
+        self._config = config
+        self._node_id = node_id
+        self._paths = paths
+        self._forwarder = forwarder
+        self.by_id: dict[bytes, Worker] = {}
+        self._by_pid: dict[int, Worker] = {}
+        #: The zygote has ended.
+        self.zygote_gone = False
+        #: A worker has ended, with this cause for the user.
+        self.on_ended: Callable[[Worker, str], None]
+        #: The zygote has said everything that the worker wrote to its link can be read now.
+        self.before_ended: Callable[[Link], None]
+        self.on_zygote_gone: Callable[[], None]
+        self.on_warning: Callable[[str], None]
+        loop.add(zygote, self._on_zygote)
+
+    # ------------------------------------------------------------------ start
+
+    def fork(self) -> bytes:
+        """Have a worker started and return its id.
+
+        Raises:
+            OSError: out of descriptors, or the zygote is gone.
+        """
+        worker_id = new_process_id()
+        log_path = self._paths.worker_log(worker_id)
+        fds: list[int] = []
+        try:
+            fds += os.pipe()
+            fds += os.pipe()
+            config = WorkerConfig(
+                worker_id,
+                self._node_id,
+                self._paths.directory,
+                self._paths.node_socket,
+                self._paths.store_socket,
+                self._config.job_id,
+                self._config.namespace,
+                log_path,
+            )
+            self._send(Fork(config), (fds[1], fds[3]))
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        os.close(fds[1])
+        os.close(fds[3])
+        output = WorkerOutput(log_path, fds[0], fds[2], self._forwarder.forward)
+        self.by_id[worker_id] = Worker(worker_id, log_path, output)
+        for pipe in output.pipes:
+            self._loop.add(pipe, partial(self._read, pipe))
+        return worker_id
+
+    def registered(self, worker: Worker, link: Link, address: str) -> None:
+        """The worker has introduced itself."""
+        worker.link = link
+        worker.address = address
+        # It may be quicker than the zygote, which says the same.
+        self._set_pid(worker, link.pid)
+
+    def _set_pid(self, worker: Worker, pid: int) -> None:
+        worker.pid = worker.output.pid = pid
+        self._by_pid[pid] = worker
+
+    # ------------------------------------------------------------------ end
+
+    def kill(self, worker: Worker, cause: str) -> None:
+        """End a worker and what it has started at once; ``cause`` is for the user."""
+        if not worker.cause:
+            worker.cause = cause
+        if worker.pid:
+            self._signal(worker, signal.SIGKILL)
+
+    def link_lost(self, worker: Worker) -> None:
+        """The worker's link has ended: it is about to end, or it gets killed."""
+        worker.link = None
+        self._loop.call_later(LOST_SECONDS, lambda: self._kill_if_there(worker))
+
+    def _kill_if_there(self, worker: Worker) -> None:
+        if worker.worker_id in self.by_id:
+            self.kill(worker, "lost its connection")
+
+    def _signal(self, worker: Worker, number: int) -> None:
+        if self.zygote_gone:
+            return
+        try:
+            self._send(Signal(worker.pid, number))
+        except OSError as error:
+            self._lose_zygote(str(error))
+
+    def end(self, grace: float) -> None:
+        """End all workers: politely, after ``grace`` seconds by force.  ``on_zygote_gone`` follows."""
+        try:
+            self._send(End(grace))
+        except OSError as error:
+            self._lose_zygote(str(error))
+
+    def abandon(self) -> None:
+        """The zygote is gone: kill what it has left, and take in the rest of the output."""
+        for worker in self.by_id.values():
+            if worker.pid:
+                processes.kill_group(worker.pid, signal.SIGKILL)
+        for pid in processes.children():
+            if pid != self._zygote_pid:
+                processes.kill_group(pid, signal.SIGKILL)
+        for worker in list(self.by_id.values()):
+            self._close_output(worker)
+        self.by_id.clear()
+        self._by_pid.clear()
+
+    # ------------------------------------------------------------------ the zygote speaks
+
+    def _send(self, message: Fork | Signal | End, fds: tuple[int, ...] = ()) -> None:
+        zygote_link.send(self._zygote, message, fds)
+
+    def _on_zygote(self, _events: int) -> None:
+        try:
+            data = self._zygote.recv(65536, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose_zygote(str(error))
+            return
+        if not data:
+            self._lose_zygote("it has ended")
+            return
+        self._buffer += data
+        for payload in zygote_link.split(self._buffer):
+            message = to_daemon_decoder.decode(payload)
+            if isinstance(message, Ready):
+                for text in message.warnings:
+                    self.on_warning(text)
+            elif isinstance(message, Forked):
+                self._on_forked(message)
+            else:
+                self._on_ended(message)
+
+    def _on_forked(self, message: Forked) -> None:
+        worker = self.by_id.get(message.worker_id)
+        if worker is None:
+            return
+        if not message.pid:
+            self._forget(worker, message.error)
+            return
+        self._set_pid(worker, message.pid)
+        if worker.cause:
+            self._signal(worker, signal.SIGKILL)
+
+    def _on_ended(self, message: Ended) -> None:
+        worker = self._by_pid.get(message.pid)
+        if worker is None:
+            logger.warning("an unknown worker with pid %d has ended", message.pid)
+            return
+        # What it said before it ended still counts.
+        if worker.link is not None:
+            self.before_ended(worker.link)
+        self._forget(worker, worker.cause or describe_status(message.status))
+
+    def _forget(self, worker: Worker, cause: str) -> None:
+        self.by_id.pop(worker.worker_id, None)
+        self._by_pid.pop(worker.pid, None)
+        self._close_output(worker)
+        with contextlib.suppress(OSError):
+            os.unlink(self._paths.worker_socket(worker.worker_id))
+        if not worker.expected:
+            worker.log_path = session_dir.keep_log(self._paths, worker.log_path)
+        elif not os.path.exists(worker.log_path):
+            worker.log_path = ""
+        self.on_ended(worker, cause)
+
+    def _lose_zygote(self, reason: str) -> None:
+        if self.zygote_gone:
+            return
+        logger.info("the zygote is gone: %s", reason)
+        self.zygote_gone = True
+        self._loop.remove(self._zygote)
+        self._zygote.close()
+        self.on_zygote_gone()
+
+    # ------------------------------------------------------------------ output
+
+    def _read(self, pipe: Pipe, _events: int) -> None:
+        if pipe.read() is None:
+            self._loop.remove(pipe)
+            pipe.close()
+
+    def _close_output(self, worker: Worker) -> None:
+        for pipe in worker.output.pipes:
+            if pipe.fd >= 0:
+                self._loop.remove(pipe)
+        worker.output.close()
