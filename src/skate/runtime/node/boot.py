@@ -24,8 +24,8 @@ from skate.runtime.node.config import NodeConfig, Paths
 def main(payload: bytes, directory: str, node_fd: str, store_fd: str, lock_fd: str) -> NoReturn:
     """Be the node daemon.
 
-    ``payload`` is the node's id and the encoded ``NodeConfig``; the descriptors, in decimal, are those
-    of the listening node and store sockets and of the session's lock.
+    ``payload`` is the node's id and the encoded ``NodeConfig``; the descriptors, in decimal, are
+    those of the listening node and store sockets and of the session's lock.
     """
     node_id = payload[:PROCESS_ID_SIZE]
     config = msgspec.msgpack.decode(payload[PROCESS_ID_SIZE:], type=NodeConfig)

@@ -1,4 +1,4 @@
-"""Carries out what scheduler, pool and actor directory decide: leases, actors and workers meet here."""
+"""Carries out what scheduler, pool and actor directory decide: who gets which worker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from skate.runtime.wire.messages import (
 
 logger = logging.getLogger(__name__)
 
-#: How often time-dependent decisions are looked at while something waits or may be retired, in seconds.
+#: How often to look at what depends on time, while something waits or may be retired, in seconds.
 TICK_SECONDS = 0.5
 #: How much of the log of a worker that could not start is shown, in bytes.
 TAIL_SIZE = 2000
@@ -127,7 +127,7 @@ class Dispatcher:
         self._dirty = True
 
     def process_died(self, process_id: bytes) -> None:
-        """A driver or worker is gone: nobody waits for its requests, and its tasks are of no use."""
+        """A driver or worker is gone: its requests and the tasks that it pushed are of no use."""
         self.scheduler.cancel_all_of(process_id)
         for grant in self.scheduler.leases_of(process_id):
             worker = self._workers.by_id.get(grant.worker_id)

@@ -1,7 +1,7 @@
 """Starting a node daemon: the driver's side.
 
-The driver makes the session directory and binds both sockets itself, and the daemon inherits them: the
-driver can connect and send at once, and what it sends waits in the kernel until the daemon is there.
+The driver makes the session directory and binds both sockets itself, and the daemon inherits them:
+the driver can connect and send at once; what it sends waits in the kernel for the daemon.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def launch(config: NodeConfig) -> NodeProcess:
     sockets: list[socket.socket] = []
     try:
         with open(os.path.join(paths.directory, "config"), "xb") as file:
-            marshal.dump([entry for entry in config.sys_path if isinstance(entry, str)], file)
+            marshal.dump(config.sys_path, file)
             file.write(node_id + msgspec.msgpack.encode(config))
         for path in (paths.node_socket, paths.store_socket):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

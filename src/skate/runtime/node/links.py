@@ -103,7 +103,7 @@ class Links:
         on_message: Callable[[Link, Any], None],
         on_closed: Callable[[Link], None],
     ) -> None:
-        """``on_message`` raises ProtocolError to end the link; ``on_closed`` is told of every end."""
+        """``on_message`` raises ProtocolError to end the link; ``on_closed`` hears of every end."""
         self._loop = loop
         self._hello = hello
         self._on_message = on_message

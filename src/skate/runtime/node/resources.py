@@ -1,7 +1,8 @@
 """Exact accounting of what one node has, and of who holds which part of it.
 
-Amounts are integers of 1/10000 inside (``UNIT``), so that ten tasks of 0.1 CPU fill one CPU exactly.
-GPUs are told apart: an allocation names the instances it got, and a fraction never spans two of them.
+Amounts are integers of 1/10000 inside (``UNIT``), so that ten tasks of 0.1 CPU fill one CPU
+exactly.  GPUs are told apart: an allocation names the instances it got, and a fraction never spans
+two of them.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class NodeResources:
             self._add_cpu(allocation.units.get(CPU, 0))
 
     def resume(self, allocation: Allocation) -> None:
-        """Take the CPUs back, even if others run on them now: the worker does not wait a second time."""
+        """Take the CPUs back, even if others run on them now: it does not wait a second time."""
         if allocation.blocked and not allocation.released:
             allocation.blocked = False
             self._add_cpu(-allocation.units.get(CPU, 0))

@@ -1,8 +1,8 @@
 """Who gets a worker next: the queue of lease requests and pending actors, and what is granted.
 
-Plain decisions: callers pass the time (``now``, in seconds) and carry out what is returned.  Leases and
-actors wait in one queue, deepest first, then first come, first served.  Nested tasks therefore run depth
-first, and a program needs as many processes as it is deep, not as it is wide.
+Plain decisions: callers pass the time (``now``, in seconds) and carry out what is returned.  Leases
+and actors wait in one queue, deepest first, then first come, first served.  Nested tasks therefore
+run depth first, and a program needs as many processes as it is deep, not as it is wide.
 """
 
 from __future__ import annotations

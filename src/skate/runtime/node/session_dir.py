@@ -1,7 +1,7 @@
-"""The directory of a session: made by the driver, locked by the daemon, removed by whoever lives longest.
+"""The directory of a session: made by the driver, locked by the daemon, removed at the end.
 
-``<tempdir>/skate-<uid>/s-<random>`` has mode 0700 and holds sockets, the lock and the logs.  Logs of crashed
-processes are kept in ``<tempdir>/skate-logs-<uid>/s-<random>``.
+``<tempdir>/skate-<uid>/s-<random>`` has mode 0700 and holds sockets, the lock and the logs.  Logs of
+crashed processes are kept in ``<tempdir>/skate-logs-<uid>/s-<random>``.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def keep_log(paths: Paths, log: str) -> str:
         return ""
     kept = os.path.join(paths.kept_logs, os.path.basename(log))
     try:
-        os.makedirs(paths.kept_logs, 0o700, exist_ok=True)
+        for directory in (os.path.dirname(paths.kept_logs), paths.kept_logs):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, 0o700)
         os.rename(log, kept)
     except OSError:
         return log

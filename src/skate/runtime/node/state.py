@@ -89,9 +89,8 @@ class State:
             state = "actor"
         else:
             grant = self._scheduler.grant_of(worker_id)
-            if grant is None:
-                state = "idle"
-            else:
+            state = "idle"
+            if grant is not None:
                 state = "blocked" if grant.allocation.blocked else "leased"
         return {
             "worker_id": worker_id.hex(),

@@ -1,4 +1,4 @@
-"""The store socket: segments and their descriptors for drivers and workers, one request at a time."""
+"""The store socket: segments and their descriptors for drivers and workers."""
 
 from __future__ import annotations
 

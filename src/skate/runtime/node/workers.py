@@ -1,4 +1,4 @@
-"""The worker processes of a node: forked through the zygote, watched, ended, their output collected."""
+"""The workers of a node: forked through the zygote, watched, ended, their output collected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from skate.runtime.worker.config import WorkerConfig
 
 logger = logging.getLogger(__name__)
 
-#: A worker whose link has ended is a process that is just ending; after so many seconds it is killed.
+#: A worker whose link has ended should be just ending; after so many seconds it is killed.
 LOST_SECONDS = 0.5
 #: Most seconds that the zygote may take to read what we send it.
 SEND_SECONDS = 10.0
@@ -174,7 +174,9 @@ class Workers:
             self._lose_zygote(str(error))
 
     def end(self, grace: float) -> None:
-        """End all workers: politely, after ``grace`` seconds by force.  ``on_zygote_gone`` follows."""
+        """End all workers: politely, after ``grace`` seconds by force; ``on_zygote_gone`` follows."""
+        for worker in self.by_id.values():
+            worker.expected = True
         try:
             self._send(End(grace))
         except OSError as error:

@@ -1,7 +1,8 @@
 """The zygote: a single-threaded process that has imported what workers need, and forks them.
 
-It is the parent of all workers.  It reaps them, ends whatever is left of their process groups, and tells
-the daemon how each one ended.  When the daemon is gone it ends everything and removes the session directory.
+It is the parent of all workers.  It reaps them, ends whatever is left of their process groups, and
+tells the daemon how each one ended.  When the daemon is gone it ends everything and removes the
+session directory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the daemon and its zygote say to each other, and how: frames on a socket pair.
 
-A frame is a 4-byte little-endian length and one MessagePack message.  File descriptors travel with the
-first byte of a frame.
+A frame is a 4-byte little-endian length and one MessagePack message.  File descriptors travel with
+the first byte of a frame.
 """
 
 from __future__ import annotations
