@@ -1,24 +1,28 @@
-"""The engine that runs everything in the calling process, at once and in order.
-
-For debuggers, doctests and tests of libraries.  Values, arguments and functions are still pickled,
-so what would fail or be a copy on other processes fails or is a copy here.
-"""
+"""The engine itself; see the package."""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import itertools
 import logging
 import os
 import socket
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import ActorOptions, CallOptions, Code, Context, SessionConfig, TaskOptions
+from skate.engine.inline.records import Actor, ActorCell, Cell, Running, current
+from skate.engine.inline.running import (
+    actor_died,
+    call_function,
+    deeper,
+    dump_error,
+    exit_code,
+    find_method,
+    may_retry,
+    store_value,
+)
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
@@ -34,7 +38,6 @@ from skate.serialization import (
     deserialize_arguments,
     fill_slots,
     loads_code,
-    serialize,
     serialize_arguments,
 )
 
@@ -42,95 +45,6 @@ if TYPE_CHECKING:
     import concurrent.futures
 
 logger = logging.getLogger("skate")
-
-#: Python frames that one nested task may need beyond those of its user code.
-FRAMES_PER_LEVEL = 60
-#: Nesting beyond this many levels is left to Python's own recursion limit: the C stack is finite.
-MAX_LEVELS = 500
-
-
-class Cell:
-    """One object: its pickle, or the pickle of the exception that ``get`` raises."""
-
-    __slots__ = (
-        "__weakref__",
-        "contained",
-        "data",
-        "failed",
-        "object_id",
-        "owner_address",
-        "session",
-    )
-
-    def __init__(self, session: InlineEngine, object_id: bytes) -> None:
-        self.session = session
-        self.object_id = object_id
-        self.owner_address = "inline"
-        self.data: bytes = b""
-        self.failed = False
-        #: Refs inside the value live as long as it does.
-        self.contained: Sequence[Any] = ()
-
-
-class ActorCell:
-    """A handle's hold on an actor.  The actor ends with the cell that ``keeps`` it."""
-
-    __slots__ = ("__weakref__", "keeps", "object_id", "owner_address", "session")
-
-    def __init__(self, session: InlineEngine, actor_id: bytes, keeps: bool) -> None:
-        self.session = session
-        self.object_id = actor_id
-        self.keeps = keeps
-        self.owner_address = "inline" if keeps else ""
-
-    def __del__(self) -> None:
-        if self.keeps:
-            self.session.end_actor(self.object_id, "its last handle is gone")
-
-
-class Actor:
-    """An actor and how it was made."""
-
-    def __init__(
-        self, actor_id: bytes, options: ActorOptions, namespace: str, handle: bytes
-    ) -> None:
-        self.actor_id = actor_id
-        self.options = options
-        self.namespace = namespace
-        self.handle = handle
-        self.class_name = ""
-        self.make: Callable[[], Any] = lambda: None
-        self.instance: Any = None
-        self.restarts = 0
-        self.death: ActorDiedError | None = None
-        #: One call at a time, also when the driver has several threads.  Re-entrant like an
-        #: actor that calls itself through another one.
-        self.lock = threading.RLock() if options.max_concurrency == 1 else contextlib.nullcontext()
-
-
-class Running:
-    """What the current thread executes."""
-
-    __slots__ = ("actor", "attempt", "level", "name", "resources", "task_id")
-
-    def __init__(
-        self,
-        task_id: bytes,
-        name: str,
-        resources: dict[str, float],
-        actor: Actor | None,
-        level: int,
-        attempt: int = 0,
-    ) -> None:
-        self.task_id = task_id
-        self.name = name
-        self.resources = resources
-        self.actor = actor
-        self.level = level
-        self.attempt = attempt
-
-
-_running: contextvars.ContextVar[Running | None] = contextvars.ContextVar("running", default=None)
 
 
 class InlineEngine:
@@ -143,7 +57,6 @@ class InlineEngine:
         self._process_id = new_process_id()
         self._ids = IdSource(self._process_id)
         self._id_lock = threading.Lock()
-        self._jobs = itertools.count(1)
         #: Objects and actors that refs being unpickled may name.
         self._cells: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
         self._pinned: dict[bytes, Any] = {}
@@ -170,18 +83,20 @@ class InlineEngine:
             return [ObjectRef(cell) for cell in cells]
         for attempt in itertools.count():
             running = self._begin(name, options.resources, None, attempt)
-            error = self._execute(running, cells, lambda: _call(self._load(code), *arguments()))
+            error = self._execute(
+                running, cells, lambda: call_function(self._load(code), *arguments())
+            )
             if error is None:
                 break
             if isinstance(error, SystemExit):
                 failure: Exception = WorkerCrashedError(
-                    f"{name}() ended its process: exited with code {_exit_code(error)}"
+                    f"{name}() ended its process: exited with code {exit_code(error)}"
                 )
             else:
                 failure = TaskError.from_exception(name, error, os.getpid(), self._node)
             left = options.max_retries - attempt if options.max_retries >= 0 else 1
-            if left <= 0 or not _may_retry(error, options.retry_exceptions):
-                self._fail(cells, _dump_error(failure))
+            if left <= 0 or not may_retry(error, options.retry_exceptions):
+                self._fail(cells, dump_error(failure))
                 break
         return [ObjectRef(cell) for cell in cells]
 
@@ -189,22 +104,22 @@ class InlineEngine:
         self, running: Running, cells: list[Cell], call: Callable[[], Any]
     ) -> BaseException | None:
         """Run user code and fill the cells with what it returns; return what it raises instead."""
-        token = _running.set(running)
+        token = current.set(running)
         try:
-            with _deeper(running.level):
+            with deeper(running.level):
                 self._fill(cells, call(), running.name)
         except KeyboardInterrupt:
             raise  # it is the driver's: there is no other process to interrupt
         except BaseException as error:
             return error
         finally:
-            _running.reset(token)
+            current.reset(token)
         return None
 
     def _begin(
         self, name: str, resources: dict[str, float], actor: Actor | None, attempt: int = 0
     ) -> Running:
-        outer = _running.get()
+        outer = current.get()
         level = outer.level + 1 if outer is not None else 1
         return Running(self._new_id(), name, resources, actor, level, attempt)
 
@@ -244,7 +159,7 @@ class InlineEngine:
             self._bury(actor, died)
             return cell
         ready = arguments
-        actor.make = lambda: _call(self._load(code), *ready())
+        actor.make = lambda: call_function(self._load(code), *ready())
         self._start(actor)
         return cell
 
@@ -278,7 +193,7 @@ class InlineEngine:
         target = self._actors.get(actor.object_id)
         if target is None or target.death is not None:
             died = target.death if target is not None else None
-            self._fail(cells, _dump_error(died or _died(actor.object_id, "it is dead")))
+            self._fail(cells, dump_error(died or actor_died(actor.object_id, "it is dead")))
             return refs
         if isinstance(arguments, Cell):
             self._fail(cells, arguments.data)
@@ -288,16 +203,20 @@ class InlineEngine:
         with target.lock:
             running = self._begin(name, target.options.resources, target)
             error = self._execute(
-                running, cells, lambda: _call(_method(target.instance, method), *ready())
+                running,
+                cells,
+                lambda: call_function(find_method(target.instance, method), *ready()),
             )
         if isinstance(error, SystemExit):
-            code = _exit_code(error)
-            died = _died(target.actor_id, f"{name}() ended its process: exited with code {code}")
+            code = exit_code(error)
+            died = actor_died(
+                target.actor_id, f"{name}() ended its process: exited with code {code}"
+            )
             self._bury(target, died)
-            self._fail(cells, _dump_error(died))
+            self._fail(cells, dump_error(died))
         elif error is not None:
             failure = TaskError.from_exception(name, error, os.getpid(), self._node)
-            self._fail(cells, _dump_error(failure))
+            self._fail(cells, dump_error(failure))
         return refs
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
@@ -309,7 +228,7 @@ class InlineEngine:
 
     def own_actor(self) -> tuple[Any, bytes] | None:
         """Return the actor whose method runs."""
-        running = _running.get()
+        running = current.get()
         if running is None or running.actor is None:
             return None
         return ActorCell(self, running.actor.actor_id, keeps=False), running.actor.handle
@@ -325,13 +244,13 @@ class InlineEngine:
             target.restarts += 1
             self._start(target)
             return
-        self._bury(target, _died(target.actor_id, "killed by skate.kill"))
+        self._bury(target, actor_died(target.actor_id, "killed by skate.kill"))
 
     def end_actor(self, actor_id: bytes, cause: str) -> None:
         """End an actor, if it lives."""
         actor = self._actors.get(actor_id)
         if actor is not None and actor.death is None:
-            self._bury(actor, _died(actor_id, cause))
+            self._bury(actor, actor_died(actor_id, cause))
 
     def _bury(self, actor: Actor, died: ActorDiedError) -> None:
         actor.death = died
@@ -344,7 +263,7 @@ class InlineEngine:
     def put(self, value: object) -> ObjectRef[Any]:
         """Store the pickle of a value."""
         cell = self._new_cells(1)[0]
-        _store(cell, value)
+        store_value(cell, value)
         return ObjectRef(cell)
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
@@ -403,7 +322,7 @@ class InlineEngine:
 
     def context(self) -> Context:
         """Return what runs in this thread."""
-        running = _running.get()
+        running = current.get()
         where = (self._process_id, self._process_id, self._process_id.hex(), self._config.namespace)
         if running is None:
             return Context(*where)
@@ -459,7 +378,7 @@ class InlineEngine:
         if object_id in self._actors:
             return ActorCell(self, object_id, keeps=False)
         lost = Cell(self, object_id)
-        self._fail([lost], _dump_error(ObjectLostError(f"object {object_id.hex()} was freed")))
+        self._fail([lost], dump_error(ObjectLostError(f"object {object_id.hex()} was freed")))
         return lost
 
     def _pin(self, cell: Any) -> None:
@@ -512,7 +431,7 @@ class InlineEngine:
 
     def _fill(self, cells: list[Cell], result: Any, name: str) -> None:
         if len(cells) == 1:
-            _store(cells[0], result)
+            store_value(cells[0], result)
             return
         if not cells:
             return
@@ -528,7 +447,7 @@ class InlineEngine:
                 f"{name} has num_returns={len(cells)} but returned {len(parts)} values"
             )
         for cell, part in zip(cells, parts, strict=True):
-            _store(cell, part)
+            store_value(cell, part)
 
     def _fail(self, cells: list[Cell], data: bytes) -> None:
         for cell in cells:
@@ -547,66 +466,3 @@ class InlineEngine:
                     kind,
                     have.get(kind, 0.0),
                 )
-
-
-def start(config: SessionConfig) -> InlineEngine:
-    """Start a session in this process."""
-    return InlineEngine(config)
-
-
-@contextlib.contextmanager
-def _deeper(level: int) -> Iterator[None]:
-    """Leave room on Python's stack for one more task inside another.
-
-    Tasks on processes may nest as deep as they like; here each level is part of one stack.
-    """
-    if level == 1 or level > MAX_LEVELS:
-        yield
-        return
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(before + FRAMES_PER_LEVEL)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(RecursionError):
-            sys.setrecursionlimit(before)
-
-
-def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return function(*args, **kwargs)
-
-
-def _method(instance: Any, name: str) -> Any:
-    return (lambda: True) if name == "__ray_ready__" else getattr(instance, name)
-
-
-def _store(cell: Cell, value: object) -> None:
-    serialized = serialize(value)
-    cell.data = serialized.to_bytes()
-    cell.contained = serialized.refs
-
-
-def _dump_error(error: Exception) -> bytes:
-    return serialize(error).to_bytes()
-
-
-def _died(actor_id: bytes, cause: str) -> ActorDiedError:
-    return ActorDiedError(f"the actor {actor_id.hex()} is dead: {cause}", actor_id=actor_id.hex())
-
-
-def _may_retry(
-    error: BaseException, retry_exceptions: bool | tuple[type[BaseException], ...]
-) -> bool:
-    if isinstance(error, SystemExit):
-        return True  # a crash of the process, as far as others can tell
-    if isinstance(retry_exceptions, bool):
-        return retry_exceptions
-    # By name: the function's classes are copies, if it was pickled by value.
-    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-    return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in retry_exceptions)
-
-
-def _exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    return error.code if isinstance(error.code, int) else 1

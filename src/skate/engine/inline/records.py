@@ -1,0 +1,104 @@
+"""What the inline engine keeps of objects, actors and what runs."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from skate.engine.base import ActorOptions
+from skate.exceptions import ActorDiedError
+
+
+class Session(Protocol):
+    """The engine that a cell belongs to."""
+
+    def end_actor(self, actor_id: bytes, cause: str) -> None:
+        """End an actor, if it lives."""
+
+
+class Cell:
+    """One object: its pickle, or the pickle of the exception that ``get`` raises."""
+
+    __slots__ = (
+        "__weakref__",
+        "contained",
+        "data",
+        "failed",
+        "object_id",
+        "owner_address",
+        "session",
+    )
+
+    def __init__(self, session: Session, object_id: bytes) -> None:
+        self.session = session
+        self.object_id = object_id
+        self.owner_address = "inline"
+        self.data: bytes = b""
+        self.failed = False
+        #: Refs inside the value live as long as it does.
+        self.contained: Sequence[Any] = ()
+
+
+class ActorCell:
+    """A handle's hold on an actor.  The actor ends with the cell that ``keeps`` it."""
+
+    __slots__ = ("__weakref__", "keeps", "object_id", "owner_address", "session")
+
+    def __init__(self, session: Session, actor_id: bytes, keeps: bool) -> None:
+        self.session = session
+        self.object_id = actor_id
+        self.keeps = keeps
+        self.owner_address = "inline" if keeps else ""
+
+    def __del__(self) -> None:
+        if self.keeps:
+            self.session.end_actor(self.object_id, "its last handle is gone")
+
+
+class Actor:
+    """An actor and how it was made."""
+
+    def __init__(
+        self, actor_id: bytes, options: ActorOptions, namespace: str, handle: bytes
+    ) -> None:
+        self.actor_id = actor_id
+        self.options = options
+        self.namespace = namespace
+        self.handle = handle
+        self.class_name = ""
+        self.make: Callable[[], Any] = lambda: None
+        self.instance: Any = None
+        self.restarts = 0
+        self.death: ActorDiedError | None = None
+        #: One call at a time, also when the driver has several threads.  Re-entrant like an
+        #: actor that calls itself through another one.
+        self.lock = threading.RLock() if options.max_concurrency == 1 else contextlib.nullcontext()
+
+
+class Running:
+    """What the current thread executes."""
+
+    __slots__ = ("actor", "attempt", "level", "name", "resources", "task_id")
+
+    def __init__(
+        self,
+        task_id: bytes,
+        name: str,
+        resources: dict[str, float],
+        actor: Actor | None,
+        level: int,
+        attempt: int = 0,
+    ) -> None:
+        self.task_id = task_id
+        self.name = name
+        self.resources = resources
+        self.actor = actor
+        self.level = level
+        self.attempt = attempt
+
+
+#: What runs in this thread.
+current: contextvars.ContextVar[Running | None] = contextvars.ContextVar("current", default=None)

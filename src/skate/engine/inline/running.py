@@ -1,0 +1,86 @@
+"""Running user code inside the caller, and what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from skate.engine.inline.records import Cell
+from skate.exceptions import ActorDiedError
+from skate.serialization import serialize
+
+#: Python frames that one nested task may need beyond those of its user code.
+FRAMES_PER_LEVEL = 60
+#: Nesting beyond this many levels is left to Python's own recursion limit: the C stack is finite.
+MAX_LEVELS = 500
+
+
+@contextlib.contextmanager
+def deeper(level: int) -> Iterator[None]:
+    """Leave room on Python's stack for one more task inside another.
+
+    Tasks on processes may nest as deep as they like; here each level is part of one stack.
+    """
+    if level == 1 or level > MAX_LEVELS:
+        yield
+        return
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + FRAMES_PER_LEVEL)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(RecursionError):
+            sys.setrecursionlimit(before)
+
+
+def call_function(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function with arguments that were just made, and let go of them."""
+    return function(*args, **kwargs)
+
+
+def find_method(instance: Any, name: str) -> Any:
+    """Return a method of an actor's instance."""
+    return (lambda: True) if name == "__ray_ready__" else getattr(instance, name)
+
+
+def store_value(cell: Cell, value: object) -> None:
+    """Put the pickle of a value into its cell.
+
+    Raises:
+        SerializationError: it cannot be pickled.
+    """
+    serialized = serialize(value)
+    cell.data = serialized.to_bytes()
+    cell.contained = serialized.refs
+
+
+def dump_error(error: Exception) -> bytes:
+    """Return the pickle of an exception of ours."""
+    return serialize(error).to_bytes()
+
+
+def actor_died(actor_id: bytes, cause: str) -> ActorDiedError:
+    """Return the error of calls of a dead actor."""
+    return ActorDiedError(f"the actor {actor_id.hex()} is dead: {cause}", actor_id=actor_id.hex())
+
+
+def may_retry(
+    error: BaseException, retry_exceptions: bool | tuple[type[BaseException], ...]
+) -> bool:
+    """Return whether a task that raised ``error`` is to be tried again, if retries are left."""
+    if isinstance(error, SystemExit):
+        return True  # a crash of the process, as far as others can tell
+    if isinstance(retry_exceptions, bool):
+        return retry_exceptions
+    # By name: the function's classes are copies, if it was pickled by value.
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in retry_exceptions)
+
+
+def exit_code(error: SystemExit) -> int:
+    """Return the code with which the interpreter would exit."""
+    if error.code is None:
+        return 0
+    return error.code if isinstance(error.code, int) else 1
