@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from conftest import Script
+from scripts import Script
 
 #: A session with workers, actors, shared memory and a worker's own child process.
 BUSY = """

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import Script
+from scripts import Script
 
 import skate
 from skate import exceptions

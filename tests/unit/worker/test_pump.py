@@ -37,6 +37,7 @@ def pump() -> Iterator[Pump]:
     pump = Pump(threading.RLock(), lambda: None)
     pump.start()
     yield pump
+    pump.stop()
     pump.close()
 
 

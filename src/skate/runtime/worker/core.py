@@ -121,9 +121,10 @@ class Core:
         with self.lock:
             self.closed = True
             self._fail_everything(SessionError(f"the session has ended: {reason}"))
-        self.pump.close()
+        self.pump.stop()
         with self.lock:
             self.links.close()
+        self.pump.close()
         self.objects.store.close()
         hooks.clear()
 

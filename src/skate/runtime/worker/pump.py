@@ -353,14 +353,17 @@ class Pump:
             else:
                 self._park.acquire(timeout=TICK)
 
-    def close(self) -> None:
-        """Stop the background thread and close the descriptors; sources are the caller's."""
+    def stop(self) -> None:
+        """Stop the background thread."""
         self.closed = True
         self.wake()
         self._rouse()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
+
+    def close(self) -> None:
+        """Close the descriptors, after ``stop``; the sources have been removed."""
         self._epoll.close()
         os.close(self._wake_fd)
 

@@ -1,0 +1,504 @@
+"""The client against a real socket and real memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from store_daemon import StoreDaemon
+
+from skate.exceptions import (
+    NodeDiedError,
+    NotSupportedError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    SessionError,
+)
+from skate.runtime.store import client as client_module
+from skate.runtime.store.client import StoreClient
+from skate.runtime.wire.messages import Location, ObjectFreed, ObjectStored, SegmentRetired
+from skate.serialization import deserialize, serialize
+
+NODE = b"node-id."
+WRITER, READER, OWNER = b"writer..", b"reader..", b"owner..."
+MIB = 1 << 20
+LIMIT = 64 * MIB
+
+
+class Pin:
+    pass
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[StoreDaemon]:
+    before = len(os.listdir("/proc/self/fd"))
+    daemon = StoreDaemon(tmp_path / "store.sock", NODE, LIMIT)
+    yield daemon
+    daemon.close()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+MakeClient = Callable[[bytes], StoreClient]
+
+
+@pytest.fixture
+def connect(daemon: StoreDaemon) -> Iterator[MakeClient]:
+    clients: list[StoreClient] = []
+
+    def make(process_id: bytes) -> StoreClient:
+        clients.append(StoreClient(daemon.address, NODE, process_id))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slabs of 1 and 2 MiB, so that tests with little data see many segments."""
+    monkeypatch.setattr(client_module, "FIRST_SLAB", MIB)
+    monkeypatch.setattr(client_module, "LATER_SLABS", 2 * MIB)
+    monkeypatch.setattr(client_module, "KEEP_FREE", 4 * MIB)
+
+
+def data_of(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).integers(0, 256, size, dtype="u1")
+
+
+def put(client: StoreClient, value: Any) -> Location:
+    return client.write(serialize(value))
+
+
+def get(client: StoreClient, location: Location, pin: object = None) -> Any:
+    return deserialize(client.open(location, pin))
+
+
+@pytest.mark.parametrize("size", [5000, 200_000, 5 * MIB, 20 * MIB])
+def test_what_one_process_writes_another_reads(connect: MakeClient, size: int) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    value = data_of(size)
+    # The second time memory that exists is written, by another way.
+    for _ in range(3):
+        location = put(writer, value)
+        assert location.node_id == NODE
+        assert location.offset % 64 == 0
+        for client in (reader, writer):
+            result = get(client, location)
+            np.testing.assert_array_equal(result, value)
+            assert not result.flags.writeable
+            del result
+        writer.free(location)
+
+
+def test_nothing_is_opened_before_the_first_object(daemon: StoreDaemon) -> None:
+    client = StoreClient("/does/not/exist", NODE, WRITER)
+    client.free(Location(NODE, 1, 0, 100))
+    client.retire(1)
+    client.trim()
+    client.close()
+    assert daemon.requests == 0
+
+
+def test_no_round_trip_in_the_steady_state(connect: MakeClient, daemon: StoreDaemon) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    previous: Location | None = None
+    for step in range(50):
+        location = put(writer, data_of(MIB, step))
+        assert get(reader, location)[0] == data_of(MIB, step)[0]
+        if previous is not None:
+            writer.free(previous)
+        previous = location
+    assert daemon.requests == 2  # one slab made, and mapped by the reader
+
+
+def test_a_large_object_is_replaced_in_the_same_memory(
+    connect: MakeClient, daemon: StoreDaemon
+) -> None:
+    writer = connect(WRITER)
+    seen = set()
+    previous: Location | None = None
+    for _ in range(10):
+        location = put(writer, data_of(22 * MIB))
+        seen.add(location.segment_id)
+        if previous is not None:
+            writer.free(previous)
+        previous = location
+    assert len(seen) == 2
+    assert daemon.requests == 2
+
+
+@pytest.mark.usefixtures("small_slabs")
+def test_free_memory_is_bounded_and_can_be_trimmed(
+    connect: MakeClient, daemon: StoreDaemon
+) -> None:
+    writer = connect(WRITER)
+    locations = [put(writer, data_of(MIB)) for _ in range(20)]
+    assert daemon.table.used_bytes >= 20 * MIB
+    for location in locations:
+        writer.free(location)
+    assert 0 < daemon.table.used_bytes <= 4 * MIB
+    writer.trim()
+    location = put(writer, data_of(100))
+    writer.trim()
+    assert 0 < daemon.table.used_bytes <= 2 * MIB
+    writer.free(location)
+    writer.trim()
+    writer.trim()
+    assert daemon.table.used_bytes == 0
+
+
+@pytest.mark.usefixtures("small_slabs")
+def test_the_last_free_segment_is_kept_however_large(
+    connect: MakeClient, daemon: StoreDaemon
+) -> None:
+    writer = connect(WRITER)
+    writer.free(put(writer, data_of(30 * MIB)))
+    assert daemon.table.used_bytes == 31 * MIB
+    assert put(writer, data_of(30 * MIB)).segment_id == 1
+
+
+def test_full_names_what_was_asked_and_what_is_used(connect: MakeClient) -> None:
+    writer = connect(WRITER)
+    put(writer, data_of(40 * MIB))
+    with pytest.raises(ObjectStoreFullError) as caught:
+        put(writer, data_of(30 * MIB))
+    message = str(caught.value)
+    assert str(serialize(data_of(30 * MIB)).size) in message
+    assert str(LIMIT) in message
+    assert str(41 * MIB) in message
+    assert isinstance(caught.value, MemoryError)
+
+
+def test_own_free_memory_is_given_back_before_it_is_full(connect: MakeClient) -> None:
+    writer = connect(WRITER)
+    kept = put(writer, data_of(200_000, 1))
+    writer.free(put(writer, data_of(25 * MIB)))
+    location = put(writer, data_of(30 * MIB, 2))
+    np.testing.assert_array_equal(get(writer, location), data_of(30 * MIB, 2))
+    np.testing.assert_array_equal(get(writer, kept), data_of(200_000, 1))
+
+
+def test_a_little_room_is_enough_for_a_small_object(connect: MakeClient) -> None:
+    other, writer = connect(OWNER), connect(WRITER)
+    put(other, data_of(60 * MIB))
+    location = put(writer, data_of(200_000))
+    np.testing.assert_array_equal(get(other, location), data_of(200_000))
+
+
+def test_a_failed_write_takes_no_memory(
+    connect: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = connect(WRITER)
+    first = put(writer, data_of(MIB))
+
+    def no_space(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", no_space)
+        with pytest.raises(ObjectStoreFullError, match="No space left"):
+            put(writer, data_of(MIB, 1))
+    again = put(writer, data_of(MIB, 2))
+    assert again.offset == -(-first.size // 64) * 64
+    np.testing.assert_array_equal(get(writer, first), data_of(MIB))
+    np.testing.assert_array_equal(get(writer, again), data_of(MIB, 2))
+
+
+def test_a_pin_lives_as_long_as_the_arrays(connect: MakeClient) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    location = put(writer, {"a": data_of(200_000), "b": data_of(300_000)})
+    for client in (writer, reader):
+        pin = Pin()
+        alive = weakref.ref(pin)
+        part = get(client, location, pin)["b"][10:20]
+        del pin
+        gc.collect()
+        assert alive() is not None
+        del part
+        gc.collect()
+        assert alive() is None
+
+
+def test_views_survive_close_and_free(connect: MakeClient) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    location = put(writer, data_of(20 * MIB))
+    views = [get(writer, location), get(reader, location)]
+    writer.close()
+    reader.close()
+    for view in views:
+        np.testing.assert_array_equal(view, data_of(20 * MIB))
+    for action in (lambda: put(writer, data_of(100)), lambda: get(reader, location)):
+        with pytest.raises(SessionError):
+            action()
+    writer.close()
+
+
+def test_a_retired_segment_is_used_no_more_and_given_back(
+    connect: MakeClient, daemon: StoreDaemon
+) -> None:
+    writer = connect(WRITER)
+    first, second = put(writer, data_of(MIB)), put(writer, data_of(MIB))
+    assert first.segment_id == second.segment_id
+    writer.retire(first.segment_id)
+    third = put(writer, data_of(MIB))
+    assert third.segment_id != first.segment_id
+    writer.free(first)
+    assert put(writer, data_of(MIB)).segment_id == third.segment_id
+    used = daemon.table.used_bytes
+    writer.free(second)
+    assert daemon.table.used_bytes < used
+    assert not writer.is_writer(first)
+    assert writer.is_writer(third)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_reader_unmaps_what_is_retired_with_the_last_view(
+    connect: MakeClient, daemon: StoreDaemon
+) -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("memfd:skate")
+
+    writer, reader = connect(WRITER), connect(READER)
+    location = put(writer, data_of(20 * MIB))
+    before = mapped()
+    view = get(reader, location)
+    assert mapped() == before + 1
+    reader.retire(location.segment_id)
+    np.testing.assert_array_equal(view, data_of(20 * MIB))
+    del view
+    gc.collect()
+    assert mapped() == before
+    # Retired is not lost: while its owner lives it can be opened again.
+    np.testing.assert_array_equal(get(reader, location), data_of(20 * MIB))
+
+
+def test_an_object_of_a_dead_writer_is_read_until_its_owner_frees_it(
+    connect: MakeClient, daemon: StoreDaemon
+) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    location = put(writer, data_of(20 * MIB))
+    oid = OWNER + bytes(8)
+    daemon.table.object_stored(WRITER, ObjectStored(oid, location))
+    writer.close()
+    assert daemon.table.process_died(WRITER) == []
+    view = get(reader, location)
+    outgoing = daemon.table.object_freed(ObjectFreed(oid, location))
+    assert outgoing == [(READER, SegmentRetired(location.segment_id))]
+    reader.retire(location.segment_id)
+    np.testing.assert_array_equal(view, data_of(20 * MIB))
+    with pytest.raises(ObjectLostError, match="no segment"):
+        get(reader, location)
+
+
+def test_orphans_stay_as_they_are(connect: MakeClient, daemon: StoreDaemon) -> None:
+    """A dead owner's object may be looked at: its memory is never written again."""
+    writer, reader = connect(WRITER), connect(READER)
+    orphan, own = put(writer, data_of(MIB, 1)), put(writer, data_of(MIB, 2))
+    daemon.table.object_stored(WRITER, ObjectStored(OWNER + bytes(8), orphan))
+    views = [get(reader, orphan), get(writer, orphan)]
+    for process, message in daemon.table.process_died(OWNER):
+        assert process == WRITER
+        if isinstance(message, SegmentRetired):
+            writer.retire(message.segment_id)
+        else:
+            assert isinstance(message, ObjectFreed)
+            writer.free(message.location)
+    for seed in range(40):
+        writer.free(put(writer, data_of(MIB, 10 + seed)))
+    np.testing.assert_array_equal(get(writer, own), data_of(MIB, 2))
+    writer.free(own)
+    assert orphan.segment_id not in {row["segment_id"] for row in daemon.table.rows()}
+    for view in views:
+        np.testing.assert_array_equal(view, data_of(MIB, 1))
+
+
+def test_wrong_locations_are_errors(connect: MakeClient) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    location = put(writer, data_of(MIB))
+    with pytest.raises(NotSupportedError, match="656c7365"):
+        reader.open(Location(b"else", 1, 0, 100), None)
+    with pytest.raises(ObjectLostError, match="no segment 77"):
+        reader.open(Location(NODE, 77, 0, 100), None)
+    for offset, size in ((-64, 100), (0, 2**40), (2**62, 2**62), (0, -1)):
+        with pytest.raises(ObjectLostError, match="location"):
+            reader.open(Location(NODE, location.segment_id, offset, size), None)
+
+
+def test_free_ignores_what_it_cannot_free(connect: MakeClient, daemon: StoreDaemon) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    first, second = put(writer, data_of(MIB, 1)), put(writer, data_of(MIB, 2))
+    assert not reader.is_writer(first)
+    reader.free(first)
+    writer.free(Location(b"else", first.segment_id, first.offset, first.size))
+    writer.free(Location(NODE, 99, 0, 100))
+    writer.free(Location(NODE, first.segment_id, first.offset + 64, first.size))
+    writer.free(Location(NODE, first.segment_id, first.offset, 100))
+    third = put(writer, data_of(MIB, 3))
+    for location, seed in ((first, 1), (second, 2), (third, 3)):
+        np.testing.assert_array_equal(get(writer, location), data_of(MIB, seed))
+
+
+def test_freeing_and_retiring_never_wait_for_the_lock(connect: MakeClient) -> None:
+    """A finalizer may run in the middle of any operation of the same thread."""
+    writer = connect(WRITER)
+    first, second = put(writer, data_of(MIB)), put(writer, data_of(MIB))
+    with writer._lock:
+        writer.free(first)
+        writer.retire(12345)
+    assert put(writer, data_of(MIB)).offset == first.offset
+    assert writer.is_writer(second)
+
+
+def test_a_dead_daemon_is_an_error_at_once(tmp_path: Path) -> None:
+    daemon = StoreDaemon(tmp_path / "s", NODE, LIMIT)
+    writer = StoreClient(daemon.address, NODE, WRITER)
+    reader = StoreClient(daemon.address, NODE, READER)
+    location = put(writer, data_of(MIB))
+    daemon.close()
+    # What needs nobody else goes on.
+    np.testing.assert_array_equal(get(writer, put(writer, data_of(MIB, 1))), data_of(MIB, 1))
+    with pytest.raises(NodeDiedError):
+        put(writer, data_of(40 * MIB))
+    with pytest.raises(NodeDiedError):
+        get(reader, location)
+    writer.free(location)
+    writer.retire(location.segment_id)
+    writer.close()
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\x00", b"\xff\xff\xff\xff", b"\x03\x00\x00\x00abc", b"\x01\x00\x00\x00\x90"],
+)
+def test_a_daemon_that_talks_nonsense(tmp_path: Path, answer: bytes) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    client = StoreClient(str(tmp_path / "s"), NODE, WRITER)
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(4096)
+            sock.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(NodeDiedError):
+        put(client, data_of(MIB))
+    thread.join(10)
+    assert not thread.is_alive()
+    listener.close()
+    client.close()
+
+
+def test_closing_wakes_a_thread_that_waits_for_the_daemon(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    client = StoreClient(str(tmp_path / "s"), NODE, WRITER)
+    errors: list[Exception] = []
+
+    def write() -> None:
+        try:
+            put(client, data_of(MIB))
+        except Exception as error:  # the thread's only way to report
+            errors.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    sock, _ = listener.accept()
+    received = b""
+    while len(received) < 40:  # Hello and AcquireSegment: now it waits
+        received += sock.recv(4096)
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert isinstance(errors[0], SessionError)
+    sock.close()
+    listener.close()
+
+
+@pytest.mark.usefixtures("small_slabs")
+@pytest.mark.parametrize("seed", range(5))
+def test_views_never_change_while_memory_is_recycled(
+    connect: MakeClient, daemon: StoreDaemon, seed: int
+) -> None:
+    """Many times the store's size goes through it; whatever is held stays as it was."""
+    rng = random.Random(seed)
+    writer, reader = connect(WRITER), connect(READER)
+    held: list[tuple[Location, int, list[Any]]] = []
+    total = 0
+    for step in range(400):
+        action = rng.random()
+        if action < 0.5 or not held:
+            size = int(10 ** rng.uniform(2, 6.6))
+            total += size
+            location = put(writer, data_of(size, step))
+            views = [get(client, location) for client in rng.choices((writer, reader), k=2)]
+            held.append((location, step, views))
+        elif action < 0.9 or sum(location.size for location, _, _ in held) > 30 * MIB:
+            location, number, views = held.pop(rng.randrange(len(held)))
+            for view in views:
+                np.testing.assert_array_equal(view, data_of(len(view), number))
+            del view, views
+            writer.free(location)
+        elif action < 0.95:
+            writer.trim()
+        else:
+            writer.retire(rng.choice(held)[0].segment_id)
+        while daemon.outbox:
+            process, message = daemon.outbox.pop()
+            assert process == READER
+            assert isinstance(message, SegmentRetired)
+            reader.retire(message.segment_id)
+    for location, number, views in held:
+        for view in views:
+            np.testing.assert_array_equal(view, data_of(len(view), number))
+        writer.free(location)
+    writer.trim()
+    writer.trim()
+    assert daemon.table.used_bytes == 0
+    assert total > LIMIT
+
+
+@pytest.mark.usefixtures("small_slabs")
+def test_many_threads(connect: MakeClient, daemon: StoreDaemon) -> None:
+    writer, reader = connect(WRITER), connect(READER)
+    errors: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        try:
+            for step in range(60):
+                value = data_of(int(10 ** rng.uniform(3, 6.2)), seed * 1000 + step)
+                location = put(writer, value)
+                for client in (writer, reader):
+                    np.testing.assert_array_equal(get(client, location), value)
+                writer.free(location)
+        except BaseException as error:  # the thread's only way to report
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+        assert not thread.is_alive()
+    assert errors == []
+    writer.trim()
+    writer.trim()
+    assert daemon.table.used_bytes == 0
