@@ -25,6 +25,9 @@ def main() -> int:
         report.write_readme()
         return 0
     console = Console()
+    # Logs have no width of their own.
+    if not console.is_terminal:
+        console = Console(width=140)
     pythons = _pythons(arguments.python, arguments.pythons)
     interpreters, versions = _set_up(pythons, arguments.without_ray)
     rows = []
