@@ -13,8 +13,8 @@ class ConvNet:
     def __init__(self, config):
         rng = np.random.default_rng(0)
         self.alpha = config["alpha"]
-        self.images = rng.normal(size=(16, 12, 12))
-        self.target = self._convolve(np.full((3, 3), 1 / 9))
+        self.images = rng.normal(scale=3.0, size=(16, 12, 12))
+        self.target = self._convolve(np.full((3, 3), 1 / 9)) + rng.normal(size=(16, 10, 10))
         self.kernel = rng.normal(size=(3, 3))
 
     def _convolve(self, kernel):
