@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ def run(script: Path, folder: Path, seconds: float) -> subprocess.CompletedProce
         timeout=seconds,
         check=False,
         stdin=subprocess.DEVNULL,
+        # Tune keeps its results in the home directory.
+        env={**os.environ, "HOME": str(folder)},
     )
 
 

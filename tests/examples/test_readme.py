@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,8 @@ def test_the_tour_prints_what_it_says(tmp_path: Path) -> None:
         timeout=120,
         check=False,
         stdin=subprocess.DEVNULL,
+        # Tune keeps its results in the home directory.
+        env={**os.environ, "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     promised = expected(script.read_text())
