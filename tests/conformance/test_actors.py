@@ -475,14 +475,32 @@ def test_result_outlives_the_actor() -> None:
 
 
 def test_kill_with_restart() -> None:
-    counter = Counter.options(max_restarts=1, max_task_retries=1).remote(10)
-    assert skate.get(counter.add.remote()) == 11
-    skate.kill(counter, no_restart=False)
-    # The constructor has run again, the state is new.
-    assert skate.get(counter.add.remote(), timeout=30) == 11
-    skate.kill(counter, no_restart=False)
+    @skate.remote(max_restarts=1, max_task_retries=-1)
+    class Phoenix:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def call(self) -> Any:
+            self.calls += 1
+            again = skate.get_runtime_context().was_current_actor_reconstructed
+            return self.calls, again
+
+    phoenix = Phoenix.remote()
+    assert skate.get(phoenix.call.remote(), timeout=30) == (1, False)
+    skate.kill(phoenix, no_restart=False)
+    # A call may still reach the first life; the constructor of the second starts from nothing.
+    answers = []
+    deadline = time.monotonic() + 30
+    while not (answers and answers[-1][1]):
+        assert time.monotonic() < deadline
+        answers.append(skate.get(phoenix.call.remote(), timeout=30))
+    assert answers[-1] == (1, True)
+    skate.kill(phoenix, no_restart=False)
+    with contextlib.suppress(ActorDiedError):
+        while time.monotonic() < deadline:
+            skate.get(phoenix.call.remote(), timeout=30)
     with pytest.raises(ActorDiedError):
-        skate.get(counter.add.remote(), timeout=30)
+        skate.get(phoenix.call.remote(), timeout=30)
 
 
 def test_kill_of_something_else() -> None:

@@ -8,6 +8,7 @@ unpickle or copy.
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import time
 import weakref
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from skate.exceptions import (
     GetTimeoutError,
     ObjectLostError,
+    ObjectStoreFullError,
     OwnerDiedError,
     TaskError,
 )
@@ -118,6 +120,8 @@ class Objects:
         self._known: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
         #: Cells kept until the owner has acknowledged that we handed a ref on.
         self._handing: dict[bytes, list[Any]] = {}
+        #: Borrows that we have announced ourselves and the owner has not acknowledged.
+        self._unconfirmed: dict[bytes, Waiter] = {}
         #: How many more looks at unused memory are scheduled: what two in a row find unused goes.
         self._trims_due = 0
 
@@ -138,17 +142,32 @@ class Objects:
             cell.data = data
             status = INLINE
         else:
-            location = self.store.write(serialized)
+            location = self._write(serialized)
             with core.lock:
                 object_id = core.ids.draw()
             cell = Cell(object_id, core.address)
             cell.handle = StoredObject(object_id, location, core.finalized)
             status = STORED
-            core.drain()
         if refs:
             cell.contained = [ref._cell for ref in refs]
+            with core.lock:
+                # Whoever gets the value here unpickles refs to these cells.
+                for inner in cell.contained:
+                    self._known[inner.object_id] = inner
         cell.status = status
         return cell
+
+    def _write(self, serialized: Serialized) -> Location:
+        """Write to shared memory, where what has become unreachable makes room."""
+        self.core.drain()
+        try:
+            return self.store.write(serialized)
+        except ObjectStoreFullError:
+            # Refs in cycles, and releases of borrowers that nobody has read yet.
+            gc.collect()
+            self.core.poll()
+            self.core.drain()
+            return self.store.write(serialized)
 
     def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
         """Return the value of a ref, or raise its exception."""
@@ -303,7 +322,7 @@ class Objects:
         if serialized.size <= INLINE_MAX:
             value = Value(serialized.to_bytes())
         else:
-            value = Value(None, self.store.write(serialized))
+            value = Value(None, self._write(serialized))
         with core.lock:
             if value.location is not None:
                 core.links.send_node(ObjectStored(object_id, value.location))
@@ -350,7 +369,14 @@ class Objects:
             cell.grants += 1
             peer = core.links.peer(owner, grant.owner_address)
             core.links.send(peer, AddBorrower(grant.object_id, core.process_id))
+            self._unconfirmed.setdefault(grant.object_id, Waiter(0)).expect()
         return cell
+
+    def await_borrowed(self, object_id: bytes) -> None:
+        """Wait until the owner has counted a ref that we ``borrow``, or is dead."""
+        waiter = self._unconfirmed.get(object_id)
+        if waiter is not None:
+            self.core.pump.block(waiter)
 
     def resolve(self, object_id: bytes, owner_address: str) -> Any:
         """Find the cell of a ref that is being unpickled."""
@@ -439,11 +465,16 @@ class Objects:
         cell = self.borrows.cell(object_id) or self._known.get(object_id)
         if cell is not None and message.borrower not in self.core.dead:
             self.borrows.add(object_id, cell, message.borrower)
-        if message.borrower != peer.process_id:
-            self.core.links.send(peer, BorrowerAdded(object_id))
+        self.core.links.send(peer, BorrowerAdded(object_id))
 
     def on_borrower_added(self, _peer: Peer, message: BorrowerAdded) -> None:
         """Locked.  The owner has counted the receiver: our own ref is no longer needed for it."""
+        waiter = self._unconfirmed.get(message.object_id)
+        if waiter is not None:
+            waiter.on_ready()
+            if waiter.done:
+                del self._unconfirmed[message.object_id]
+            return
         cells = self._handing.get(message.object_id)
         if cells:
             cells.pop()
@@ -459,6 +490,10 @@ class Objects:
         self.borrows.forget(process_id)
         for object_id in [i for i in self._handing if owner_of(i) == process_id]:
             del self._handing[object_id]
+        for object_id in [i for i in self._unconfirmed if owner_of(i) == process_id]:
+            waiter = self._unconfirmed.pop(object_id)
+            while not waiter.done:
+                waiter.on_ready()
         for object_id, cell in list(self._known.items()):
             if owner_of(object_id) == process_id and not cell.status:
                 self.fail(cell, self.core.error(self._owner_died(object_id)))
