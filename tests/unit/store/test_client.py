@@ -26,7 +26,15 @@ from skate.exceptions import (
 )
 from skate.runtime.store import client as client_module
 from skate.runtime.store.client import StoreClient
-from skate.runtime.wire.messages import Location, ObjectFreed, ObjectStored, SegmentRetired
+from skate.runtime.store.link import request_decoder
+from skate.runtime.wire.connection import Connection
+from skate.runtime.wire.messages import (
+    AcquireSegment,
+    Location,
+    ObjectFreed,
+    ObjectStored,
+    SegmentRetired,
+)
 from skate.serialization import deserialize, serialize
 
 NODE = b"node-id."
@@ -74,7 +82,7 @@ def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def data_of(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).integers(0, 256, size, dtype="u1")
+    return np.frombuffer(np.random.default_rng(seed).bytes(size), dtype="u1")
 
 
 def put(client: StoreClient, value: Any) -> Location:
@@ -178,7 +186,6 @@ def test_full_names_what_was_asked_and_what_is_used(connect: MakeClient) -> None
     assert str(serialize(data_of(30 * MIB)).size) in message
     assert str(LIMIT) in message
     assert str(41 * MIB) in message
-    assert isinstance(caught.value, MemoryError)
 
 
 def test_own_free_memory_is_given_back_before_it_is_full(connect: MakeClient) -> None:
@@ -421,9 +428,11 @@ def test_closing_wakes_a_thread_that_waits_for_the_daemon(tmp_path: Path) -> Non
     thread = threading.Thread(target=write)
     thread.start()
     sock, _ = listener.accept()
-    received = b""
-    while len(received) < 40:  # Hello and AcquireSegment: now it waits
-        received += sock.recv(4096)
+    connection = Connection(sock, request_decoder)
+    sock.settimeout(10)
+    received: list[Any] = []
+    while not any(isinstance(message, AcquireSegment) for message in received):
+        received += connection.receive() or []
     client.close()
     thread.join(10)
     assert not thread.is_alive()

@@ -153,6 +153,9 @@ class StoreClient:
 
     def close(self) -> None:
         """Disconnect.  Views stay valid; writing and opening raise from now on."""
+        link = self._link
+        if link is not None:
+            link.interrupt()  # or the lock might be held by a thread that waits for an answer
         with self._lock:
             self._closed = True
             self._disconnect()
@@ -237,16 +240,17 @@ class StoreClient:
         slab_size = LATER_SLABS if self._slabs else FIRST_SLAB
         exact = -(-size // MIB) * MIB
         while True:
-            if size <= slab_size // 2:
-                segment, _ = self._ask_for(slab_size)
+            is_small = size <= slab_size // 2
+            # Little memory may be left for a slab, but enough for some objects.
+            sizes = (slab_size, slab_size // 4, exact) if is_small else (exact,)
+            for wanted in sizes:
+                if wanted < exact:
+                    continue
+                segment, refusal = self._ask_for(wanted)
                 if segment is not None:
-                    self._slabs.append(segment)
+                    if is_small:
+                        self._slabs.append(segment)
                     return segment
-            segment, refusal = self._ask_for(exact)
-            if segment is not None:
-                if size <= slab_size // 2:
-                    self._slabs.append(segment)
-                return segment
             if not self._idle:
                 raise ObjectStoreFullError(
                     f"no room for an object of {size} bytes: {refusal}. "

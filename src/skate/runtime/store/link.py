@@ -6,6 +6,7 @@ The client blocks for each answer.  The daemon receives with ``Connection`` and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -111,6 +112,11 @@ class StoreLink:
             return _answer_decoder.decode(payload)
         except (msgspec.MsgspecError, ValueError) as error:
             raise ProtocolError(str(error)) from None
+
+    def interrupt(self) -> None:
+        """Make a request that waits in another thread fail."""
+        with contextlib.suppress(OSError):  # it is closed already
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection; harmless when called again."""

@@ -102,7 +102,7 @@ class SegmentTable:
             except OSError as error:
                 logger.warning("cannot open segment %d for reading: %s", segment_id, error)
                 return SegmentAnswer(segment_id, 0, f"cannot open the segment: {error}"), None
-        if process_id not in self._dead:
+        if process_id != segment.writer and process_id not in self._dead:
             segment.readers.add(process_id)
         return SegmentAnswer(segment_id, segment.size), segment.read_fd
 
