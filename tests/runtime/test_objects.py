@@ -171,7 +171,8 @@ def test_waiting_for_a_ref_whose_owner_dies(session: None) -> None:
         def make(self) -> tuple[int, list[Any]]:
             return os.getpid(), [slow.remote()]
 
-    pid, [ref] = skate.get(Maker.options(name="keep").remote().make.remote(), timeout=20)
+    maker = Maker.remote()
+    pid, [ref] = skate.get(maker.make.remote(), timeout=20)
     ready, _ = skate.wait([ref], timeout=0.05)
     assert not ready
     os.kill(pid, signal.SIGKILL)

@@ -26,14 +26,8 @@ def run(config: WorkerConfig) -> None:
     )
     executor = core.executor
     assert executor is not None
-    stdout, stderr = _open_output(1), _open_output(2)
-    sys.stdout, sys.stderr = stdout, stderr
-
-    def name_output(name: str) -> None:
-        stdout.name = name
-        stderr.name = name
-
-    executor.on_name = name_output
+    executor.outputs = (_open_output(1), _open_output(2))
+    sys.stdout, sys.stderr = executor.outputs
     signal.signal(signal.SIGINT, executor.handle_interrupt)
     session.adopt(NativeEngine(core))
     with contextlib.suppress(KeyboardInterrupt):

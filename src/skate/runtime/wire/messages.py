@@ -109,6 +109,9 @@ class Task(Message, tag=12):
     actor_id: bytes
     method: str
     attempt: int
+    #: Send all earlier replies before this task starts, so that if the worker dies it is known which
+    #: tasks have finished: for tasks that must not run twice.
+    exact: bool = False
 
 
 class Reply(Message, tag=13):

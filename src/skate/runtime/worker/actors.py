@@ -72,6 +72,7 @@ class ActorClient:
         "core",
         "error",
         "in_flight",
+        "keeps",
         "max_task_retries",
         "name",
         "peer",
@@ -95,6 +96,8 @@ class ActorClient:
         #: The serialized exception of a constructor that raised.
         self.error: bytes | None = None
         self.max_task_retries = 0
+        #: The constructor's arguments, of an actor made here that is not restarted.
+        self.keeps: list[Any] | None = None
 
     # All of these run with the lock held.
 
@@ -258,6 +261,8 @@ class Actors:
             client = ActorClient(core, actor_id)
             client.name = options.name or code.name
             client.max_task_retries = options.max_task_retries
+            if options.max_restarts == 0:
+                client.keeps = cell.keeps
             self._clients[actor_id] = client
             task = Task(actor_id, b"", arguments.data, 0, [], [], [], 0, "", actor_id, "", 0)
             record = Record(task, [])
@@ -395,6 +400,19 @@ class Actors:
             core.links.send_node(KillActor(actor.object_id, no_restart, graceful=False))
             core.links.flush()
             client = self.client(actor.object_id)
+            if not no_restart and client.state == "alive":
+                # Calls from now on are for the next life, which the daemon will announce.
+                client.update(
+                    ActorState(
+                        actor.object_id,
+                        "restarting",
+                        b"",
+                        "",
+                        0,
+                        client.restarts,
+                        "killed by skate.kill",
+                    )
+                )
             if no_restart and client.state != "dead":
                 client.update(
                     ActorState(
@@ -414,6 +432,10 @@ class Actors:
         if client is not None:
             client.update(message)
             self.core.pump.completions += 1
+            if client.keeps is not None and message.state in ("alive", "dead"):
+                # It borrows what it needs by now, and will not be constructed again.
+                client.keeps.clear()
+                client.keeps = None
 
     def forget(self, actor_id: bytes) -> None:
         """Locked.  Our last handle is gone."""

@@ -35,6 +35,7 @@ from skate.runtime.wire.messages import (
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.cells import PENDING
 from skate.runtime.worker.objects import INLINE_MAX
+from skate.runtime.worker.output import NamedOutput
 from skate.runtime.worker.pump import Waiter
 from skate.serialization import (
     deserialize,
@@ -94,8 +95,8 @@ class Executor:
         self.restarts = 0
         self.resources: dict[str, float] = {}
         self.gpu_ids: list[int] = []
-        #: Told the name under which output appears.
-        self.on_name: Callable[[str], None] = lambda name: None
+        #: Standard output and error of this process.
+        self.outputs: tuple[NamedOutput, ...] = ()
 
     # ------------------------------------------------------------------ messages (locked)
 
@@ -226,6 +227,9 @@ class Executor:
             core.links.flush()
 
     def _execute(self, task: Task, peer: Peer) -> None:
+        if task.exact:
+            with self.core.lock:
+                self.core.links.flush()
         running = Running(task, peer)
         self.core.pump.interrupted = None
         self._stack.append(running)
@@ -246,6 +250,9 @@ class Executor:
             duration = int((elapsed - started - running.blocked_seconds) * 1e6)
             self._reply_error(task, peer, error, duration, running.name)
             del error
+        for output in self.outputs:
+            if output.pending:
+                output.flush()
         if elapsed - self._flushed_at > REPLY_DELAY:
             self._flushed_at = elapsed
             with self.core.lock:
@@ -262,7 +269,7 @@ class Executor:
             return getattr(self.actor, method)
         name, payload, function = self._functions[task.function_id]
         running.name = running.name or name
-        self.on_name(running.name)
+        self._name_output(running.name)
         if function is None:
             function = loads_code(payload)
             self._functions[task.function_id] = (name, b"", function)
@@ -293,6 +300,10 @@ class Executor:
             args, kwargs = fill_slots(args, kwargs, values)
         del held
         return args, kwargs
+
+    def _name_output(self, name: str) -> None:
+        for output in self.outputs:
+            output.name = name
 
     # ------------------------------------------------------------------ answers
 
@@ -357,7 +368,7 @@ class Executor:
         self.actor_handle = spec.handle
         self.restarts = message.restarts
         self._begin(message.resources, message.gpu_ids)
-        self.on_name(spec.class_name)
+        self._name_output(spec.class_name)
         task = Task(
             message.actor_id,
             b"",
@@ -384,6 +395,9 @@ class Executor:
                         grants.append(RefGrant(slot.object_id, slot.owner_address))
                 held = [core.objects.borrow(grant) for grant in grants]
                 core.links.flush()
+            # The creator lets go of the arguments when it hears that the actor is alive.
+            for grant in grants:
+                core.objects.await_borrowed(grant.object_id)
             cls = loads_code(spec.class_payload)
             args, kwargs = self._constructor_arguments(task)
             del held

@@ -21,16 +21,20 @@ class NamedOutput(io.TextIOBase):
         self._stream = stream
         self._announced = ""
         self.name = ""
+        #: Whether there is a line without an end: it has to be flushed.
+        self.pending = False
 
     def write(self, text: str) -> int:
         """Write text, after a marker if the name has changed."""
         if self.name != self._announced and text:
             self._announced = self.name
             self._stream.write(f"{MARKER}{self.name}\n")
+        self.pending = not text.endswith("\n")
         return self._stream.write(text)
 
     def flush(self) -> None:
         """Flush the pipe."""
+        self.pending = False
         self._stream.flush()
 
     def fileno(self) -> int:

@@ -38,6 +38,11 @@ class Waiter:
         #: Taken; a follower sleeps on it.  Made when first needed.
         self.gate: Any = None
 
+    def expect(self) -> None:
+        """Wait for one more completion."""
+        self.remaining += 1
+        self.done = False
+
     def on_ready(self, _cell: object = None) -> None:
         """Count one completion."""
         self.remaining -= 1

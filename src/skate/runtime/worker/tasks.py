@@ -65,6 +65,7 @@ class Submitter:
             record.stats = stats
             record.options = options
             record.retries = options.max_retries
+            task.exact = options.max_retries == 0
             record.home = core.leasing.key(options)
             self.pending[task_id] = record
             if arguments.slot_cells or arguments.nested:
@@ -152,6 +153,7 @@ class Submitter:
     def _retry(self, record: Record) -> None:
         record.retries -= 1
         record.task.attempt += 1
+        record.task.exact = True
         self.pending[record.task_id] = record
         self.core.leasing.requeue(record)
 
@@ -162,11 +164,17 @@ class Submitter:
             self.core.objects.fail(cell, error)
 
     def on_process_died(self, process_id: bytes, pid: int, cause: str, log_path: str) -> None:
-        """Retry or fail what ran on a dead worker; what waited behind it is not to blame."""
+        """Retry or fail what ran on a dead worker; what waited behind it is not to blame.
+
+        Of tasks that may run twice the first one without an answer is taken for the one that ran: it
+        may have finished, its answer being in the batch that was lost.
+        """
         for index, record in enumerate(self.core.leasing.on_process_died(process_id)):
             if record.cancelled:
                 self.finish_failed(record, self.core.error(_cancelled(record)))
             elif index > 0:
+                # Perhaps it is the one that kills workers: next time that will be known.
+                record.task.exact = True
                 self.core.leasing.requeue(record)
             elif record.retries != 0:
                 self._retry(record)
