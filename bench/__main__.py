@@ -114,7 +114,7 @@ def _measure(row: Row, interpreters: dict[str, Path], repetitions: int) -> None:
 
 def _line(row: Row) -> str:
     parts = [f"{row.workload.title:40}"]
-    for column in {**row.samples, **row.errors}:
+    for column in sorted({*row.samples, *row.errors}):
         figure = row.figure(column)
         parts.append(f"{column} " + ("failed" if figure is None else f"{figure:,.4g}"))
     return "  ".join(parts)

@@ -50,7 +50,7 @@ def show(rows: list[Row], console: Console) -> None:
     table = Table(title="Medians; every sample from a fresh process", title_justify="left")
     table.add_column("workload")
     for column in ("Skate", "Ray", "plain", "ratio", "wanted", "met", *extra):
-        table.add_column(column, justify="right")
+        table.add_column(column.replace("skate", "Skate"), justify="right")
     for row in rows:
         met = {True: "[green]yes", False: "[red]no", None: "-"}[row.met]
         cells = [_cell(row, column) for column in _COLUMNS]
