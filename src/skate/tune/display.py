@@ -10,6 +10,7 @@ from typing import Any
 
 from skate.tune.analysis import best_trial
 from skate.tune.callback import Callback
+from skate.tune.error import describe
 from skate.tune.orchestrator import Orchestrator
 from skate.tune.trial import Trial
 
@@ -149,19 +150,9 @@ class Status:
 
 def failure_line(trial: Trial) -> str:
     """Return why a trial failed, in one line."""
-    error = trial.error
-    text = str(error).strip().splitlines()
-    # Tracebacks end with what happened.
-    what = text[-1] if text and text[0].startswith("Traceback") else (text[0] if text else "")
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        first = str(cause).splitlines()
-        what = f"{type(cause).__name__}: {first[0] if first else ''}"
-    elif error is not None:
-        what = f"{type(error).__name__}: {what}"
     again = " (starts again)" if trial.status == Trial.PENDING else ""
     where = f"; see {trial.local_path / 'error.txt'}" if trial.local_path is not None else ""
-    return f"trial {trial.trial_id} failed{again}: {what}{where}"
+    return f"trial {trial.trial_id} failed{again}: {describe(trial.error)}{where}"
 
 
 def params(trial: Trial) -> str:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from skate.exceptions import SkateError
+from skate.exceptions import SkateError, TaskError
 
 
 class TuneError(SkateError):
     """A run could not go on, or some of its trials failed (see ``tune.run``)."""
+
+
+def describe(error: BaseException | None) -> str:
+    """Return what happened in one line, without the traceback: "ValueError: no such layer"."""
+    if error is None:
+        return ""
+    shown = error
+    if isinstance(error, TaskError):
+        if error.cause is None:  # it could not be brought here: the traceback ends with it
+            return str(error).strip().splitlines()[-1]
+        shown = error.cause
+    message = str(shown).strip().splitlines()
+    name = type(shown).__name__
+    return f"{name}: {message[0]}" if message else name
 
 
 class MetricError(TuneError, ValueError):

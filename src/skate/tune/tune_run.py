@@ -9,7 +9,7 @@ from typing import Any
 
 from skate.tune.callback import Callback
 from skate.tune.config import FailureConfig, RunConfig, TuneConfig
-from skate.tune.error import TuneError
+from skate.tune.error import TuneError, describe
 from skate.tune.experiment import Experiment, execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
 from skate.tune.resources import Resources
@@ -112,9 +112,7 @@ def _failure(experiment: Experiment) -> TuneError:
     ids = ", ".join(trial.trial_id for trial in failed[:10])
     if len(failed) > 10:
         ids += f" and {len(failed) - 10} more"
-    error = failed[0].error
-    first = f"{type(error).__name__}: {error}".rstrip()
     return TuneError(
         f"{len(failed)} of {len(experiment.trials)} trials failed: {ids}\n"
-        f"Their errors are in error.txt under {experiment.path}. The first one: {first}"
+        f"Their errors are in error.txt under {experiment.path}. The first one: {describe(failed[0].error)}"
     )

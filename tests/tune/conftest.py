@@ -1,0 +1,43 @@
+"""Engines to run trials on, and folders to keep results in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import skate
+
+
+@pytest.fixture(autouse=True)
+def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs that name no folder write into the test's own."""
+    folder = tmp_path / "results"
+    monkeypatch.setenv("SKATE_RESULTS_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["inline", "native"])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A session with two CPUs on each engine, shared by the tests of a module."""
+    name: str = request.param
+    skate.init(num_cpus=2, engine=name)
+    yield name
+    skate.shutdown()
+
+
+@pytest.fixture(scope="module")
+def inline() -> Iterator[None]:
+    """An inline session: for what has nothing to do with processes."""
+    skate.init(num_cpus=2, engine="inline")
+    yield
+    skate.shutdown()
+
+
+@pytest.fixture(scope="module")
+def native() -> Iterator[None]:
+    """A native session with two CPUs: for what needs processes."""
+    skate.init(num_cpus=2, engine="native")
+    yield
+    skate.shutdown()
