@@ -139,7 +139,7 @@ def test_another_clock() -> None:
     scheduler.on_trial_add(board, trial)
     assert scheduler.next_decision(trial) == {"epochs": 1}
     assert scheduler.on_trial_result(board, trial, {"epochs": 1, "loss": 1.0}) == GO
-    with pytest.raises(MetricError, match="time_attr='epochs'.*reported: loss"):
+    with pytest.raises(MetricError, match=r"time_attr='epochs'.*reported: loss"):
         scheduler.on_trial_result(board, trial, {"loss": 1.0})
 
 

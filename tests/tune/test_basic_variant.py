@@ -32,7 +32,7 @@ def test_each_grid_is_passed_num_samples_times() -> None:
 
 
 def test_the_same_seed_gives_the_same_trials() -> None:
-    space = {"x": tune.uniform(0, 1), "n": tune.randint(0, 100), "c": tune.choice("a b c".split())}
+    space = {"x": tune.uniform(0, 1), "n": tune.randint(0, 100), "c": tune.choice(["a", "b", "c"])}
     first = suggestions(BasicVariantGenerator(random_state=3), space, 10)
     assert first == suggestions(BasicVariantGenerator(random_state=3), space, 10)
     assert first != suggestions(BasicVariantGenerator(random_state=4), space, 10)

@@ -117,7 +117,7 @@ def test_tuner() -> None:
     assert Path(best.path or "").parent.name == "mine"
     assert [result.config["x"] for result in grid] == [1, 2, 3, 1, 2, 3]
     assert grid[1].config["x"] == 2
-    with pytest.raises(tune.MetricError, match="no trial reported 'auc'; reported: .*loss"):
+    with pytest.raises(tune.MetricError, match=r"no trial reported 'auc'; reported: .*loss"):
         grid.get_best_result("auc", "max")
 
 
@@ -385,7 +385,8 @@ def test_fail_fast() -> None:
 
     analysis = tune.run(train, num_samples=20, fail_fast=True, raise_on_failed_trial=False)
     assert len(analysis.trials) <= 2
-    assert analysis.trials[0].status == "ERROR"
+    assert analysis.experiment.failed
+    assert analysis.experiment.end_reason == "fail_fast"
 
 
 def test_a_metric_that_nobody_reports() -> None:

@@ -114,5 +114,6 @@ def _failure(experiment: Experiment) -> TuneError:
         ids += f" and {len(failed) - 10} more"
     return TuneError(
         f"{len(failed)} of {len(experiment.trials)} trials failed: {ids}\n"
-        f"Their errors are in error.txt under {experiment.path}. The first one: {describe(failed[0].error)}"
+        f"Their errors are in error.txt under {experiment.path}. The first one:"
+        f" {describe(failed[0].error)}"
     )
