@@ -143,6 +143,28 @@ def test_handle_returned_by_a_task_keeps_the_actor() -> None:
     assert skate.get(counter.add.remote(), timeout=30) == 6
 
 
+def test_handle_travels_before_its_actor_exists() -> None:
+    @skate.remote
+    def late(fail: bool) -> int:
+        time.sleep(0.2)
+        if fail:
+            raise ValueError("never made")
+        return 7
+
+    # The constructor waits for its argument, the task does not.
+    counter = Counter.remote(late.remote(False))
+    assert skate.get(call_add.options(num_cpus=0).remote(counter, 1), timeout=30) == 8
+    stillborn = Counter.remote(late.remote(True))
+    with pytest.raises(skate.exceptions.SkateError, match="never made"):
+        skate.get(call_add.options(num_cpus=0).remote(stillborn, 1), timeout=30)
+
+
+def test_handles_travel_at_once() -> None:
+    counters = [Counter.remote(i) for i in range(6)]
+    refs = [call_add.remote(counter, 1) for counter in counters for _ in range(3)]
+    assert sum(skate.get(refs, timeout=40)) == 6 * 6 + 3 * 15
+
+
 def test_handles_in_closures() -> None:
     counter = Counter.remote()
 

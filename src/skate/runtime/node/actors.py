@@ -16,6 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from skate.ids import owner_of
 from skate.runtime.wire.messages import ActorState, CreateActor
 
 #: Dead actors that are remembered with their cause, for those who ask late.
@@ -145,6 +146,10 @@ class ActorDirectory:
         self._names: dict[tuple[str, str], Actor] = {}
         self._by_worker: dict[bytes, Actor] = {}
         self._dead: OrderedDict[bytes, None] = OrderedDict()
+        #: Who watches actors whose ``CreateActor`` has not arrived.
+        self._expected: dict[bytes, set[bytes]] = {}
+        #: Per creator, the highest id that is not remembered any more.
+        self._forgotten: dict[bytes, bytes] = {}
 
     # ------------------------------------------------------------------ creation and look-up
 
@@ -154,11 +159,13 @@ class ActorDirectory:
             # The id is the creator's own; a second request for it is no second actor.
             return self.watch(spec.actor_id, owner)
         namespace = self.namespace_of(spec)
-        if spec.name and (namespace, spec.name) in self._names:
-            cause = f"an actor named {spec.name!r} exists in namespace {namespace!r}"
-            return [Notify(frozenset({owner}), _dead_state(spec.actor_id, cause))]
         actor = Actor(spec, owner)
+        actor.watchers |= self._expected.pop(spec.actor_id, set())
         self.actors[spec.actor_id] = actor
+        if spec.name and (namespace, spec.name) in self._names:
+            return self._die(
+                actor, f"an actor named {spec.name!r} exists in namespace {namespace!r}"
+            )
         if spec.name:
             self._names[namespace, spec.name] = actor
         return [Queue(spec.actor_id), self._notify(actor)]
@@ -175,10 +182,17 @@ class ActorDirectory:
         """Return the actor that lives, or is about to live, in this worker."""
         return self._by_worker.get(worker_id)
 
-    def watch(self, actor_id: bytes, process_id: bytes) -> list[Effect]:
-        """A process holds a handle: it is told the state now and whenever it changes."""
+    def watch(self, actor_id: bytes, process_id: bytes, creator_lives: bool = True) -> list[Effect]:
+        """A process holds a handle: it is told the state now and whenever it changes.
+
+        The handle may have been faster than ``CreateActor``, which comes on another connection and
+        not before the constructor's arguments are there.
+        """
         actor = self.actors.get(actor_id)
         if actor is None:
+            if creator_lives and actor_id > self._forgotten.get(owner_of(actor_id), b""):
+                self._expected.setdefault(actor_id, set()).add(process_id)
+                return []
             return [Notify(frozenset({process_id}), _dead_state(actor_id, "no such actor"))]
         if actor.state != "dead":
             actor.watchers.add(process_id)
@@ -202,8 +216,14 @@ class ActorDirectory:
         return actor
 
     def started(self, worker_id: bytes, actor_id: bytes, error: bytes | None) -> list[Effect]:
-        """The worker has run the constructor."""
+        """The worker has run the constructor; or the creator of an actor that nobody will make,
+        because an argument of its constructor has failed, says why."""
         actor = self._by_worker.get(worker_id)
+        if actor_id not in self.actors and owner_of(actor_id) == worker_id:
+            spec = CreateActor(actor_id, "", "", "", {}, 0, 1, b"", b"", False, 0)
+            actor = self.actors[actor_id] = Actor(spec, worker_id)
+            actor.watchers |= self._expected.pop(actor_id, set())
+            return self._die(actor, "an argument of its constructor has failed", error)
         if actor is None or actor.actor_id != actor_id or actor.state != "starting":
             return []
         if error is not None:
@@ -255,6 +275,13 @@ class ActorDirectory:
     def process_died(self, process_id: bytes) -> list[Effect]:
         """A process is gone: it watches no more, and its actors end unless they are detached."""
         effects: list[Effect] = []
+        for actor_id, watchers in list(self._expected.items()):
+            watchers.discard(process_id)
+            if owner_of(actor_id) == process_id:
+                del self._expected[actor_id]
+                state = _dead_state(actor_id, "its owner died")
+                effects.append(Notify(frozenset(watchers), state))
+        self._forgotten.pop(process_id, None)
         for actor in list(self.actors.values()):
             actor.watchers.discard(process_id)
             if actor.owner == process_id and not actor.spec.detached and actor.state != "dead":
@@ -277,8 +304,9 @@ class ActorDirectory:
         actor.error = error
         self._forget_worker(actor)
         spec = actor.spec
-        if spec.name:
-            del self._names[self.namespace_of(spec), spec.name]
+        name = (self.namespace_of(spec), spec.name)
+        if self._names.get(name) is actor:
+            del self._names[name]
         effects.append(self._notify(actor))
         actor.watchers.clear()
         # What is kept of the dead must not hold their constructors' arguments.
@@ -288,6 +316,8 @@ class ActorDirectory:
         if len(self._dead) > REMEMBERED:
             oldest, _ = self._dead.popitem(last=False)
             del self.actors[oldest]
+            creator = owner_of(oldest)
+            self._forgotten[creator] = max(oldest, self._forgotten.get(creator, b""))
         return effects
 
     def _forget_worker(self, actor: Actor) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from skate.ids import owner_of
 from skate.runtime.node import session_dir
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
@@ -293,7 +294,7 @@ class Daemon:
             wire.Resumed: lambda link, m: dispatcher.resumed(link.process_id),
             wire.CreateActor: lambda link, m: dispatcher.create_actor(link.process_id, m),
             wire.WatchActor: lambda link, m: dispatcher.apply(
-                actors.watch(m.actor_id, link.process_id)
+                actors.watch(m.actor_id, link.process_id, owner_of(m.actor_id) in links.by_process)
             ),
             wire.KillActor: lambda link, m: dispatcher.apply(
                 actors.kill(m.actor_id, m.no_restart, m.graceful)
