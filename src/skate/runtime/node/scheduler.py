@@ -296,11 +296,13 @@ class Scheduler:
         frees = {n for n in allocation.units if not (n == "CPU" and allocation.blocked)}
         if not lacking & frees:
             return False
+        if request.actor_id:
+            return True
         if grant.holder == request.holder:
             # Of the same shape it would only swap one lease for another.
             return request.units != grant.request.units
         mine = held.get(request.holder, 0)
-        return bool(request.actor_id) or mine == 0 or held[grant.holder] > mine + 1
+        return mine == 0 or held[grant.holder] > mine + 1
 
     # ------------------------------------------------------------------ warnings
 

@@ -1,7 +1,7 @@
 """The directory of a session: made by the driver, locked by the daemon, removed at the end.
 
-``<tempdir>/skate-<uid>/s-<random>`` has mode 0700 and holds sockets, the lock and the logs.  Logs of
-crashed processes are kept in ``<tempdir>/skate-logs-<uid>/s-<random>``.
+``<tempdir>/skate-<uid>/s-<random>`` has mode 0700 and holds sockets, the lock and the logs.  Logs
+of crashed processes are kept in ``<tempdir>/skate-logs-<uid>/s-<random>``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TypeAlias
 
@@ -73,6 +74,7 @@ class State:
             "NodeManagerAddress": "127.0.0.1",
             "NodeManagerHostname": host,
             "NodeName": host,
+            "daemon_pid": os.getpid(),
             "RayletSocketName": self._paths.node_socket,
             "ObjectStoreSocketName": self._paths.store_socket,
             "Resources": self.total(),

@@ -174,7 +174,7 @@ class Workers:
             self._lose_zygote(str(error))
 
     def end(self, grace: float) -> None:
-        """End all workers: politely, after ``grace`` seconds by force; ``on_zygote_gone`` follows."""
+        """End all workers: politely, after ``grace`` seconds by force; then the zygote ends."""
         for worker in self.by_id.values():
             worker.expected = True
         try:
