@@ -21,7 +21,6 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from skate.exceptions import SerializationError
@@ -40,6 +39,9 @@ ALIGNMENT = 64
 FAST_LENGTH = 32
 #: ``bytes`` longer than this travel out of band when they are the whole value.
 LARGE_BYTES = 64 * 1024
+
+#: Bytes copied without giving another thread the chance to run: a millisecond's worth.
+COPY_STEP = 8 * 1024 * 1024
 
 _PICKLE_MARK = 0x80
 _HEAD = struct.Struct("<B3xIQ")
@@ -72,69 +74,86 @@ _ATOMS_AND_SLOT = _ATOMS | {Slot}
 class Serialized:
     """A value taken apart, ready to be written once.
 
-    ``buffers`` are views of the value's own memory: write them before the value changes.
+    ``buffers`` (and large ``bytes`` inside the pickle) are the value's own memory: write them
+    before the value changes.
     """
 
-    __slots__ = ("_head", "buffers", "pickled", "refs", "size")
+    __slots__ = ("_pickle", "buffers", "refs", "size")
 
     def __init__(
         self,
-        pickled: bytes,
+        pickle_pieces: Sequence[bytes | memoryview],
         buffers: Sequence[memoryview] = (),
         refs: Sequence[Tracked] = (),
     ) -> None:
-        self.pickled = pickled
+        self._pickle = pickle_pieces
         #: Contiguous views of bytes, in the order of the pickle's buffers.
         self.buffers = buffers
         #: Every ref and actor handle inside the value, each once.
         self.refs = refs
-        self._head = b""
         #: Bytes of the written form.
-        self.size = len(pickled)
-        if buffers:
-            self._add_head()
+        self.size = len(pickle_pieces[0])
+        if buffers or len(pickle_pieces) > 1:
+            self.size = self._sum()
 
-    def _add_head(self) -> None:
-        lengths = [buffer.nbytes for buffer in self.buffers]
-        self._head = _HEAD.pack(BUFFERS_MARK, len(lengths), len(self.pickled)) + struct.pack(
-            f"<{len(lengths)}Q", *lengths
-        )
-        size = len(self._head) + len(self.pickled)
-        for length in lengths:
-            size += -size % ALIGNMENT + length
-        self.size = size
+    def _sum(self) -> int:
+        size = sum(map(len, self._pickle))
+        if self.buffers:
+            size += _HEAD.size + 8 * len(self.buffers)
+            for buffer in self.buffers:
+                size += -size % ALIGNMENT + buffer.nbytes
+        return size
 
-    def pieces(self) -> list[bytes | memoryview]:
+    @property
+    def pickled(self) -> bytes:
+        """The pickle, without the buffers."""
+        return b"".join(self._pickle)
+
+    def pieces(self) -> Sequence[bytes | memoryview]:
         """Return the written form as consecutive pieces, padding included."""
         if not self.buffers:
-            return [self.pickled]
-        pieces: list[bytes | memoryview] = [self._head, self.pickled]
-        position = len(self._head) + len(self.pickled)
-        for buffer in self.buffers:
+            return self._pickle
+        lengths = [buffer.nbytes for buffer in self.buffers]
+        pickle_size = sum(map(len, self._pickle))
+        pieces: list[bytes | memoryview] = [
+            _HEAD.pack(BUFFERS_MARK, len(lengths), pickle_size)
+            + struct.pack(f"<{len(lengths)}Q", *lengths),
+            *self._pickle,
+        ]
+        position = _HEAD.size + 8 * len(lengths) + pickle_size
+        for buffer, length in zip(self.buffers, lengths, strict=True):
             padding = -position % ALIGNMENT
             if padding:
                 pieces.append(_ZEROS[:padding])
             pieces.append(buffer)
-            position += padding + buffer.nbytes
+            position += padding + length
         return pieces
 
     def to_bytes(self) -> bytes:
         """Return the written form."""
-        return b"".join(self.pieces()) if self.buffers else self.pickled
+        # Of a single piece, which is nearly always the case, join makes no copy.
+        return b"".join(self.pieces() if self.buffers else self._pickle)
 
     def write_into(self, view: memoryview) -> None:
         """Write ``size`` bytes to the start of ``view``, a writable view of bytes.
 
-        Assigning to a slice of a memoryview is one ``memcpy``.
+        Assigning to a slice of a memoryview is one ``memcpy``, which holds the interpreter: it is
+        done in steps, between which other threads get a turn.
         """
         position = 0
         for piece in self.pieces():
-            end = position + len(piece)
-            view[position:end] = piece
-            position = end
+            length = len(piece)
+            if length > COPY_STEP:
+                source = memoryview(piece)
+                for start in range(0, length, COPY_STEP):
+                    part = source[start : start + COPY_STEP]
+                    view[position + start : position + start + len(part)] = part
+            else:
+                view[position : position + length] = piece
+            position += length
 
 
-_EMPTY_ARGUMENTS = Serialized(_dumps(((), {}), 5))
+_EMPTY_ARGUMENTS = Serialized((_dumps(((), {}), 5),))
 
 
 def serialize(value: Any, name: str = "value") -> Serialized:
@@ -151,9 +170,9 @@ def serialize(value: Any, name: str = "value") -> Serialized:
     if kind in _ATOMS:
         if kind is bytes and len(value) > LARGE_BYTES:
             return _serialize_bytes(value)
-        return Serialized(_dumps(value, 5))
+        return Serialized((_dumps(value, 5),))
     if _is_plain(value, kind):
-        return Serialized(_dumps(value, 5))
+        return Serialized((_dumps(value, 5),))
     if kind is bytearray and len(value) > LARGE_BYTES:
         return _serialize_bytes(value)
     return _serialize_any(value, name)
@@ -171,7 +190,7 @@ def serialize_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Serial
     elif not _are_plain(kwargs.values()):
         return _serialize_any((args, kwargs), "")
     if len(args) <= FAST_LENGTH and _are_plain(args):
-        return Serialized(_dumps((args, kwargs), 5))
+        return Serialized((_dumps((args, kwargs), 5),))
     return _serialize_any((args, kwargs), "")
 
 
@@ -210,8 +229,26 @@ def _pickler_class() -> type[Pickler]:
     return Pickler
 
 
+class _Pieces:
+    """The file that a pickle is written to; large ``bytes`` arrive as themselves, uncopied."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | memoryview] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if type(data) is bytes:
+            self.pieces.append(data)
+        elif type(data) is bytearray:
+            self.pieces.append(memoryview(data))
+        else:
+            # A view of a temporary, the UTF-8 form of a long string.
+            self.pieces.append(bytes(data))
+
+
 def _serialize_any(value: object, name: str) -> Serialized:
-    file = BytesIO()
+    file = _Pieces()
     buffers: list[pickle.PickleBuffer] = []
     pickler = (_Pickler or _pickler_class())(file, buffers.append)
     try:
@@ -223,14 +260,15 @@ def _serialize_any(value: object, name: str) -> Serialized:
         from skate.unpicklable import explain
 
         raise SerializationError(explain(value, name, error)) from error
-    return Serialized(file.getvalue(), views, pickler.refs)
+    return Serialized(file.pieces, views, pickler.refs)
 
 
 def _serialize_bytes(value: Any) -> Serialized:
     from skate.pickling import BytesHolder
 
     view = memoryview(value)
-    return Serialized(_dumps(BytesHolder(value), 5, buffer_callback=lambda _: False), [view])
+    pickled = _dumps(BytesHolder(value), 5, buffer_callback=lambda _: False)
+    return Serialized((pickled,), [view])
 
 
 def deserialize(data: bytes | memoryview) -> Any:

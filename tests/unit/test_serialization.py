@@ -275,6 +275,25 @@ def test_large_bytes_are_copied_once() -> None:
     assert len(serialized.pickled) < 200
 
 
+def test_large_bytes_and_strings_inside_other_values() -> None:
+    text, blob = "\u00e9" * 200_000, b"ab" * 100_000
+    value = {"record": Record("r", []), "text": text, "blobs": [blob, bytearray(blob)], "end": 1}
+    serialized = serialize(value)
+    assert any(piece is blob for piece in serialized.pieces())
+    assert deserialize(written(serialized)) == value
+    # Together with buffers.
+    *rest, numbers = roundtrip([value, blob, np.arange(5000)])
+    assert rest == [value, blob]
+    assert numbers[-1] == 4999
+
+
+def test_pickles_of_many_frames() -> None:
+    value = [Record(str(i), [i]) for i in range(20_000)]
+    serialized = serialize(value)
+    assert len(serialized.pieces()) > 1
+    assert deserialize(written(serialized)) == value
+
+
 def test_a_bytearray_that_comes_back_is_writable() -> None:
     result = roundtrip(bytearray(200_000))
     result[0] = 1
