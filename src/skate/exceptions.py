@@ -166,7 +166,7 @@ class TaskError(SkateError):
             # Classes may refuse to be subclassed or instantiated in any way they like.
             return _from_failure(failure)
         error._adopt(failure)
-        error.__cause__ = cause
+        object.__setattr__(error, "__cause__", cause)
         return error
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -240,7 +240,8 @@ def _assemble(
         made = builtin.__new__(exception_class, fields["message"], fields["exceptions"])
     else:
         made = builtin.__new__(exception_class, *args)
-    made.args = args
+    # Not by assignment: the class may forbid that (frozen dataclasses do).
+    object.__setattr__(made, "args", args)
     made.__dict__.update(attributes)
     for name, value in fields.items():
         try:
