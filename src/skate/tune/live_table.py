@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -72,19 +73,24 @@ class LiveTable(Callback):
             return
         self._live.stop()
         elapsed = time.monotonic() - self._began
-        self._console.print(self.render(elapsed))
+        self._console.print(self.render(elapsed, ended=True))
         for line in self._status.summary(elapsed):
             self._console.print(Text(line, style="bold"))
         self._console.print(Text(f"results in {self._path}", style="dim"))
 
-    def render(self, elapsed: float) -> RenderableType:
-        """Return the table with what stands above and below it."""
+    def render(self, elapsed: float, ended: bool = False) -> RenderableType:
+        """Return the table with what stands above and below it.
+
+        Of a run that has ended, the summary says the rest.
+        """
         assert self._status is not None
         status = self._status
         best = status.best()
-        head = Text.assemble((self._name, "bold"), f"  {duration(elapsed)}  {status.counts()}")
-        parts: list[RenderableType] = [head]
-        if best is not None:
+        parts: list[RenderableType] = []
+        if not ended:
+            counts = f"  {duration(elapsed)}  {status.counts()}"
+            parts.append(Text.assemble((self._name, "bold"), counts))
+        if best is not None and not ended:
             parts.append(
                 Text.assemble("best: ", (status.value(best), "bold green"), f" in {best.trial_id}")
             )
@@ -103,7 +109,7 @@ class LiveTable(Callback):
         objective = self._status.objective
         names = list(dict.fromkeys(n for t in self._status.trials[:50] for n in t.evaluated_params))
         names = names[:_MAX_PARAMETERS]
-        table = Table(header_style="bold", pad_edge=False)
+        table = Table(header_style="bold", pad_edge=False, box=SIMPLE_HEAD)
         table.add_column("trial", no_wrap=True)
         table.add_column("status", no_wrap=True)
         for name in names:

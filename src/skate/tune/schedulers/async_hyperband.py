@@ -167,9 +167,9 @@ class AsyncHyperBandScheduler(TrialScheduler):
         """Return how many trials have come to each rung."""
         lines = []
         for bracket in self.brackets:
-            rungs = " ".join(f"{rung.milestone:g}:{len(rung.scores)}" for rung in bracket.rungs)
-            lines.append(f"rungs {rungs}")
-        return " | ".join(lines)
+            counts = [f"{len(rung.scores)} at {rung.milestone:g}" for rung in bracket.rungs]
+            lines.append(", ".join(counts))
+        return f"arrived at rungs: {' | '.join(lines)}"
 
 
 ASHAScheduler = AsyncHyperBandScheduler
