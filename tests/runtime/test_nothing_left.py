@@ -113,8 +113,12 @@ def test_daemon_killed(script: Callable[[str], Script]) -> None:
         BUSY
         + """
     import os
-    [node] = {row["daemon_pid"] for row in skate.nodes()}
-    os.kill(node, 9)
+    @skate.remote
+    def zygote():
+        return os.getppid()
+
+    stat = open(f"/proc/{skate.get(zygote.remote())}/stat").read()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), 9)
     try:
         skate.get(hanging)
     except skate.exceptions.SessionError as error:

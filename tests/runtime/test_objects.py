@@ -210,9 +210,9 @@ def test_large_arguments_are_passed_without_a_copy_per_task(session: None) -> No
     def private_bytes(array: Any) -> int:
         total = int(array.sum())
         assert total == 20 * MB
-        with open("/proc/self/smaps_rollup") as file:
+        with open("/proc/self/status") as file:
             for line in file:
-                if line.startswith("Private_Dirty"):
+                if line.startswith("RssAnon"):
                     return int(line.split()[1]) * 1024
         raise AssertionError
 

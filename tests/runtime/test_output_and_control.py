@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_a_session_that_works(script: Callable[[str], Script]) -> 
     running = script(
         """
         import time, skate
-        skate.init(num_cpus=2, engine="native")
+        skate.init(num_cpus=8, engine="native")
 
         @skate.remote
         def slow(seconds):

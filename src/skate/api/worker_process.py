@@ -26,8 +26,8 @@ def run(config: WorkerConfig) -> None:
     )
     executor = core.executor
     assert executor is not None
-    executor.outputs = (_open_output(1), _open_output(2))
-    sys.stdout, sys.stderr = executor.outputs
+    executor.invoker.outputs = (_open_output(1), _open_output(2))
+    sys.stdout, sys.stderr = executor.invoker.outputs
     signal.signal(signal.SIGINT, executor.handle_interrupt)
     session.adopt(NativeEngine(core))
     with contextlib.suppress(KeyboardInterrupt):

@@ -47,9 +47,9 @@ class NativeEngine:
     def own_actor(self) -> tuple[Any, bytes] | None:
         """Return cell and handle of the actor that this process is, or None."""
         executor = self.core.executor
-        if executor is None or not executor.actor_id:
+        if executor is None or not executor.invoker.actor_id:
             return None
-        return WeakActorCell(executor.actor_id, ""), executor.actor_handle
+        return WeakActorCell(executor.invoker.actor_id, ""), executor.invoker.actor_handle
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         """Stop the task that makes ``ref`` if it has not finished."""
@@ -76,9 +76,9 @@ class NativeEngine:
             core.namespace,
             task_id=task.task_id if task is not None else b"",
             task_name=running.name if running is not None else "",
-            actor_id=executor.actor_id,
-            actor_name=executor.actor_name,
-            restarts=executor.restarts,
+            actor_id=executor.invoker.actor_id,
+            actor_name=executor.invoker.actor_name,
+            restarts=executor.invoker.restarts,
             attempt=task.attempt if task is not None else 0,
             assigned_resources=executor.resources,
             gpu_ids=executor.gpu_ids,

@@ -16,6 +16,7 @@ from skate.exceptions import (
 )
 from skate.refs import ObjectRef
 from skate.runtime.wire.messages import (
+    ActorStarted,
     ActorState,
     ArgSlot,
     CreateActor,
@@ -298,6 +299,9 @@ class Actors:
                     client.state = "dead"
                     client.error = resolved.failed_argument
                     client.fail_queue()
+                    # For those to whom the handle was passed on.
+                    core.links.send_node(ActorStarted(actor_id, resolved.failed_argument))
+                    core.pump.nudge()
                     return
                 # Borrows of actors are counted by the actor itself: who it will be is not known
                 # yet, and this cell keeps the arguments until it is gone.

@@ -17,7 +17,8 @@ from skate.runtime.store.client import StoreClient
 from skate.runtime.wire import messages as wire
 from skate.runtime.worker.actors import Actors
 from skate.runtime.worker.cells import FAILED, Cell, Finalized
-from skate.runtime.worker.execute import Executor, Running
+from skate.runtime.worker.execute import Executor
+from skate.runtime.worker.invoke import Running
 from skate.runtime.worker.leasing import Leasing
 from skate.runtime.worker.links import Links, Peer
 from skate.runtime.worker.objects import Objects

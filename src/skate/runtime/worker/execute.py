@@ -1,49 +1,36 @@
-"""The worker's side: run what callers push, in order, in the main thread, and answer in batches."""
+"""The worker's side: run what callers push, in order, and answer in batches.
+
+The main thread does it all; an actor with ``max_concurrency`` above one has its calls run by a
+pool of threads.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from skate.exceptions import TaskCancelledError, TaskError
-from skate.ids import nth
 from skate.runtime.wire.messages import (
-    ActorStarted,
     BeginLease,
     Blocked,
     Cancel,
     DefineFunction,
-    RefGrant,
-    Reply,
-    ReplyValues,
     Resumed,
     Returned,
     StartActor,
     Steal,
     Task,
-    TaskFailed,
     Unblocked,
-    Value,
 )
 from skate.runtime.worker.actors import spec_decoder
-from skate.runtime.worker.cells import PENDING
-from skate.runtime.worker.objects import INLINE_MAX
-from skate.runtime.worker.output import NamedOutput
+from skate.runtime.worker.invoke import Invoker, Running
 from skate.runtime.worker.pump import Waiter
-from skate.serialization import (
-    deserialize,
-    deserialize_arguments,
-    fill_slots,
-    loads_code,
-    serialize,
-)
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -53,50 +40,29 @@ if TYPE_CHECKING:
 REPLY_DELAY = 0.001
 
 
-class Running:
-    """The call that a thread executes, for those it submits and for ``get_runtime_context``."""
-
-    __slots__ = ("blocked_seconds", "chain", "depth", "name", "peer", "task", "task_id")
-
-    def __init__(self, task: Task, peer: Peer | None) -> None:
-        self.task = task
-        #: Who called; None for a constructor.
-        self.peer = peer
-        self.task_id = task.task_id
-        self.name = task.name
-        self.depth = task.depth
-        #: The chain of the calls that this one makes.
-        self.chain = [*task.chain, task.task_id] if task.actor_id else task.chain
-        self.blocked_seconds = 0.0
-
-
 class Executor:
     """Runs tasks, or one actor."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.invoker = Invoker(core)
         self._queue: deque[tuple[Task, Peer] | Callable[[], None]] = deque()
-        self._functions: dict[bytes, tuple[str, bytes, Any]] = {}
         self._idle: Waiter | None = None
-        #: Stack of calls of the main thread: more than one when re-entrant calls run.
-        self._stack: list[Running] = []
         self._main = threading.get_ident()
+        #: Calls of the main thread: more than one when re-entrant calls run.
+        self._stack: list[Running] = []
+        #: Runs the calls of a threaded actor; the call of each thread is in ``_local.running``.
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._local = threading.local()
         #: Callers that were told that we block.
         self._told: set[Peer] = set()
-        self._blocked = False
+        #: Threads that wait inside a call.
+        self._blocked = 0
         self._cancelling: bytes | None = None
         self._flushed_at = 0.0
         self._exiting = False
-        self.actor: Any = None
-        self.actor_id = b""
-        self.actor_name = ""
-        self.actor_class = ""
-        self.actor_handle = b""
-        self.restarts = 0
         self.resources: dict[str, float] = {}
         self.gpu_ids: list[int] = []
-        #: Standard output and error of this process.
-        self.outputs: tuple[NamedOutput, ...] = ()
 
     # ------------------------------------------------------------------ messages (locked)
 
@@ -112,8 +78,7 @@ class Executor:
 
     def on_define(self, _peer: Peer, message: DefineFunction) -> None:
         """Locked.  A function that tasks will call."""
-        if message.function_id not in self._functions:
-            self._functions[message.function_id] = (message.name, message.payload, None)
+        self.invoker.define(message)
 
     def on_task(self, peer: Peer, task: Task) -> None:
         """Locked.  A task or an actor call."""
@@ -154,7 +119,7 @@ class Executor:
                 kept.append(item)
         self._queue.extend(reversed(kept))
         taken.reverse()
-        self._hand_back(peer, taken, self._blocked)
+        self._hand_back(peer, taken, self._blocked > 0)
 
     def _hand_back(self, peer: Peer, tasks: list[Task], blocked: bool) -> None:
         for task in tasks:
@@ -174,11 +139,14 @@ class Executor:
 
     def on_cancel(self, peer: Peer, message: Cancel) -> None:
         """Locked.  Drop a queued task, or interrupt the running one."""
-        for item in self._queue:
+        for item in list(self._queue):
             if isinstance(item, tuple) and item[0].task_id == message.task_id:
-                self._queue.remove(item)
+                try:
+                    self._queue.remove(item)
+                except ValueError:  # the main thread was faster
+                    break
                 self._decline(item[0])
-                self._reply_cancelled(item[0], peer, 0)
+                self.invoker.reply_cancelled(item[0], peer, 0)
                 return
         if not any(running.task_id == message.task_id for running in self._stack):
             return
@@ -217,12 +185,16 @@ class Executor:
                 item = queue.popleft()
             except IndexError:  # stolen meanwhile
                 continue
-            if isinstance(item, tuple):
-                self._execute(*item)
-                core.pump.activity += 1
-            else:
+            if not isinstance(item, tuple):
                 core.pump.busy()
                 item()
+            elif self._pool is not None:
+                self._pool.submit(self._execute_in_thread, *item)
+            else:
+                self._execute(*item)
+                core.pump.activity += 1
+        if self._pool is not None:
+            self._pool.shutdown()
         with core.lock:
             core.links.flush()
 
@@ -233,101 +205,38 @@ class Executor:
         running = Running(task, peer)
         self.core.pump.interrupted = None
         self._stack.append(running)
-        started = time.perf_counter()
-        try:
-            try:
-                function = self._function(task, running)
-                args, kwargs = self._arguments(task)
-                result = function(*args, **kwargs)
-                del args, kwargs
-            finally:
-                self._stack.pop()
-            elapsed = time.perf_counter()
-            duration = int((elapsed - started - running.blocked_seconds) * 1e6)
-            self._reply(task, peer, result, duration, running.name)
-        except BaseException as error:
-            elapsed = time.perf_counter()
-            duration = int((elapsed - started - running.blocked_seconds) * 1e6)
-            self._reply_error(task, peer, error, duration, running.name)
-            del error
-        for output in self.outputs:
-            if output.pending:
-                output.flush()
-        if elapsed - self._flushed_at > REPLY_DELAY:
-            self._flushed_at = elapsed
+        finished = self._invoke(running, task, peer, self._stack.pop)
+        if finished - self._flushed_at > REPLY_DELAY:
+            self._flushed_at = finished
             with self.core.lock:
                 self.core.links.flush()
 
-    def _function(self, task: Task, running: Running) -> Any:
-        if task.actor_id:
-            method = task.method
-            running.name = running.name or f"{self.actor_class}.{method}"
-            if task.actor_id != self.actor_id or self.actor is None:
-                raise RuntimeError("this process does not hold the actor that was called")
-            if method == "__ray_ready__":
-                return lambda: True
-            return getattr(self.actor, method)
-        name, payload, function = self._functions[task.function_id]
-        running.name = running.name or name
-        self._name_output(running.name)
-        if function is None:
-            function = loads_code(payload)
-            self._functions[task.function_id] = (name, b"", function)
-        return function
-
-    def _arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if not task.slots and not task.refs:
-            return deserialize_arguments(task.arguments)
-        objects = self.core.objects
-        values: list[Any] = []
-        cells: list[Any] = []
+    def _execute_in_thread(self, task: Task, peer: Peer) -> None:
+        local = self._local
+        local.running = Running(task, peer)
+        self._invoke(local.running, task, peer, lambda: setattr(local, "running", None))
         with self.core.lock:
-            held = objects.accept_all(task.refs)
-            for slot in task.slots:
-                held.extend(objects.accept_all(slot.value.refs))
-                cell = None
-                if slot.value.location is not None:
-                    cell = objects.accept(slot.object_id, slot.owner_address)
-                    if cell.status == PENDING:
-                        objects.fill(cell, Value(None, slot.value.location))
-                cells.append(cell)
-        for slot, cell in zip(task.slots, cells, strict=True):
-            values.append(
-                objects.load(cell) if cell is not None else deserialize(slot.value.data or b"")
-            )
-        args, kwargs = deserialize_arguments(task.arguments)
-        if values:
-            args, kwargs = fill_slots(args, kwargs, values)
-        del held
-        return args, kwargs
+            self.core.links.flush()
 
-    def _name_output(self, name: str) -> None:
-        for output in self.outputs:
-            output.name = name
-
-    # ------------------------------------------------------------------ answers
-
-    def _reply(self, task: Task, peer: Peer, result: Any, duration: int, name: str) -> None:
-        core = self.core
-        count = task.num_returns
-        if count == 1:
-            serialized = serialize(result)
-            if not serialized.refs and serialized.size <= INLINE_MAX:
-                data = serialized.to_bytes()
-                with core.lock:
-                    core.links.send(peer, Reply(task.task_id, data, duration))
-                return
-            values = [core.objects.value_of(serialized, task.task_id, peer.process_id)]
-        elif count == 0:
-            values = []
-        else:
-            parts = _split_result(result, count, name)
-            values = [
-                core.objects.value_of(serialize(part), nth(task.task_id, index), peer.process_id)
-                for index, part in enumerate(parts)
-            ]
-        with core.lock:
-            core.links.send(peer, ReplyValues(task.task_id, values, duration))
+    def _invoke(
+        self, running: Running, task: Task, peer: Peer, leave: Callable[[], object]
+    ) -> float:
+        """Call, answer, and return when the call ended, as of ``perf_counter``."""
+        invoker = self.invoker
+        started = time.perf_counter()
+        try:
+            try:
+                result = invoker.call(running)
+            finally:
+                finished = time.perf_counter()
+                leave()
+            duration = int((finished - started - running.blocked_seconds) * 1e6)
+            invoker.reply(task, peer, result, duration, running.name)
+        except BaseException as error:
+            duration = int((finished - started - running.blocked_seconds) * 1e6)
+            self._reply_error(task, peer, error, duration, running.name)
+        invoker.flush_output()
+        return finished
 
     def _reply_error(
         self, task: Task, peer: Peer, error: BaseException, duration: int, name: str
@@ -335,119 +244,55 @@ class Executor:
         if self._cancelling == task.task_id:
             self._cancelling = None
             if isinstance(error, KeyboardInterrupt):
-                with self.core.lock:
-                    self._reply_cancelled(task, peer, duration)
+                self.invoker.reply_cancelled(task, peer, duration)
                 return
         if isinstance(error, SystemExit) and task.actor_id:
             # An actor that exits on purpose: the call gets an error, the process ends.
-            self._exiting = True
-        failure = TaskError.from_exception(name, error, os.getpid(), self.core.node_id.hex())
-        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
-        payload = self.core.error(failure)
-        # The traceback refers to the task's frames, and they to its arguments.
-        traceback.clear_frames(error.__traceback__)
-        with self.core.lock:
-            self.core.links.send(peer, TaskFailed(task.task_id, payload, kinds, False, duration))
-
-    def _reply_cancelled(self, task: Task, peer: Peer, duration: int) -> None:
-        name = task.name or task.method
-        if not name and task.function_id in self._functions:
-            name = self._functions[task.function_id][0]
-        payload = self.core.error(TaskCancelledError(f"{name}() was cancelled"))
-        self.core.links.send(peer, TaskFailed(task.task_id, payload, [], True, duration))
-        self.core.pump.nudge()
-
-    # ------------------------------------------------------------------ actors
+            self.on_exit()
+        self.invoker.reply_error(task, peer, error, duration, name)
 
     def _start_actor(self, message: StartActor) -> None:
-        core = self.core
         spec = spec_decoder.decode(message.spec)
-        self.actor_id = message.actor_id
-        self.actor_name = message.name
-        self.actor_class = spec.class_name
-        self.actor_handle = spec.handle
-        self.restarts = message.restarts
+        task = self.invoker.become(message, spec)
         self._begin(message.resources, message.gpu_ids)
-        self._name_output(spec.class_name)
-        task = Task(
-            message.actor_id,
-            b"",
-            spec.arguments,
-            0,
-            spec.slots,
-            spec.refs,
-            spec.chain,
-            spec.depth,
-            f"{spec.class_name}.__init__",
-            message.actor_id,
-            "__init__",
-            message.restarts,
-        )
-        failure: bytes | None = None
+        failure: BaseException | None = None
         self._stack.append(Running(task, None))
         try:
-            with core.lock:
-                # Nobody counted these refs for us, see ``Actors.create``.
-                grants = list(spec.refs)
-                for slot in spec.slots:
-                    grants.extend(slot.value.refs)
-                    if slot.value.location is not None:
-                        grants.append(RefGrant(slot.object_id, slot.owner_address))
-                held = [core.objects.borrow(grant) for grant in grants]
-                core.links.flush()
-            # The creator lets go of the arguments when it hears that the actor is alive.
-            for grant in grants:
-                core.objects.await_borrowed(grant.object_id)
-            cls = loads_code(spec.class_payload)
-            args, kwargs = self._constructor_arguments(task)
-            del held
-            self.actor = cls(*args, **kwargs)
+            self.invoker.construct(task, spec)
         except BaseException as error:
-            failure = core.error(
-                TaskError.from_exception(task.name, error, os.getpid(), core.node_id.hex())
-            )
+            failure = error
         finally:
             self._stack.pop()
-        with core.lock:
-            core.links.send_node(ActorStarted(message.actor_id, failure))
-            core.links.flush()
-
-    def _constructor_arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        objects = self.core.objects
-        values: list[Any] = []
-        for slot in task.slots:
-            if slot.value.location is None:
-                values.append(deserialize(slot.value.data or b""))
-                continue
-            cell = objects.resolve(slot.object_id, slot.owner_address)
-            with self.core.lock:
-                if cell.status == PENDING:
-                    objects.fill(cell, Value(None, slot.value.location))
-            values.append(objects.load(cell))
-        args, kwargs = deserialize_arguments(task.arguments)
-        return fill_slots(args, kwargs, values) if values else (args, kwargs)
+        if message.max_concurrency > 1:
+            self._pool = concurrent.futures.ThreadPoolExecutor(
+                message.max_concurrency, thread_name_prefix=spec.class_name
+            )
+        self.invoker.report_start(message.actor_id, failure)
 
     # ------------------------------------------------------------------ blocking
 
     @property
     def running(self) -> Running | None:
         """The call that the current thread, or failing that the main thread, executes."""
+        if self._pool is not None:
+            running: Running | None = getattr(self._local, "running", None)
+            return running
         stack = self._stack
         return stack[-1] if stack else None
 
     def block(
         self, waiter: Waiter, deadline: float | None, step: Callable[[], bool] | None
     ) -> bool:
-        """Wait inside a task: give the CPU back, hand back queued tasks, run re-entrant calls."""
+        """Wait inside a call: give the CPU back, hand back queued tasks, run re-entrant calls."""
         core = self.core
-        if threading.get_ident() != self._main or not self._stack:
+        running = self.running
+        is_main = threading.get_ident() == self._main
+        if running is None or not (is_main or self._pool is not None):
             return core.pump.block(waiter, deadline, step)
         started = time.perf_counter()
-        running = self._stack[-1]
-        outermost = not self._blocked
-        if outermost:
-            with core.lock:
-                self._blocked = True
+        with core.lock:
+            self._blocked += 1
+            if self._blocked == 1:
                 self._return_queued()
                 core.links.send_node(Blocked())
 
@@ -458,22 +303,22 @@ class Executor:
 
         try:
             while not waiter.done:
-                if self._queue:
+                if is_main and self._queue:
                     self._run_reentrant()
-                core.pump.block(waiter, deadline, turn)
+                core.pump.block(waiter, deadline, turn if is_main else step)
                 if deadline is not None and time.monotonic() >= deadline:
                     break
             return waiter.done
         finally:
             running.blocked_seconds += time.perf_counter() - started
-            if outermost:
-                with core.lock:
-                    self._blocked = False
+            with core.lock:
+                self._blocked -= 1
+                if self._blocked == 0:
                     core.links.send_node(Resumed())
                     for peer in self._told:
                         core.links.send(peer, Unblocked())
                     self._told.clear()
-                core.pump.nudge()
+            core.pump.nudge()
 
     def _return_queued(self) -> None:
         """Locked.  Hand tasks queued behind a blocked one back to their callers."""
@@ -518,18 +363,6 @@ class Executor:
                         break
             for task, peer in earlier:
                 self._execute(task, peer)
-
-
-def _split_result(result: Any, count: int, name: str) -> list[Any]:
-    try:
-        parts = list(result)
-    except TypeError:
-        raise ValueError(
-            f"{name} has num_returns={count} but returned {type(result).__name__}, not a sequence"
-        ) from None
-    if len(parts) != count:
-        raise ValueError(f"{name} has num_returns={count} but returned {len(parts)} values")
-    return parts
 
 
 def flush_output() -> None:

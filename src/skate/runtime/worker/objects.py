@@ -290,19 +290,17 @@ class Objects:
     def fill(self, cell: Cell, value: Value) -> None:
         """Locked.  A value for a pending cell has arrived; its grants are accepted in any case."""
         contained = self.accept_all(value.refs) if value.refs else None
+        if cell.status != PENDING:
+            return
         owned = type(cell) is Cell
         if value.location is not None:
             handle = StoredObject(
                 cell.object_id, value.location, self.core.finalized if owned else None
             )
-            if cell.status != PENDING:
-                return
             cell.handle = handle
             status = STORED
         else:
             status = FAILED if value.error else INLINE
-            if cell.status != PENDING:
-                return
             cell.data = value.data
         cell.contained = contained
         self.complete(cell, status)
@@ -351,7 +349,7 @@ class Objects:
 
     def accept(self, object_id: bytes, owner_address: str) -> Any:
         """Locked.  Take a ref that we were handed; the cell returned has to be kept by somebody."""
-        cell = self._find(object_id, owner_address)
+        cell = self.find(object_id, owner_address)
         if type(cell) is BorrowedCell:
             cell.grants += 1
         return cell
@@ -363,7 +361,7 @@ class Objects:
     def borrow(self, grant: RefGrant) -> Any:
         """Locked.  Register ourselves with the owner of a ref that nobody counted for us."""
         core = self.core
-        cell = self._find(grant.object_id, grant.owner_address)
+        cell = self.find(grant.object_id, grant.owner_address)
         owner = owner_of(grant.object_id)
         if type(cell) is BorrowedCell and owner not in core.dead:
             cell.grants += 1
@@ -381,9 +379,10 @@ class Objects:
     def resolve(self, object_id: bytes, owner_address: str) -> Any:
         """Find the cell of a ref that is being unpickled."""
         with self.core.lock:
-            return self._find(object_id, owner_address)
+            return self.find(object_id, owner_address)
 
-    def _find(self, object_id: bytes, owner_address: str) -> Any:
+    def find(self, object_id: bytes, owner_address: str) -> Any:
+        """Locked.  Return the cell of an id, a new one if this process has none."""
         cell = self._known.get(object_id)
         if cell is not None:
             return cell

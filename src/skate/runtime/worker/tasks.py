@@ -166,8 +166,8 @@ class Submitter:
     def on_process_died(self, process_id: bytes, pid: int, cause: str, log_path: str) -> None:
         """Retry or fail what ran on a dead worker; what waited behind it is not to blame.
 
-        Of tasks that may run twice the first one without an answer is taken for the one that ran: it
-        may have finished, its answer being in the batch that was lost.
+        Of tasks that may run twice the first one without an answer is taken for the one that ran:
+        it may have finished, its answer being in the batch that was lost.
         """
         for index, record in enumerate(self.core.leasing.on_process_died(process_id)):
             if record.cancelled:

@@ -1,0 +1,271 @@
+"""One call in a worker: find the function, bring the arguments, call, answer."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from skate.exceptions import TaskCancelledError, TaskError
+from skate.ids import nth
+from skate.runtime.wire.messages import (
+    ActorStarted,
+    DefineFunction,
+    RefGrant,
+    Reply,
+    ReplyValues,
+    StartActor,
+    Task,
+    TaskFailed,
+    Value,
+)
+from skate.runtime.worker.actors import ActorSpec
+from skate.runtime.worker.objects import INLINE_MAX
+from skate.runtime.worker.output import NamedOutput
+from skate.serialization import (
+    deserialize,
+    deserialize_arguments,
+    fill_slots,
+    loads_code,
+    serialize,
+)
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.core import Core
+    from skate.runtime.worker.links import Peer
+
+
+class Running:
+    """The call that a thread executes, for those it submits and for ``get_runtime_context``."""
+
+    __slots__ = ("blocked_seconds", "chain", "depth", "name", "peer", "task", "task_id")
+
+    def __init__(self, task: Task, peer: Peer | None) -> None:
+        self.task = task
+        #: Who called; None for a constructor.
+        self.peer = peer
+        self.task_id = task.task_id
+        self.name = task.name
+        self.depth = task.depth
+        #: The chain of the calls that this one makes.
+        self.chain = [*task.chain, task.task_id] if task.actor_id else task.chain
+        self.blocked_seconds = 0.0
+
+
+class Invoker:
+    """The functions that callers have sent, or the actor that this process is."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._functions: dict[bytes, tuple[str, bytes, Any]] = {}
+        self.actor: Any = None
+        self.actor_id = b""
+        self.actor_name = ""
+        self.actor_class = ""
+        self.actor_handle = b""
+        self.restarts = 0
+        #: Standard output and error of this process.
+        self.outputs: tuple[NamedOutput, ...] = ()
+
+    def define(self, message: DefineFunction) -> None:
+        """Keep a function that tasks will call; it is unpickled when the first one does."""
+        if message.function_id not in self._functions:
+            self._functions[message.function_id] = (message.name, message.payload, None)
+
+    def _name_output(self, name: str) -> None:
+        for output in self.outputs:
+            output.name = name
+
+    def flush_output(self) -> None:
+        """Send lines that a task has begun and not ended."""
+        for output in self.outputs:
+            if output.pending:
+                output.flush()
+
+    # ------------------------------------------------------------------ the call
+
+    def call(self, running: Running) -> Any:
+        """Call what the task names and return its result."""
+        task = running.task
+        function = self._function(task, running)
+        args, kwargs = self._arguments(task)
+        return function(*args, **kwargs)
+
+    def _function(self, task: Task, running: Running) -> Any:
+        if task.actor_id:
+            method = task.method
+            running.name = running.name or f"{self.actor_class}.{method}"
+            if task.actor_id != self.actor_id or self.actor is None:
+                raise RuntimeError("this process does not hold the actor that was called")
+            if method == "__ray_ready__":
+                return lambda: True
+            return getattr(self.actor, method)
+        name, payload, function = self._functions[task.function_id]
+        running.name = running.name or name
+        self._name_output(running.name)
+        if function is None:
+            function = loads_code(payload)
+            self._functions[task.function_id] = (name, b"", function)
+        return function
+
+    def _arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if not task.slots and not task.refs:
+            return deserialize_arguments(task.arguments)
+        objects = self.core.objects
+        cells: list[Any] = []
+        with self.core.lock:
+            held = objects.accept_all(task.refs)
+            for slot in task.slots:
+                if slot.value.location is not None:
+                    cell = objects.accept(slot.object_id, slot.owner_address)
+                    objects.fill(cell, slot.value)
+                    cells.append(cell)
+                else:
+                    held.extend(objects.accept_all(slot.value.refs))
+                    cells.append(None)
+        return self._fill(task, cells)
+
+    def _fill(self, task: Task, cells: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the arguments; ``cells`` has one for each slot whose value is not in it."""
+        load = self.core.objects.load
+        values = [
+            deserialize(slot.value.data or b"") if cell is None else load(cell)
+            for slot, cell in zip(task.slots, cells, strict=True)
+        ]
+        args, kwargs = deserialize_arguments(task.arguments)
+        return fill_slots(args, kwargs, values) if values else (args, kwargs)
+
+    # ------------------------------------------------------------------ the answer
+
+    def reply(self, task: Task, peer: Peer, result: Any, duration: int, name: str) -> None:
+        """Send what a task returned.
+
+        Raises:
+            SerializationError: it cannot be pickled.
+            ObjectStoreFullError: it is large and there is no room.
+            ValueError: it is not ``num_returns`` values.
+        """
+        core = self.core
+        count = task.num_returns
+        if count == 1:
+            serialized = serialize(result)
+            if not serialized.refs and serialized.size <= INLINE_MAX:
+                data = serialized.to_bytes()
+                with core.lock:
+                    core.links.send(peer, Reply(task.task_id, data, duration))
+                return
+            values = [core.objects.value_of(serialized, task.task_id, peer.process_id)]
+        elif count == 0:
+            values = []
+        else:
+            parts = _split_result(result, count, name)
+            values = [
+                core.objects.value_of(serialize(part), nth(task.task_id, index), peer.process_id)
+                for index, part in enumerate(parts)
+            ]
+        with core.lock:
+            core.links.send(peer, ReplyValues(task.task_id, values, duration))
+
+    def reply_error(
+        self, task: Task, peer: Peer, error: BaseException, duration: int, name: str
+    ) -> None:
+        """Send what a task raised."""
+        failure = TaskError.from_exception(name, error, os.getpid(), self.core.node_id.hex())
+        kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+        payload = self.core.error(failure)
+        # The traceback refers to the task's frames, and they to its arguments.
+        traceback.clear_frames(error.__traceback__)
+        with self.core.lock:
+            self.core.links.send(peer, TaskFailed(task.task_id, payload, kinds, False, duration))
+
+    def reply_cancelled(self, task: Task, peer: Peer, duration: int) -> None:
+        """Say that a task was cancelled."""
+        name = task.name or task.method
+        if not name and task.function_id in self._functions:
+            name = self._functions[task.function_id][0]
+        payload = self.core.error(TaskCancelledError(f"{name}() was cancelled"))
+        with self.core.lock:
+            self.core.links.send(peer, TaskFailed(task.task_id, payload, [], True, duration))
+            self.core.pump.nudge()
+
+    # ------------------------------------------------------------------ actors
+
+    def become(self, message: StartActor, spec: ActorSpec) -> Task:
+        """Take on an actor's identity; return the call of its constructor."""
+        self.actor_id = message.actor_id
+        self.actor_name = message.name
+        self.actor_class = spec.class_name
+        self.actor_handle = spec.handle
+        self.restarts = message.restarts
+        self._name_output(spec.class_name)
+        return Task(
+            message.actor_id,
+            b"",
+            spec.arguments,
+            0,
+            spec.slots,
+            spec.refs,
+            spec.chain,
+            spec.depth,
+            f"{spec.class_name}.__init__",
+            message.actor_id,
+            "__init__",
+            message.restarts,
+        )
+
+    def construct(self, task: Task, spec: ActorSpec) -> None:
+        """Run the actor's constructor."""
+        core = self.core
+        objects = core.objects
+        cells: list[Any] = []
+        with core.lock:
+            # Nobody counted these refs for us, see ``Actors.create``.
+            grants = list(spec.refs)
+            for slot in spec.slots:
+                grants.extend(slot.value.refs)
+                if slot.value.location is not None:
+                    grants.append(RefGrant(slot.object_id, slot.owner_address))
+            held = [objects.borrow(grant) for grant in grants]
+            for slot in spec.slots:
+                if slot.value.location is None:
+                    cells.append(None)
+                    continue
+                cell = objects.find(slot.object_id, slot.owner_address)
+                objects.fill(cell, Value(None, slot.value.location))
+                cell.contained = [
+                    objects.find(grant.object_id, grant.owner_address) for grant in slot.value.refs
+                ]
+                cells.append(cell)
+            core.links.flush()
+        # The creator lets go of the arguments when it hears that the actor is alive.
+        for grant in grants:
+            objects.await_borrowed(grant.object_id)
+        cls = loads_code(spec.class_payload)
+        args, kwargs = self._fill(task, cells)
+        del held
+        self.actor = cls(*args, **kwargs)
+
+    def report_start(self, actor_id: bytes, error: BaseException | None) -> None:
+        """Tell the daemon how the constructor ended."""
+        core = self.core
+        failure = None
+        if error is not None:
+            name = f"{self.actor_class}.__init__"
+            failure = core.error(
+                TaskError.from_exception(name, error, os.getpid(), core.node_id.hex())
+            )
+        with core.lock:
+            core.links.send_node(ActorStarted(actor_id, failure))
+            core.links.flush()
+
+
+def _split_result(result: Any, count: int, name: str) -> list[Any]:
+    try:
+        parts = list(result)
+    except TypeError:
+        raise ValueError(
+            f"{name} has num_returns={count} but returned {type(result).__name__}, not a sequence"
+        ) from None
+    if len(parts) != count:
+        raise ValueError(f"{name} has num_returns={count} but returned {len(parts)} values")
+    return parts
