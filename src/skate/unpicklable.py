@@ -64,7 +64,10 @@ def explain(value: object, name: str, error: BaseException) -> str:
 def _describe(error: BaseException) -> str:
     if _is_recursion(error):
         return "it is nested too deeply to be pickled (recursion limit reached)"
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # it is the user's class
+        text = "(its message cannot be shown)"
     return text if type(error) is TypeError and text else f"{type(error).__name__}: {text}"
 
 

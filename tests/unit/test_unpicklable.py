@@ -53,6 +53,21 @@ class RefusesState:
         raise RuntimeError("no state")
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class RefusesSilently:
+    def __reduce__(self) -> Any:
+        raise Unspeakable
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
 class Locks(dict[str, Any]):
     pass
 
@@ -178,6 +193,13 @@ def test_the_search_gives_up() -> None:
         SerializationError, match=r"cannot serialize value \(type list\).*_thread\.lock"
     ):
         serialize(value)
+
+
+def test_broken_messages_and_reprs_do_not_get_in_the_way() -> None:
+    with pytest.raises(SerializationError, match=r"value\[0\] .*Unspeakable: \(its message cannot"):
+        serialize([RefusesSilently()])
+    with pytest.raises(SerializationError, match=r"_thread\.lock"):
+        serialize({Unprintable(): LOCK})
 
 
 def test_cycles_end() -> None:
