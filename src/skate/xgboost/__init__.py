@@ -1,0 +1,38 @@
+"""Distributed XGBoost: training actors, one model.
+
+    from skate.xgboost import RayDMatrix, RayParams, train
+
+    model = train(
+        {"objective": "binary:logistic"},
+        RayDMatrix(x, y),
+        num_boost_round=50,
+        ray_params=RayParams(num_actors=2),
+    )
+
+The model is an ordinary ``xgboost.Booster``.  The names are those of ``xgboost_ray``.  XGBoost
+itself is imported when something is trained or predicted: ``pip install 'skate[xgboost]'``.
+"""
+
+from skate.xgboost.errors import (
+    ActorFailure,
+    RayXGBoostTrainingError,
+    TrainingFailedError,
+    XGBoostNotInstalledError,
+)
+from skate.xgboost.matrix import RayDMatrix
+from skate.xgboost.params import RayParams
+from skate.xgboost.prediction import predict
+from skate.xgboost.sharding import RayShardingMode
+from skate.xgboost.training import train
+
+__all__ = [
+    "ActorFailure",
+    "RayDMatrix",
+    "RayParams",
+    "RayShardingMode",
+    "RayXGBoostTrainingError",
+    "TrainingFailedError",
+    "XGBoostNotInstalledError",
+    "predict",
+    "train",
+]

@@ -1,0 +1,152 @@
+"""Checks of what ``train`` and ``predict`` are given, before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skate.xgboost.library import xgboost
+from skate.xgboost.matrix import RayDMatrix
+from skate.xgboost.tune import TuneReportCallback
+
+
+def matrix(value: object, name: str) -> None:
+    """Refuse what is no ``RayDMatrix``.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, RayDMatrix):
+        raise TypeError(
+            f"{name} must be a skate.xgboost.RayDMatrix, not {type(value).__module__}."
+            f"{type(value).__name__}: wrap the data as RayDMatrix(x, y)"
+        )
+
+
+def training(
+    params: object,
+    dtrain: RayDMatrix,
+    num_boost_round: object,
+    evals: object,
+    obj: object,
+    early_stopping_rounds: object,
+    verbose_eval: object,
+    callbacks: object,
+) -> None:
+    """Check the arguments of ``train``.
+
+    Raises:
+        TypeError, ValueError: with the name of the argument that is wrong.
+    """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params must be a dict, not {params!r}")
+    matrix(dtrain, "dtrain")
+    _whole(num_boost_round, "num_boost_round", 0)
+    if early_stopping_rounds is not None:
+        _whole(early_stopping_rounds, "early_stopping_rounds", 1)
+        if not evals:
+            raise ValueError("early_stopping_rounds needs something to look at: pass evals")
+    if verbose_eval is not None and not isinstance(verbose_eval, bool):
+        _whole(verbose_eval, "verbose_eval", 0)
+    if not dtrain.has_label and obj is None:
+        raise ValueError("dtrain has no label: RayDMatrix(data, label)")
+    _evals(evals, dtrain)
+    _callbacks(callbacks)
+
+
+def _whole(value: object, name: str, least: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value.__index__() < least:
+        raise ValueError(f"{name} must be at least {least}, but is {value}")
+
+
+def _evals(evals: object, dtrain: RayDMatrix) -> None:
+    if evals is None:
+        return
+    if not isinstance(evals, Sequence) or not all(
+        isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], str) for item in evals
+    ):
+        raise TypeError("evals must be a list of (RayDMatrix, name)")
+    seen: set[str] = set()
+    for data, name in evals:
+        matrix(data, f"the evaluation set {name!r}")
+        if "-" in name:
+            # XGBoost joins names of data and metric with it.
+            raise ValueError(f"the name of an evaluation set cannot have a '-': {name!r}")
+        if name in seen:
+            raise ValueError(f"two evaluation sets are called {name!r}")
+        seen.add(name)
+        if not data.has_label:
+            raise ValueError(f"the evaluation set {name!r} has no label")
+        if data.num_col() != dtrain.num_col():
+            raise ValueError(
+                f"the evaluation set {name!r} has {data.num_col()} feature columns, but dtrain has"
+                f" {dtrain.num_col()}"
+            )
+
+
+def _callbacks(callbacks: object) -> None:
+    if callbacks is None:
+        return
+    if not isinstance(callbacks, Sequence):
+        raise TypeError("callbacks must be a list")
+    xgboost()
+    from xgboost.callback import TrainingCallback
+
+    for callback in callbacks:
+        if not isinstance(callback, TrainingCallback | TuneReportCallback):
+            raise TypeError(
+                "callbacks must be instances of xgboost.callback.TrainingCallback, not"
+                f" {callback!r}"
+            )
+
+
+def shards(matrices: Sequence[RayDMatrix], num_actors: int) -> None:
+    """Refuse a division that leaves an actor without training rows.
+
+    Raises:
+        ValueError: there are too many actors for the first of the matrices.
+    """
+    dtrain = matrices[0]
+    plan = dtrain.plan(num_actors)
+    if plan.empty_ranks():
+        raise ValueError(
+            f"{num_actors} actors cannot share {dtrain.num_row()} rows"
+            f" (query groups stay together): use RayParams(num_actors=...) with fewer"
+        )
+
+
+def threads(params: Mapping[str, Any], of_actor: int) -> int:
+    """Return with how many threads an actor trains: no more than it has CPUs."""
+    asked = int(params.get("nthread") or params.get("n_jobs") or 0)
+    return min(asked, of_actor) if asked > 0 else of_actor
+
+
+def print_period(verbose_eval: bool | int | None) -> int:
+    """Return from how many rounds one is printed; 0: none."""
+    return int(verbose_eval or 0)
+
+
+def model_bytes(model: Any) -> bytes | None:
+    """Return a model that a user passes, in any of its forms, as bytes.
+
+    Raises:
+        TypeError: it is no model.
+        XGBoostError: a file that does not exist or holds no model.
+    """
+    if model is None:
+        return None
+    if isinstance(model, bytes | bytearray):
+        return bytes(model)
+    library = xgboost()
+    if isinstance(model, str | os.PathLike):
+        model = library.Booster(model_file=os.fspath(model))
+    elif not isinstance(model, library.Booster):
+        # The estimators of xgboost.
+        get_booster = getattr(model, "get_booster", None)
+        if get_booster is None:
+            raise TypeError(f"a model is a Booster, a file or bytes, not {model!r}")
+        model = get_booster()
+    return bytes(model.save_raw("ubj"))

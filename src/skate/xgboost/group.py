@@ -1,0 +1,164 @@
+"""The actors of one attempt at a training, as seen by the driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import skate
+from skate.exceptions import ActorError, NotSupportedError, TaskError
+from skate.xgboost.actor import TrainingActor
+from skate.xgboost.matrix import RayDMatrix
+from skate.xgboost.messages import Progress
+from skate.xgboost.params import ActorPlan
+
+#: An actor that fails in the collective may be the victim of another one's death, of which we learn
+#: a moment later.  So many seconds are given to that moment.
+VERDICT_S = 5.0
+
+
+class ActorDeathError(Exception):
+    """A training actor died."""
+
+    def __init__(self, rank: int, error: ActorError) -> None:
+        super().__init__(f"the training actor of rank {rank} died: {error}")
+        self.rank = rank
+        self.error = error
+
+
+def _options(plan: ActorPlan, rank: int, reserve: bool) -> dict[str, Any]:
+    """Return the options of an actor.
+
+    Rank 0 reserves the resources of all, so that a training gets either all that it needs or
+    nothing.  If each actor reserved its own, two trainings might end up with half of their actors
+    each, and wait for the other half for ever.
+    """
+    if rank > 0 or not reserve:
+        return {"num_cpus": 0}
+    total = plan.total()
+    custom = {name: amount for name, amount in total.items() if name not in ("CPU", "GPU")}
+    return {
+        "num_cpus": total.get("CPU", 0),
+        "num_gpus": total.get("GPU", 0),
+        **({"memory": custom.pop("memory")} if "memory" in custom else {}),
+        **({"resources": custom} if custom else {}),
+    }
+
+
+class ActorGroup:
+    """Starts the actors, hands out shards, and tells what happens to them.
+
+    Args:
+        plan: how many actors, and what they need.
+        reserve: whether they ask the cluster for it, or whoever started this training has.
+        whole_library: see ``TrainingActor``.
+    """
+
+    def __init__(self, plan: ActorPlan, *, reserve: bool, whole_library: bool) -> None:
+        self._plan = plan
+        actor_class = skate.remote(TrainingActor)
+        self._actors = [
+            actor_class.options(**_options(plan, rank, reserve)).remote(
+                rank, plan.num_actors, os.getpid(), whole_library
+            )
+            for rank in range(plan.num_actors)
+        ]
+
+    def prepare(self, matrices: Sequence[RayDMatrix]) -> dict[str, Any] | None:
+        """Hand out the shards; return where the tracker of the collective listens.
+
+        Raises:
+            ActorDeathError: an actor died.
+            NotSupportedError: the actors do not have processes of their own.
+        """
+        plans = [matrix.plan(self._plan.num_actors) for matrix in matrices]
+        refs = [matrix.ref() for matrix in matrices]
+        answers = [
+            actor.prepare.remote([plan.parts[rank] for plan in plans], *refs)
+            for rank, actor in enumerate(self._actors)
+        ]
+        prepared = dict(self._results(answers))
+        if len({answer.pid for answer in prepared.values()}) < self._plan.num_actors:
+            raise NotSupportedError(
+                f"{self._plan.num_actors} training actors need a process each, and this engine runs"
+                ' all actors in one: use RayParams(num_actors=1), or skate.init(engine="native")'
+            )
+        if self._plan.gpus:
+            self._share_gpus(prepared[0].gpu_ids)
+        tracker: dict[str, Any] | None = prepared[0].tracker
+        return tracker
+
+    def _share_gpus(self, gpu_ids: list[int]) -> None:
+        each = self._plan.gpus
+        answers = [
+            actor.use_gpus.remote(
+                [gpu_ids[int(rank * each) + nth] for nth in range(max(1, int(each)))]
+            )
+            for rank, actor in enumerate(self._actors)
+        ]
+        dict(self._results(answers))
+
+    def begin(self, spec: Any, tracker: dict[str, Any] | None, checkpoint: Any) -> None:
+        """Start to train; ``spec`` and ``checkpoint`` may be refs."""
+        answers = [actor.begin.remote(spec, tracker, checkpoint) for actor in self._actors]
+        dict(self._results(answers))
+
+    def progress(self) -> Iterator[tuple[int, Progress]]:
+        """Yield news as they come, with the rank, until all actors are done.
+
+        Raises:
+            ActorDeathError: an actor died.
+            Exception: what the training raised in an actor.
+        """
+        pending = {actor.progress.remote(): rank for rank, actor in enumerate(self._actors)}
+        while pending:
+            ready, _ = skate.wait(list(pending), num_returns=1)
+            rank = pending.pop(ready[0])
+            news: Progress = self._result(rank, ready[0], pending)
+            if not news.done:
+                pending[self._actors[rank].progress.remote()] = rank
+            yield rank, news
+
+    def _results(self, refs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield rank and result of each, the first to be ready first."""
+        pending = {ref: rank for rank, ref in enumerate(refs)}
+        while pending:
+            ready, _ = skate.wait(list(pending), num_returns=1)
+            rank = pending.pop(ready[0])
+            yield rank, self._result(rank, ready[0], pending)
+
+    def _result(self, rank: int, ref: Any, pending: dict[Any, int]) -> Any:
+        try:
+            return skate.get(ref)
+        except ActorError as error:
+            if isinstance(error.__cause__, TaskError):
+                # Its constructor raised: it would raise again.
+                raise error.__cause__ from None
+            raise ActorDeathError(rank, error) from error
+        except Exception as error:
+            self._find_death(error, pending)
+            raise
+
+    def _find_death(self, error: Exception, pending: dict[Any, int]) -> None:
+        """Raise ``ActorDeathError`` if that is what is behind an error of XGBoost."""
+        from xgboost.core import XGBoostError
+
+        if not isinstance(error, XGBoostError):
+            return
+        while pending:
+            ready, _ = skate.wait(list(pending), num_returns=1, timeout=VERDICT_S)
+            if not ready:
+                return
+            rank = pending.pop(ready[0])
+            try:
+                skate.get(ready[0])
+            except ActorError as death:
+                raise ActorDeathError(rank, death) from error
+            except Exception:
+                continue  # an error in common, or another victim
+
+    def kill(self) -> None:
+        """End all actors at once."""
+        for actor in self._actors:
+            skate.kill(actor)

@@ -1,0 +1,56 @@
+"""Importing XGBoost: where it is used, with an error that helps, and fast in training actors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+from skate.xgboost.errors import XGBoostNotInstalledError
+
+#: The first release whose tracker and collective work the way that is used here.
+MINIMUM = (3, 0)
+
+
+def xgboost() -> ModuleType:
+    """Return the ``xgboost`` module.
+
+    Raises:
+        XGBoostNotInstalledError: it is missing, broken or too old.
+    """
+    try:
+        module = importlib.import_module("xgboost")
+    except ImportError as error:
+        raise XGBoostNotInstalledError(
+            f"skate.xgboost needs XGBoost, which cannot be imported ({error});"
+            " install it with: pip install 'skate[xgboost]'"
+        ) from error
+    version = tuple(int(part) for part in module.__version__.split(".")[:2])
+    if version < MINIMUM:
+        raise XGBoostNotInstalledError(
+            f"skate.xgboost needs XGBoost 3.0 or newer, but {module.__version__} is installed;"
+            " upgrade it with: pip install 'skate[xgboost]'"
+        )
+    return module
+
+
+def without_estimators() -> ModuleType:
+    """Return ``xgboost``, imported without scikit-learn where that saves the time to load it.
+
+    Nine tenths of the second that ``import xgboost`` takes are scikit-learn, SciPy's statistics
+    and pandas, which it loads for its estimators alone.  A process that does nothing but train
+    has no use for them.  XGBoost itself goes without when scikit-learn is not installed, and
+    that is how it is made to look for the moment.
+
+    Call it in processes of one's own only, before other threads import anything: in the process
+    the estimators of ``xgboost`` stay unusable.
+    """
+    modules: dict[str, Any] = sys.modules
+    if "xgboost" in modules or "sklearn" in modules:
+        return xgboost()
+    modules["sklearn"] = None  # what ``import`` takes for "does not exist"
+    try:
+        return xgboost()
+    finally:
+        del modules["sklearn"]

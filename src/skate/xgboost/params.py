@@ -1,0 +1,172 @@
+"""``RayParams``: how many actors train, with what, and what happens when some die."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import skate
+from skate.exceptions import NotSupportedError
+
+#: Amounts of resources are multiples of this.
+_STEP = 10_000
+
+
+@dataclass
+class RayParams:
+    """How a training or prediction is distributed.
+
+    Attributes:
+        num_actors: how many actors share the data; 0: one.
+        cpus_per_actor: CPUs, and so threads, of each actor; 0: an equal share of the cluster's
+            CPUs, or (inside a Tune trial) one.
+        gpus_per_actor: GPUs of each actor; -1: one if the model's ``device`` is CUDA, else none.
+        resources_per_actor: further resources of each actor by name.
+        max_actor_restarts: how often the training starts again from its last checkpoint after
+            actors died; -1: always.
+        checkpoint_frequency: rounds from one checkpoint to the next; 0: none.
+        elastic_training: whether the training goes on with fewer actors.  Not supported yet.
+        max_failed_actors: how many actors may be missing in elastic training.
+
+    Raises:
+        TypeError, ValueError: a value that cannot be.
+        NotSupportedError: elastic training was asked for.
+    """
+
+    num_actors: int = 0
+    cpus_per_actor: float = 0
+    gpus_per_actor: float = -1
+    resources_per_actor: Mapping[str, float] | None = None
+    max_actor_restarts: int = 3
+    checkpoint_frequency: int = 5
+    elastic_training: bool = False
+    max_failed_actors: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("num_actors", 0),
+            ("max_actor_restarts", -1),
+            ("checkpoint_frequency", 0),
+            ("max_failed_actors", 0),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"RayParams: {name} must be a whole number, not {value!r}")
+            if value < least:
+                raise ValueError(f"RayParams: {name} must be at least {least}, but is {value}")
+        for name, least in (("cpus_per_actor", 0), ("gpus_per_actor", -1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"RayParams: {name} must be a number, not {value!r}")
+            if not math.isfinite(value) or (value < 0 and value != least):
+                raise ValueError(f"RayParams: {name} cannot be {value}")
+        if self.resources_per_actor is not None and not isinstance(
+            self.resources_per_actor, Mapping
+        ):
+            raise TypeError(
+                "RayParams: resources_per_actor must be a dict of amounts by name, not"
+                f" {self.resources_per_actor!r}"
+            )
+        if self.elastic_training:
+            raise NotSupportedError(
+                "RayParams(elastic_training=True) is not supported; a training whose actors die"
+                " starts again from its last checkpoint (max_actor_restarts)"
+            )
+
+    def get_tune_resources(self) -> Any:
+        """Return what ``tune.run(resources_per_trial=...)`` wants for trials that train with this.
+
+        The trial itself only waits and takes nothing, so that all CPUs are there for training.
+
+        Returns:
+            A ``tune.PlacementGroupFactory``.
+        """
+        from skate import tune
+
+        actor = resolve(self, {}, in_trial=True)
+        return tune.PlacementGroupFactory([{}, *[actor.amounts] * actor.num_actors])
+
+
+def ray_params(given: RayParams | Mapping[str, Any] | None) -> RayParams:
+    """Return ``RayParams`` from what users pass: an instance, a dict or nothing.
+
+    Raises:
+        TypeError: something else, or a dict with unknown names.
+    """
+    if given is None:
+        return RayParams()
+    if isinstance(given, RayParams):
+        return given
+    if not isinstance(given, Mapping):
+        raise TypeError(f"ray_params must be RayParams or a dict, not {given!r}")
+    known = [field.name for field in fields(RayParams)]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"RayParams has no {name!r}; there are: {', '.join(known)}")
+    return RayParams(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPlan:
+    """What the actors of one training ask for, with all defaults filled in."""
+
+    num_actors: int
+    cpus: float
+    gpus: float
+    custom: Mapping[str, float]
+
+    @property
+    def threads(self) -> int:
+        """How many threads an actor trains with."""
+        return max(1, int(self.cpus))
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """Resources of one actor by name, without zeros."""
+        named = {"CPU": self.cpus, "GPU": self.gpus, **self.custom}
+        return {name: float(amount) for name, amount in named.items() if amount}
+
+    def total(self) -> dict[str, float]:
+        """Resources of all actors by name."""
+        return {name: amount * self.num_actors for name, amount in self.amounts.items()}
+
+    def check_fits(self) -> None:
+        """Refuse what the cluster can never serve.
+
+        Raises:
+            ValueError: more is needed than there is in all.
+        """
+        there = skate.cluster_resources()
+        for name, amount in self.total().items():
+            if amount > there.get(name, 0.0) + 1e-9:
+                raise ValueError(
+                    f"{self.num_actors} training actors with {self.amounts[name]:g} {name} each"
+                    f" need {amount:g}, but there is {there.get(name, 0.0):g} in all: use less"
+                    " (RayParams num_actors, cpus_per_actor), or start with more"
+                    " (skate.init(num_cpus=...))"
+                )
+
+
+def resolve(params: RayParams, booster: Mapping[str, Any], *, in_trial: bool) -> ActorPlan:
+    """Fill in what was left to be decided.
+
+    Args:
+        params: the user's wishes.
+        booster: parameters of the model, for its ``device``.
+        in_trial: whether other trials want CPUs at the same time.
+    """
+    num_actors = params.num_actors or 1
+    cpus = params.cpus_per_actor
+    if not cpus:
+        share = skate.cluster_resources().get("CPU", 1.0) / num_actors
+        if share >= 1:
+            cpus = 1 if in_trial else math.floor(share)
+        else:
+            # More actors than CPUs: each has a part of one, so that all can run.
+            cpus = math.floor(share * _STEP) / _STEP
+    gpus = params.gpus_per_actor
+    if gpus < 0:
+        gpus = 1 if str(booster.get("device", "cpu")).startswith(("cuda", "gpu")) else 0
+    return ActorPlan(num_actors, cpus, gpus, dict(params.resources_per_actor or {}))

@@ -1,0 +1,113 @@
+"""Distributed training inside Tune trials: who pays for the actors, and what is reported."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import skate
+from skate.xgboost.messages import Scores
+from skate.xgboost.params import ActorPlan
+
+
+class TuneReportCallback:
+    """Chooses what a training inside a trial reports; pass it to ``train(callbacks=[...])``.
+
+    Without it every score is reported after each round, as ``{"eval-logloss": 0.1, ...}``.
+
+    Args:
+        metrics: what to report: names (``"eval-logloss"``), or a dict from the name in the report
+            to the name of the score.  None: all scores; ``[]``: nothing.
+        frequency: report after every so many rounds.
+    """
+
+    def __init__(
+        self,
+        metrics: str | Sequence[str] | Mapping[str, str] | None = None,
+        frequency: int = 1,
+    ) -> None:
+        if frequency < 1:
+            raise ValueError(f"frequency must be at least 1, but is {frequency!r}")
+        self._frequency = frequency
+        self._names: dict[str, str] | None = None
+        if isinstance(metrics, str):
+            self._names = {metrics: metrics}
+        elif isinstance(metrics, Mapping):
+            self._names = dict(metrics)
+        elif metrics is not None:
+            self._names = {name: name for name in metrics}
+
+    def __call__(self, rounds: int, scores: Scores) -> None:
+        """Report the scores after ``rounds`` rounds.
+
+        Raises:
+            ValueError: a metric that was asked for is not among the scores.
+        """
+        if rounds % self._frequency or self._names == {}:
+            return
+        flat = {
+            f"{data}-{metric}": score
+            for data, metrics in scores.items()
+            for metric, score in metrics.items()
+        }
+        chosen = flat if self._names is None else self._choose(flat)
+        if chosen:
+            from skate import tune
+
+            tune.report(chosen)
+
+    def _choose(self, flat: Mapping[str, float]) -> dict[str, float]:
+        assert self._names is not None
+        for name in self._names.values():
+            if name not in flat:
+                raise ValueError(
+                    f"TuneReportCallback: there is no score {name!r}, only:"
+                    f" {', '.join(flat) or 'none (train without evals)'}"
+                )
+        return {shown: flat[name] for shown, name in self._names.items()}
+
+
+def in_trial() -> bool:
+    """Say whether the calling code runs inside a Tune trial."""
+    # A process that runs trials has imported Tune.
+    module = sys.modules.get("skate.tune")
+    return module is not None and bool(module.is_session_enabled())
+
+
+def split(
+    callbacks: Sequence[Any], inside: bool
+) -> tuple[Callable[[int, Scores], None] | None, list[Any]]:
+    """Return who reports rounds (None outside of trials), and the callbacks for the actors."""
+    reporting = [item for item in callbacks if isinstance(item, TuneReportCallback)]
+    others = [item for item in callbacks if not isinstance(item, TuneReportCallback)]
+    if not inside:
+        return None, others
+    reporting = reporting or [TuneReportCallback()]
+
+    def report(rounds: int, scores: Scores) -> None:
+        for callback in reporting:
+            callback(rounds, scores)
+
+    return report, others
+
+
+def pays_for(plan: ActorPlan) -> bool:
+    """Say whether the training uses the CPUs of the trial that it runs in.
+
+    A trial that holds CPUs for itself only waits while its actors train.  If they asked for CPUs
+    of their own, trials could hold all there are and wait for each other's.
+    """
+    if not in_trial():
+        return False
+    held = skate.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
+    if not held:
+        return False
+    if held < plan.total().get("CPU", 0.0):
+        warnings.warn(
+            f"{plan.num_actors} training actors share the {held:g} CPUs of their trial; for CPUs of"
+            " their own pass resources_per_trial=ray_params.get_tune_resources() to tune.run",
+            stacklevel=3,
+        )
+    return True
