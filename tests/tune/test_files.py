@@ -88,6 +88,7 @@ def test_a_trial_that_starts_again_has_fresh_files(tmp_path: Path) -> None:
     harness.trial.error = ValueError("the reason")
     harness.files.on_trial_error(0, [], harness.trial)
     assert "the reason" in (harness.folder / "error.txt").read_text()
+    harness.trial.failures = 1
     harness.start()
     assert harness.lines() == []
     assert not (harness.folder / "error.txt").exists()

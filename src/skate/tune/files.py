@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from skate.tune.callback import Callback
-from skate.tune.search.space import flatten
-from skate.tune.trial import Trial
+from skate.tune.trial import Trial, flat_result
 
 #: Lines stay in memory for at most so many seconds, and so many characters per trial: a crash of
 #: the driver loses that much.
@@ -47,8 +46,9 @@ class ResultFiles(Callback):
         folder = self._path / trial.trial_id
         trial.local_path = folder
         folder.mkdir(exist_ok=True)
-        for name in ("result.json", "progress.csv", "error.txt"):
-            (folder / name).unlink(missing_ok=True)
+        if trial.failures:
+            for name in ("result.json", "progress.csv", "error.txt"):
+                (folder / name).unlink(missing_ok=True)
         text = json.dumps(trial.config, default=_as_text, indent=2)
         (folder / "params.json").write_text(text + "\n")
         self._open[trial.trial_id] = _TrialFiles(folder)
@@ -113,7 +113,7 @@ class _TrialFiles:
         kept = {name: value for name, value in result.items() if name not in _LEFT_OUT}
         line = json.dumps(kept, default=_as_text)
         self._lines.append(line)
-        self._rows.append(flatten(kept))
+        self._rows.append(flat_result(kept))
         self._characters += len(line)
         if self._characters >= FLUSH_CHARACTERS:
             self.flush()
@@ -136,7 +136,7 @@ class _TrialFiles:
     def _rewrite_csv(self) -> None:
         """Write the table anew, because a column appeared that its first line does not have."""
         lines = (self._folder / "result.json").read_text().splitlines()
-        text = self._csv([flatten(json.loads(line)) for line in lines], header=True)
+        text = self._csv([flat_result(json.loads(line)) for line in lines], header=True)
         beside = self._folder / "progress.csv.new"
         beside.write_text(text)
         beside.replace(self._folder / "progress.csv")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from string import Template
 
@@ -40,7 +41,7 @@ table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #eaeef2; text-align: left;
          white-space: nowrap; }
 th { background: #f6f8fa; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr.best { background: #dafbe1; font-weight: 600; }
 .stopped { color: #9a6700; } .failed { color: #c23b3b; } .muted { color: #656d76; }
 </style>
@@ -171,8 +172,15 @@ def _cell(text: str, kind: str = "") -> str:
     return f"{opened}{html.escape(text)}</td>"
 
 
-def _table(header: Iterable[str], rows: Sequence[Sequence[str]], classes: Sequence[str]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str]) -> str:
+    # A header stands over the numbers of its column where they stand.
+    sides = [
+        "number" if cell.startswith('<td class="number"') else "" for cell in (rows or [[]])[0]
+    ]
+    head = "".join(
+        f'<th class="{side}">{html.escape(name)}</th>'
+        for name, side in zip_longest(header, sides, fillvalue="")
+    )
     lines = []
     for position, row in enumerate(rows):
         kind = classes[position] if position < len(classes) else ""

@@ -116,6 +116,11 @@ class Orchestrator:
         return len(self.trials) if self._exhausted else self._total
 
     @property
+    def exhausted(self) -> bool:
+        """Whether all trials have been made, so that free processes are of no use."""
+        return self._exhausted or bool(self.end_reason)
+
+    @property
     def wants_end(self) -> bool:
         """Whether the stopper has seen enough of the run."""
         return not self.end_reason and self.stopper.stop_all()
@@ -161,6 +166,7 @@ class Orchestrator:
             )
         trial = Trial(trial_id, suggestion, varying(self.space, suggestion))
         self.trials.append(trial)
+        self._exhausted = len(self.trials) == self._total
         self.scheduler.on_trial_add(self, trial)
         return trial
 

@@ -206,7 +206,7 @@ class Runner:
             self._tell("on_trial_error", trial)
 
     def _release(self, actor: Any) -> None:
-        if self._reuse_actors:
+        if self._reuse_actors and not self._orchestrator.exhausted:
             self._idle.append(actor)
         else:
             skate.kill(actor)

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeAlias
@@ -189,12 +190,26 @@ class Session:
             # The traceback begins with the user's function, not with this one.
             tail = raised.__traceback__.tb_next if raised.__traceback__ is not None else None
             error = raised.with_traceback(tail)
+            _let_go(error)
         finally:
             _leave(self)
         with self._condition:
             self.error = error
             self._ended = True
             self._condition.notify_all()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget the local variables in the tracebacks of an error; the lines stay.
+
+    Otherwise actors and arrays of a failed function live as long as its error: the next trial might
+    wait for resources that they hold.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _look_up(metrics: Mapping[str, Any], name: str) -> Any:
