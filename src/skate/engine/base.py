@@ -73,32 +73,35 @@ class SessionConfig:
 class Code:
     """A function or class that travels: pickled at most once per process, named by its content."""
 
-    __slots__ = ("_id", "_payload", "name", "target")
+    __slots__ = ("_pickled", "name", "target")
 
     def __init__(self, target: Callable[..., Any]) -> None:
         self.target = target
         name = getattr(target, "__qualname__", None) or repr(target)
         #: For error messages and log lines: ``Counter.add``, without the functions around it.
         self.name: str = name.rsplit("<locals>.", 1)[-1]
-        self._payload: bytes | None = None
-        self._id = b""
+        # Id and payload in one attribute, because several threads may submit the first calls.
+        self._pickled: tuple[bytes, bytes] | None = None
 
     @property
     def payload(self) -> bytes:
         """The pickled function or class."""
-        if self._payload is None:
-            self._payload = serialization.dumps_code(self.target)
-            import hashlib  # 2 ms that ``import skate`` need not take
-
-            self._id = hashlib.blake2b(self._payload, digest_size=16).digest()
-        return self._payload
+        return (self._pickled or self._pickle())[1]
 
     @property
     def code_id(self) -> bytes:
         """16 bytes that depend on nothing but ``payload``."""
-        if not self._id:
-            _ = self.payload
-        return self._id
+        return (self._pickled or self._pickle())[0]
+
+    def _pickle(self) -> tuple[bytes, bytes]:
+        import hashlib  # 2 ms that ``import skate`` need not take
+
+        payload = serialization.dumps_code(self.target)
+        code_id = hashlib.blake2b(payload, digest_size=16).digest()
+        # The first one counts: pickles of one function may differ.
+        if self._pickled is None:
+            self._pickled = (code_id, payload)
+        return self._pickled
 
 
 @dataclass(slots=True, frozen=True)
