@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from types import ModuleType
 from typing import Any
@@ -33,6 +33,18 @@ def xgboost() -> ModuleType:
             " upgrade it with: pip install 'skate[xgboost]'"
         )
     return module
+
+
+def require_numpy() -> None:
+    """Check that NumPy is there: data is checked with it long before XGBoost is imported.
+
+    Raises:
+        XGBoostNotInstalledError: it is missing.
+    """
+    if importlib.util.find_spec("numpy") is None:
+        raise XGBoostNotInstalledError(
+            "skate.xgboost needs NumPy and XGBoost; install them with: pip install 'skate[xgboost]'"
+        )
 
 
 def without_estimators() -> ModuleType:

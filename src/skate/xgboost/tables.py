@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from skate.xgboost import library
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -42,7 +44,9 @@ def check(data: Any) -> Any:
     Raises:
         TypeError: no kind of table.
         ValueError: not two-dimensional, or without columns.
+        XGBoostNotInstalledError: NumPy is missing.
     """
+    library.require_numpy()
     import numpy as np
 
     if isinstance(data, list | tuple):
