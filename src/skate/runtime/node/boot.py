@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
@@ -21,12 +21,16 @@ from skate.runtime.node import processes, zygote
 from skate.runtime.node.config import NodeConfig, Paths
 
 
-def main(payload: bytes, directory: str, node_fd: str, store_fd: str, lock_fd: str) -> NoReturn:
+def main(
+    config_file: BinaryIO, directory: str, node_fd: str, store_fd: str, lock_fd: str
+) -> NoReturn:
     """Be the node daemon.
 
-    ``payload`` is the node's id and the encoded ``NodeConfig``; the descriptors, in decimal, are
-    those of the listening node and store sockets and of the session's lock.
+    ``config_file`` is read up to ``sys.path``; the node's id and the encoded ``NodeConfig`` follow.
+    The descriptors, in decimal, are those of the listening node and store sockets and of the lock.
     """
+    with config_file:
+        payload = config_file.read()
     node_id = payload[:PROCESS_ID_SIZE]
     config = msgspec.msgpack.decode(payload[PROCESS_ID_SIZE:], type=NodeConfig)
     paths = Paths(directory)

@@ -113,7 +113,7 @@ def _start(paths: Paths, fds: list[int]) -> subprocess.Popen[bytes]:
     bootstrap = (
         "import sys, marshal; "
         "f = open(sys.argv[1] + '/config', 'rb'); sys.path[:] = marshal.load(f); "
-        "from skate.runtime.node.boot import main; main(f.read(), *sys.argv[1:])"
+        "from skate.runtime.node.boot import main; main(f, *sys.argv[1:])"
     )
     with open(paths.node_log, "xb") as log:
         return subprocess.Popen(
