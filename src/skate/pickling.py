@@ -7,7 +7,6 @@ Kept apart because ``cloudpickle`` takes 20 ms to import: a program that has onl
 from __future__ import annotations
 
 import copyreg
-import importlib
 import pickle
 import sys
 from collections.abc import Callable
@@ -16,14 +15,8 @@ from typing import Any
 
 import cloudpickle
 
+from skate.arrays import array_memory, is_plain_array, restore_array
 from skate.refs import Tracked
-
-#: Arrays up to this many bytes are copied into the pickle.  That is faster than a buffer of their
-#: own up to 32 KiB, but then reading a large collection of small arrays copies all of it.
-INLINE_ARRAY_BYTES = 4096
-
-#: Kinds of numpy dtypes that ``dtype.str`` describes completely.
-_PLAIN_KINDS = frozenset("biufcSUmM")
 
 _Reduction = Any
 _Reducer = Callable[[Any], _Reduction]
@@ -96,38 +89,13 @@ def _reduce_scalar(scalar: Any) -> Any:
 
 
 def _reduce_array(array: Any) -> Any:
-    """Reduce an ndarray to a buffer, its dtype's name and its shape: half the time numpy needs.
-
-    A buffer that is not contiguous is copied into one that is; numpy itself would put it into the
-    pickle, and give a writable array at the other end.
-    """
-    dtype = array.dtype
-    if dtype.kind not in _PLAIN_KINDS or dtype.metadata:
+    """Reduce an ndarray in half the time that numpy needs, and never to a writable one."""
+    if not is_plain_array(array):
         return NotImplemented
-    order = "C"
-    if array.nbytes <= INLINE_ARRAY_BYTES:
-        # tobytes() writes the elements in C order whatever the strides are.
-        return _restore_array, (array.tobytes(), dtype.str, array.shape, order)
-    flags = array.flags
-    if not flags.c_contiguous:
-        if flags.f_contiguous:
-            order = "F"
-        else:
-            array = array.copy("C")
-    if dtype.kind in "mM":
-        array = array.view("i8")  # numpy does not export buffers of dates
-    return _restore_array, (pickle.PickleBuffer(array), dtype.str, array.shape, order)
-
-
-_numpy_array: Callable[..., Any] | None = None
-
-
-def _restore_array(buffer: Any, dtype: str, shape: tuple[int, ...], order: str) -> Any:
-    """Return a read-only array over ``buffer`` (bytes or a read-only view)."""
-    global _numpy_array
-    if _numpy_array is None:
-        _numpy_array = importlib.import_module("numpy").ndarray
-    return _numpy_array(shape, dtype, buffer, 0, None, order)
+    elements, order = array_memory(array)
+    if type(elements) is not bytes:
+        elements = pickle.PickleBuffer(elements)
+    return restore_array, (elements, array.dtype.str.encode(), array.shape, order)
 
 
 class BytesHolder:

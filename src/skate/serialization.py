@@ -1,7 +1,8 @@
 """How values become bytes: pickle protocol 5, large buffers out of band, refs followed.
 
-One written form, for messages and for shared memory alike.  Without buffers it is a pickle as it
-is (first byte 0x80).  With buffers::
+The written form is the same for messages and for shared memory.  A single array has a form of its
+own (``skate.arrays``).  Anything else without buffers is a pickle as it is (first byte 0x80).  With
+buffers::
 
     byte 0       BUFFERS_MARK
     bytes 4-8    number of buffers, little endian
@@ -23,6 +24,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from skate.arrays import ALIGNMENT, ARRAY_MARK, array_pieces, is_plain_array, read_array
 from skate.exceptions import SerializationError
 from skate.refs import Tracked
 
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 
 #: First byte of the written form with buffers; pickles of protocol 2 and later start with 0x80.
 BUFFERS_MARK = 0x53
-#: Buffers start at multiples of this many bytes: a cache line, and more than any dtype or SIMD
-#: unit asks.
-ALIGNMENT = 64
 #: Containers longer than this are not examined for the fast path: a pickler of our own costs about
 #: a microsecond, which is as much as looking at some tens of elements.
 FAST_LENGTH = 32
@@ -78,47 +77,43 @@ class Serialized:
     before the value changes.
     """
 
-    __slots__ = ("_pickle", "buffers", "refs", "size")
+    __slots__ = ("_pieces", "buffers", "refs", "size")
 
     def __init__(
         self,
-        pickle_pieces: Sequence[bytes | memoryview],
+        pieces: Sequence[bytes | memoryview],
         buffers: Sequence[memoryview] = (),
         refs: Sequence[Tracked] = (),
     ) -> None:
-        self._pickle = pickle_pieces
+        #: The pickle, or all of an array.
+        self._pieces = pieces
         #: Contiguous views of bytes, in the order of the pickle's buffers.
         self.buffers = buffers
         #: Every ref and actor handle inside the value, each once.
         self.refs = refs
         #: Bytes of the written form.
-        self.size = len(pickle_pieces[0])
-        if buffers or len(pickle_pieces) > 1:
+        self.size = len(pieces[0])
+        if buffers or len(pieces) > 1:
             self.size = self._sum()
 
     def _sum(self) -> int:
-        size = sum(map(len, self._pickle))
+        size = sum(map(len, self._pieces))
         if self.buffers:
             size += _HEAD.size + 8 * len(self.buffers)
             for buffer in self.buffers:
                 size += -size % ALIGNMENT + buffer.nbytes
         return size
 
-    @property
-    def pickled(self) -> bytes:
-        """The pickle, without the buffers."""
-        return b"".join(self._pickle)
-
     def pieces(self) -> Sequence[bytes | memoryview]:
         """Return the written form as consecutive pieces, padding included."""
         if not self.buffers:
-            return self._pickle
+            return self._pieces
         lengths = [buffer.nbytes for buffer in self.buffers]
-        pickle_size = sum(map(len, self._pickle))
+        pickle_size = sum(map(len, self._pieces))
         pieces: list[bytes | memoryview] = [
             _HEAD.pack(BUFFERS_MARK, len(lengths), pickle_size)
             + struct.pack(f"<{len(lengths)}Q", *lengths),
-            *self._pickle,
+            *self._pieces,
         ]
         position = _HEAD.size + 8 * len(lengths) + pickle_size
         for buffer, length in zip(self.buffers, lengths, strict=True):
@@ -132,7 +127,7 @@ class Serialized:
     def to_bytes(self) -> bytes:
         """Return the written form."""
         # Of a single piece, which is nearly always the case, join makes no copy.
-        return b"".join(self.pieces() if self.buffers else self._pickle)
+        return b"".join(self.pieces() if self.buffers else self._pieces)
 
     def write_into(self, view: memoryview) -> None:
         """Write ``size`` bytes to the start of ``view``, a writable view of bytes.
@@ -173,6 +168,8 @@ def serialize(value: Any, name: str = "value") -> Serialized:
         return Serialized((_dumps(value, 5),))
     if _is_plain(value, kind):
         return Serialized((_dumps(value, 5),))
+    if kind.__name__ == "ndarray" and is_plain_array(value):
+        return Serialized(array_pieces(value))
     if kind is bytearray and len(value) > LARGE_BYTES:
         return _serialize_bytes(value)
     return _serialize_any(value, name)
@@ -280,10 +277,13 @@ def deserialize(data: bytes | memoryview) -> Any:
     """
     if not data:
         raise ValueError("no serialized value: the data is empty")
-    if data[0] == _PICKLE_MARK:
+    mark = data[0]
+    if mark == _PICKLE_MARK:
         return _loads(data)
-    if data[0] != BUFFERS_MARK:
-        raise ValueError(f"no serialized value: the data starts with {data[0]:#04x}")
+    if mark == ARRAY_MARK:
+        return read_array(data if type(data) is bytes else memoryview(data).toreadonly())
+    if mark != BUFFERS_MARK:
+        raise ValueError(f"no serialized value: the data starts with {mark:#04x}")
     view = memoryview(data).toreadonly()
     try:
         _, count, position = _HEAD.unpack_from(view)

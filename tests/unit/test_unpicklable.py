@@ -53,14 +53,14 @@ class RefusesState:
         raise RuntimeError("no state")
 
 
-class Unspeakable(Exception):
+class UnspeakableError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
 
 class RefusesSilently:
     def __reduce__(self) -> Any:
-        raise Unspeakable
+        raise UnspeakableError
 
 
 class Unprintable:
@@ -196,7 +196,9 @@ def test_the_search_gives_up() -> None:
 
 
 def test_broken_messages_and_reprs_do_not_get_in_the_way() -> None:
-    with pytest.raises(SerializationError, match=r"value\[0\] .*Unspeakable: \(its message cannot"):
+    with pytest.raises(
+        SerializationError, match=r"value\[0\] .*UnspeakableError: \(its message cannot"
+    ):
         serialize([RefusesSilently()])
     with pytest.raises(SerializationError, match=r"_thread\.lock"):
         serialize({Unprintable(): LOCK})
