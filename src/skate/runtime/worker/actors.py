@@ -31,7 +31,7 @@ from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import ActorCell, Cell, WeakActorCell
 from skate.runtime.worker.links import FLUSH_AT
 from skate.runtime.worker.pump import Waiter
-from skate.runtime.worker.record import Record
+from skate.runtime.worker.record import NOTHING, Record
 from skate.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -251,30 +251,30 @@ class Actors:
         """Start an actor; see ``Engine.create_actor``."""
         core = self.core
         payload = code.payload
-        arguments = pack(core, args, kwargs)
+        data, slot_cells, nested = pack(core, args, kwargs)
         running = core.executing
         namespace = options.namespace if options.namespace is not None else core.namespace
         with core.lock:
             core.check_open()
             actor_id = core.ids.draw()
             cell = ActorCell(actor_id, core.address, core.finalized, options.detached)
-            cell.keeps = [*arguments.slot_cells, *arguments.nested]
+            cell.keeps = [*slot_cells, *nested]
             client = ActorClient(core, actor_id)
             client.name = options.name or code.name
             client.max_task_retries = options.max_task_retries
             if options.max_restarts == 0:
                 client.keeps = cell.keeps
             self._clients[actor_id] = client
-            task = Task(actor_id, b"", arguments.data, 0, [], [], [], 0, "", actor_id, "", 0)
+            task = Task(actor_id, b"", data, 0, [], [], [], 0, "", actor_id, "", 0)
             record = Record(task, [])
-            record.slot_cells = arguments.slot_cells
-            record.nested = arguments.nested
+            record.slot_cells = slot_cells
+            record.nested = nested
             record.kept = None
             spec = ActorSpec(
                 payload,
                 code.name,
                 handle,
-                arguments.data,
+                data,
                 [],
                 [],
                 running.chain if running is not None else [],
@@ -348,7 +348,7 @@ class Actors:
     ) -> list[ObjectRef[Any]]:
         """Call a method; see ``Engine.submit_call``."""
         core = self.core
-        arguments = pack(core, args, kwargs)
+        data, slot_cells, nested = pack(core, args, kwargs)
         running = core.executing
         actor_id = actor.object_id
         with core.lock:
@@ -360,11 +360,11 @@ class Actors:
             task = Task(
                 task_id,
                 b"",
-                arguments.data,
+                data,
                 options.num_returns,
-                [],
-                [],
-                running.chain if running is not None else [],
+                NOTHING,
+                NOTHING,
+                running.chain if running is not None else NOTHING,
                 running.depth + 1 if running is not None else 0,
                 options.name,
                 actor_id,
@@ -378,9 +378,9 @@ class Actors:
             retries = options.max_task_retries
             record.retries = client.max_task_retries if retries is None else retries
             core.submitter.pending[task_id] = record
-            if arguments.slot_cells or arguments.nested:
-                record.slot_cells = arguments.slot_cells
-                record.nested = arguments.nested
+            if slot_cells or nested:
+                record.slot_cells = slot_cells
+                record.nested = nested
                 core.resolve_arguments(record, client.advance)
             client.add(record)
         core.pump.activity += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from skate.refs import ObjectRef
 from skate.runtime.worker.objects import INLINE_MAX
@@ -12,20 +13,13 @@ if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
 
 
-class Arguments:
-    """Serialized arguments of one call."""
-
-    __slots__ = ("data", "nested", "slot_cells")
-
-    def __init__(self, data: bytes, slot_cells: list[Any], nested: list[Any]) -> None:
-        self.data = data
-        self.slot_cells = slot_cells
-        self.nested = nested
+#: Serialized arguments, cells of the top-level refs in the order of their slots, cells of nested
+#: refs.
+Packed: TypeAlias = tuple[bytes, Sequence[Any], Sequence[Any]]
 
 
-def pack(core: Core, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+def pack(core: Core, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
     """Serialize arguments: top-level refs become slots, and so do values too large to send."""
-    cells: list[Any] = []
     for value in args:
         if type(value) is ObjectRef:
             break
@@ -36,9 +30,11 @@ def pack(core: Core, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments
         else:
             serialized = serialize_arguments(args, kwargs)
             if serialized.size <= INLINE_MAX:
-                nested = [ref._cell for ref in serialized.refs] if serialized.refs else cells
-                return Arguments(serialized.to_bytes(), cells, nested)
-            return _pack_large(core, args, kwargs)
+                nested = [ref._cell for ref in serialized.refs] if serialized.refs else ()
+                return serialized.to_bytes(), (), nested
+            return _pack_large(core, args, kwargs, [])
+
+    cells: list[Any] = []
 
     def slot(value: Any) -> Any:
         if type(value) is not ObjectRef:
@@ -51,14 +47,12 @@ def pack(core: Core, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments
     serialized = serialize_arguments(args, kwargs)
     if serialized.size > INLINE_MAX:
         return _pack_large(core, args, kwargs, cells)
-    return Arguments(serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs])
+    return serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs]
 
 
 def _pack_large(
-    core: Core, args: tuple[Any, ...], kwargs: dict[str, Any], cells: list[Any] | None = None
-) -> Arguments:
-    cells = [] if cells is None else cells
-
+    core: Core, args: tuple[Any, ...], kwargs: dict[str, Any], cells: list[Any]
+) -> Packed:
     def slot(value: Any) -> Any:
         if type(value) is Slot:
             return value
@@ -71,4 +65,4 @@ def _pack_large(
     args = tuple([slot(value) for value in args])
     kwargs = {name: slot(value) for name, value in kwargs.items()}
     serialized = serialize_arguments(args, kwargs)
-    return Arguments(serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs])
+    return serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs]

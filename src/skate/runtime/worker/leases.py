@@ -69,6 +69,7 @@ class Lease:
         "pushed_at",
         "recalled",
         "stealing",
+        "wanted",
     )
 
     def __init__(self, lease_id: int, peer: Any, key: SchedulingKey, now: float) -> None:
@@ -83,6 +84,9 @@ class Lease:
         self.in_flight: dict[bytes, Any] = {}
         #: When the last task was pushed to an empty pipeline or the last reply came.
         self.pushed_at = now
+        #: The daemon has recalled it: it goes back when it is idle ...
+        self.wanted = False
+        #: ... or, after its tenure, gets no further tasks.
         self.recalled = False
         #: Its worker waits in ``get``: nothing is pushed to it until it says otherwise.
         self.blocked = False

@@ -130,6 +130,9 @@ class Leasing:
         if key.requests:
             for request_id in list(key.requests):
                 self._drop_request(key, request_id)
+        for lease in key.idle_leases():
+            if lease.wanted:
+                self._return(lease)
         self._share(key, time.monotonic())
 
     def _share(self, key: SchedulingKey, now: float) -> None:
@@ -190,8 +193,9 @@ class Leasing:
     def on_recall(self, message: RecallLease) -> None:
         """Others wait for what a lease holds."""
         lease = self._leases.get(message.lease_id)
-        if lease is None or lease.recalled:
+        if lease is None or lease.wanted:
             return
+        lease.wanted = True
         if not lease.in_flight and not lease.key.queue:
             self._return(lease)
             return

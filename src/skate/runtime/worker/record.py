@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from skate.engine.base import Code
 from skate.runtime.wire.messages import Task
 from skate.runtime.worker.cells import FAILED, Cell
 from skate.runtime.worker.leases import FunctionStats, Lease
+
+#: The empty lists of most messages, one object for all: records by the hundred thousand keep the
+#: garbage collector busy.  Messages get new lists, these are never changed.
+NOTHING: list[Any] = []
 
 #: Of calls whose duration nobody measures: those of actors.
 _UNKNOWN = FunctionStats()
@@ -44,9 +49,9 @@ class Record:
         self.options: Any = None
         self.retries = 0
         #: Cells of top-level refs, in the order of their slots.
-        self.slot_cells: list[Any] = []
+        self.slot_cells: Sequence[Any] = ()
         #: Cells of refs inside the arguments.
-        self.nested: list[Any] = []
+        self.nested: Sequence[Any] = ()
         #: Arguments that are not ready.
         self.waiting = 0
         #: The serialized exception of an argument that failed.

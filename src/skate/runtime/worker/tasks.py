@@ -12,7 +12,7 @@ from skate.runtime.wire.messages import Cancel, Reply, ReplyValues, Task, TaskFa
 from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import INLINE, Cell
 from skate.runtime.worker.leases import FunctionStats
-from skate.runtime.worker.record import Record
+from skate.runtime.worker.record import NOTHING, Record
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -41,7 +41,7 @@ class Submitter:
         stats = self._stats.get(code)
         if stats is None:
             stats = self._first_use(code)
-        arguments = pack(core, args, kwargs)
+        data, slot_cells, nested = pack(core, args, kwargs)
         running = core.executing
         with core.lock:
             core.check_open()
@@ -49,11 +49,11 @@ class Submitter:
             task = Task(
                 task_id,
                 code.code_id,
-                arguments.data,
+                data,
                 options.num_returns,
-                [],
-                [],
-                running.chain if running is not None else [],
+                NOTHING,
+                NOTHING,
+                running.chain if running is not None else NOTHING,
                 running.depth + 1 if running is not None else 0,
                 options.name,
                 b"",
@@ -68,9 +68,9 @@ class Submitter:
             task.exact = options.max_retries == 0
             record.home = core.leasing.key(options)
             self.pending[task_id] = record
-            if arguments.slot_cells or arguments.nested:
-                record.slot_cells = arguments.slot_cells
-                record.nested = arguments.nested
+            if slot_cells or nested:
+                record.slot_cells = slot_cells
+                record.nested = nested
                 core.resolve_arguments(record, self._resolved)
             else:
                 core.leasing.enqueue(record)
