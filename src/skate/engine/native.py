@@ -14,6 +14,7 @@ from skate.engine.base import (
     Context,
     SessionConfig,
 )
+from skate.exceptions import SessionError
 from skate.ids import new_process_id
 from skate.refs import ObjectRef
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
@@ -43,6 +44,7 @@ class NativeEngine:
         self.get = core.objects.get
         self.get_one = core.objects.get_one
         self.wait = core.objects.wait
+        _engines.add(self)
 
     def own_actor(self) -> tuple[Any, bytes] | None:
         """Return cell and handle of the actor that this process is, or None."""
@@ -98,7 +100,6 @@ class DriverEngine(NativeEngine):
         self._output = output
         self._pid = os.getpid()
         self._restore_signal = _defer_interrupts(core)
-        _drivers.add(self)
 
     def shutdown(self) -> None:
         """End every process of the session and let go of everything."""
@@ -150,6 +151,10 @@ def start(config: SessionConfig) -> DriverEngine:
         core.on_log = output.on_lines
         core.on_warning = logger.warning
         core.register("driver")
+    except SessionError as error:
+        reason = node.explain()
+        node.kill()
+        raise SessionError(f"the session could not be started: {reason}") from error
     except BaseException:
         node.kill()
         raise
@@ -187,15 +192,15 @@ def _defer_interrupts(core: Core) -> Any:
     return restore
 
 
-_drivers: weakref.WeakSet[DriverEngine] = weakref.WeakSet()
+_engines: weakref.WeakSet[NativeEngine] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # A child of the driver (multiprocessing) holds copies of its sockets: as long as they are open,
-    # the daemon would not notice the driver's death.
-    for engine in list(_drivers):
+    # A child of a driver or worker (multiprocessing) has copies of its sockets.  It must not speak on
+    # them, and as long as it keeps them open the daemon would not notice the driver's death.
+    for engine in list(_engines):
         engine.core.abandon()
-    _drivers.clear()
+    _engines.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

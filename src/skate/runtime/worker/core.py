@@ -132,6 +132,9 @@ class Core:
     def abandon(self) -> None:
         """After a fork, in the child: this session is the parent's."""
         self.closed = True
+        self.ended = SessionError(
+            "this process was forked from one that has a session, which stays with its parent"
+        )
         self.pump.abandon()
         self.links.abandon()
         hooks.clear()
