@@ -535,18 +535,23 @@ def test_kill_of_something_else() -> None:
 def test_actor_that_exits() -> None:
     @skate.remote
     class Quitter:
-        def leave(self) -> None:
+        def leave(self, by_name: bool) -> None:
+            if by_name:
+                skate.actor.exit_actor()
             raise SystemExit(0)
 
         def stay(self) -> int:
             return 1
 
-    quitter = Quitter.remote()
-    assert skate.get(quitter.stay.remote(), timeout=30) == 1
-    with pytest.raises(skate.exceptions.SkateError):
-        skate.get(quitter.leave.remote(), timeout=30)
-    with pytest.raises(ActorDiedError):
-        skate.get(quitter.stay.remote(), timeout=30)
+    for by_name in (True, False):
+        quitter = Quitter.remote()
+        assert skate.get(quitter.stay.remote(), timeout=30) == 1
+        with pytest.raises(skate.exceptions.SkateError):
+            skate.get(quitter.leave.remote(by_name), timeout=30)
+        with pytest.raises(ActorDiedError):
+            skate.get(quitter.stay.remote(), timeout=30)
+    with pytest.raises(TypeError, match="actor"):
+        skate.actor.exit_actor()
 
 
 # --------------------------------------------------------------------------- resources and threads

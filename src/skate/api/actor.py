@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from skate.api import actor_spec
 from skate.api import options as option_checks
@@ -275,3 +275,14 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
             " tasks are ended with cancel(ref)"
         )
     current().kill_actor(actor._cell, no_restart)
+
+
+def exit_actor() -> NoReturn:
+    """End the actor that runs, from inside one of its methods, after this call.
+
+    Raises:
+        TypeError: This code does not run in an actor.
+    """
+    if not current().context().actor_id:
+        raise TypeError("exit_actor() ends the actor that runs, and this is not in an actor")
+    raise SystemExit(0)

@@ -13,16 +13,16 @@ T = TypeVar("T")
 
 
 @overload
-def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
-def get(refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
-def get(refs: Any, *, timeout: float | None = None) -> Any:
+def get(object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """Wait for values and return them.
 
     Arrays in them are read-only views of shared memory.
 
     Args:
-        refs: One ref, or a list of them.
+        object_refs: One ref, or a list of them.
         timeout: Seconds to wait at most; None: as long as it takes.
 
     Returns:
@@ -32,14 +32,14 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         TaskError: The task raised; also an instance of the class of its exception.
         GetTimeoutError: Not all values were there in time.
         ObjectLostError, WorkerCrashedError, ActorDiedError: The value cannot be had any more.
-        ValueError, TypeError: ``refs`` is not a ref, or not a list of refs.
+        ValueError, TypeError: ``object_refs`` is not a ref, or not a list of refs.
     """
     if timeout is not None:
         timeout = _check_timeout("get", timeout)
-    if type(refs) is ObjectRef:
-        return current().get_one(refs, timeout)
-    _check_refs("get", refs)
-    return current().get(refs, timeout) if refs else []
+    if type(object_refs) is ObjectRef:
+        return current().get_one(object_refs, timeout)
+    _check_refs("get", object_refs)
+    return current().get(object_refs, timeout) if object_refs else []
 
 
 def put(value: T) -> ObjectRef[T]:
@@ -59,7 +59,7 @@ def put(value: T) -> ObjectRef[T]:
 
 
 def wait(
-    refs: list[ObjectRef[T]],
+    object_refs: list[ObjectRef[T]],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
@@ -68,7 +68,7 @@ def wait(
     """Wait until ``num_returns`` of the refs have their values (or errors).
 
     Args:
-        refs: Different refs.
+        object_refs: Different refs.
         num_returns: How many to wait for.
         timeout: Seconds to wait at most; None: as long as it takes.
         fetch_local: Accepted for compatibility; on one machine every object is local.
@@ -77,44 +77,44 @@ def wait(
         The ready refs, at most ``num_returns`` of them, and the others, both in their order.
 
     Raises:
-        TypeError: ``refs`` is not a list of refs.
+        TypeError: ``object_refs`` is not a list of refs.
         ValueError: A ref occurs twice, or ``num_returns`` is not between 1 and their number.
     """
     if timeout is not None:
         timeout = _check_timeout("wait", timeout)
-    _check_refs("wait", refs)
-    if not refs:
+    _check_refs("wait", object_refs)
+    if not object_refs:
         return [], []
     # Programs wait in a loop over what is left of hundreds of refs, so this has to be quick: the
     # hash of a ref is Python code, that of its cell is not, and a process has one per object.
-    if len({ref._cell for ref in refs}) != len(refs):
+    if len({ref._cell for ref in object_refs}) != len(object_refs):
         raise ValueError("wait() takes each ref once, but one occurs twice in the list")
     if isinstance(num_returns, bool) or not isinstance(num_returns, int):
         raise TypeError(f"num_returns must be a whole number, not {num_returns!r}")
-    if not 1 <= num_returns <= len(refs):
+    if not 1 <= num_returns <= len(object_refs):
         raise ValueError(
-            f"num_returns must be between 1 and the number of refs ({len(refs)}),"
+            f"num_returns must be between 1 and the number of refs ({len(object_refs)}),"
             f" but is {num_returns}"
         )
-    return current().wait(refs, num_returns, timeout)
+    return current().wait(object_refs, num_returns, timeout)
 
 
-def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
-    """Stop the task that makes ``ref``; nothing happens if it has finished.
+def cancel(object_ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Stop the task that makes ``object_ref``; nothing happens if it has finished.
 
     ``get`` of its refs then raises ``TaskCancelledError``.
 
     Args:
-        ref: A ref that a task will make.
+        object_ref: A ref that a task will make.
         force: End the process if the task runs, instead of raising KeyboardInterrupt in it.
         recursive: Stop the tasks that it has started too.
 
     Raises:
-        TypeError: ``ref`` is not a ref.
+        TypeError: ``object_ref`` is not a ref.
     """
-    if type(ref) is not ObjectRef:
-        raise TypeError(f"cancel() takes the ref of a task, not {type(ref).__name__}")
-    current().cancel(ref, force, recursive)
+    if type(object_ref) is not ObjectRef:
+        raise TypeError(f"cancel() takes the ref of a task, not {type(object_ref).__name__}")
+    current().cancel(object_ref, force, recursive)
 
 
 def _check_refs(function: str, refs: Any) -> None:
