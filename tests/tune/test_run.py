@@ -433,6 +433,7 @@ def test_trials_that_report_nothing() -> None:
         ({"num_samples": -1}, ValueError, "say when to end"),
         ({"config": [1]}, TypeError, "has to be a dict"),
         ({"config": {"f": threading.Lock()}}, SerializationError, "'f'"),
+        ({"config": {"m": tune.choice([1, threading.Lock()])}}, SerializationError, "'m'"),
         ({"mode": "maximum"}, ValueError, "'min' or 'max'"),
         ({"metric": 3}, TypeError, "name of one metric"),
         ({"scheduler": "ahsa"}, ValueError, "did you mean 'asha'"),

@@ -21,7 +21,6 @@ from skate.tune.runner import Runner
 from skate.tune.schedulers import FIFOScheduler, TrialScheduler, create_scheduler
 from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
 from skate.tune.search import space as spaces
-from skate.tune.search.sample import Domain
 from skate.tune.stopper import as_stopper
 from skate.tune.trainable import Function, check, trainable_name, unwrap
 from skate.tune.trial import Trial
@@ -80,7 +79,7 @@ def execute(
     stopper = as_stopper(run_config.stop)
 
     _ensure_session()
-    _check_constants(space)
+    _check_values(space)
     slots = concurrency(factory.required_resources, skate.cluster_resources())
     if tune_config.max_concurrent_trials is not None:
         slots = min(slots, _positive("max_concurrent_trials", tune_config.max_concurrent_trials))
@@ -193,19 +192,14 @@ def _ensure_session() -> None:
         skate.init()
 
 
-def _check_constants(space: Mapping[str, Any]) -> None:
-    """Find out now whether the constants of the space can travel, not once per trial.
+def _check_values(space: Mapping[str, Any]) -> None:
+    """Find out now whether the values of the space can travel, not once per trial.
 
     Raises:
         SerializationError: one cannot; the message names it.
     """
-    constants = {
-        name: value
-        for name, value in space.items()
-        if not isinstance(value, Domain) and not spaces.has_variables(value)
-    }
-    if constants:
-        skate.put(constants)
+    if space:
+        skate.put(spaces.written_values(space))
 
 
 def _displays(verbose: int) -> list[Callback]:

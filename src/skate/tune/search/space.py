@@ -72,6 +72,19 @@ def has_variables(node: object) -> bool:
     return next(_walk(node), None) is not None
 
 
+def written_values(node: Any) -> Any:
+    """Return ``node`` with its categories and grid values, and None where a value will be drawn."""
+    if isinstance(node, Categorical):
+        return [written_values(category) for category in node.categories]
+    if isinstance(node, Domain):
+        return None
+    if isinstance(node, Mapping):
+        return {key: written_values(child) for key, child in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [written_values(child) for child in node]
+    return node
+
+
 def grid_points(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield each combination of the grids' values, by name; one empty dict if there are none."""
     found = grids(space)
