@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from store_client import LIMIT, MIB, NODE, OWNER, READER, WRITER, MakeClient, data_of, get, put
 from store_daemon import StoreDaemon
 
 from skate.exceptions import (
@@ -24,7 +23,6 @@ from skate.exceptions import (
     ObjectStoreFullError,
     SessionError,
 )
-from skate.runtime.store import client as client_module
 from skate.runtime.store.client import StoreClient
 from skate.runtime.store.link import request_decoder
 from skate.runtime.wire.connection import Connection
@@ -35,62 +33,11 @@ from skate.runtime.wire.messages import (
     ObjectStored,
     SegmentRetired,
 )
-from skate.serialization import deserialize, serialize
-
-NODE = b"node-id."
-WRITER, READER, OWNER = b"writer..", b"reader..", b"owner..."
-MIB = 1 << 20
-LIMIT = 64 * MIB
+from skate.serialization import serialize
 
 
 class Pin:
     pass
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[StoreDaemon]:
-    before = len(os.listdir("/proc/self/fd"))
-    daemon = StoreDaemon(tmp_path / "store.sock", NODE, LIMIT)
-    yield daemon
-    daemon.close()
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-MakeClient = Callable[[bytes], StoreClient]
-
-
-@pytest.fixture
-def connect(daemon: StoreDaemon) -> Iterator[MakeClient]:
-    clients: list[StoreClient] = []
-
-    def make(process_id: bytes) -> StoreClient:
-        clients.append(StoreClient(daemon.address, NODE, process_id))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slabs of 1 and 2 MiB, so that tests with little data see many segments."""
-    monkeypatch.setattr(client_module, "FIRST_SLAB", MIB)
-    monkeypatch.setattr(client_module, "LATER_SLABS", 2 * MIB)
-    monkeypatch.setattr(client_module, "KEEP_FREE", 4 * MIB)
-
-
-def data_of(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    return np.frombuffer(np.random.default_rng(seed).bytes(size), dtype="u1")
-
-
-def put(client: StoreClient, value: Any) -> Location:
-    return client.write(serialize(value))
-
-
-def get(client: StoreClient, location: Location, pin: object = None) -> Any:
-    return deserialize(client.open(location, pin))
 
 
 @pytest.mark.parametrize("size", [5000, 200_000, 5 * MIB, 20 * MIB])
@@ -439,75 +386,3 @@ def test_closing_wakes_a_thread_that_waits_for_the_daemon(tmp_path: Path) -> Non
     assert isinstance(errors[0], SessionError)
     sock.close()
     listener.close()
-
-
-@pytest.mark.usefixtures("small_slabs")
-@pytest.mark.parametrize("seed", range(5))
-def test_views_never_change_while_memory_is_recycled(
-    connect: MakeClient, daemon: StoreDaemon, seed: int
-) -> None:
-    """Many times the store's size goes through it; whatever is held stays as it was."""
-    rng = random.Random(seed)
-    writer, reader = connect(WRITER), connect(READER)
-    held: list[tuple[Location, int, list[Any]]] = []
-    total = 0
-    for step in range(400):
-        action = rng.random()
-        if action < 0.5 or not held:
-            size = int(10 ** rng.uniform(2, 6.6))
-            total += size
-            location = put(writer, data_of(size, step))
-            views = [get(client, location) for client in rng.choices((writer, reader), k=2)]
-            held.append((location, step, views))
-        elif action < 0.9 or sum(location.size for location, _, _ in held) > 30 * MIB:
-            location, number, views = held.pop(rng.randrange(len(held)))
-            for view in views:
-                np.testing.assert_array_equal(view, data_of(len(view), number))
-            del view, views
-            writer.free(location)
-        elif action < 0.95:
-            writer.trim()
-        else:
-            writer.retire(rng.choice(held)[0].segment_id)
-        while daemon.outbox:
-            process, message = daemon.outbox.pop()
-            assert process == READER
-            assert isinstance(message, SegmentRetired)
-            reader.retire(message.segment_id)
-    for location, number, views in held:
-        for view in views:
-            np.testing.assert_array_equal(view, data_of(len(view), number))
-        writer.free(location)
-    writer.trim()
-    writer.trim()
-    assert daemon.table.used_bytes == 0
-    assert total > LIMIT
-
-
-@pytest.mark.usefixtures("small_slabs")
-def test_many_threads(connect: MakeClient, daemon: StoreDaemon) -> None:
-    writer, reader = connect(WRITER), connect(READER)
-    errors: list[BaseException] = []
-
-    def work(seed: int) -> None:
-        rng = random.Random(seed)
-        try:
-            for step in range(60):
-                value = data_of(int(10 ** rng.uniform(3, 6.2)), seed * 1000 + step)
-                location = put(writer, value)
-                for client in (writer, reader):
-                    np.testing.assert_array_equal(get(client, location), value)
-                writer.free(location)
-        except BaseException as error:  # the thread's only way to report
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(50)
-        assert not thread.is_alive()
-    assert errors == []
-    writer.trim()
-    writer.trim()
-    assert daemon.table.used_bytes == 0
