@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -134,3 +137,27 @@ def test_nested_results_are_found_by_path() -> None:
         "valid/more/x": 2,
         "n": 1,
     }
+
+
+def test_every_exported_name_is_there() -> None:
+    for name in tune.__all__:
+        assert getattr(tune, name) is not None
+        assert name in dir(tune)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        tune.nothing  # noqa: B018  # the access is what is tested
+
+
+def test_a_process_that_runs_trials_imports_little() -> None:
+    code = (
+        "import sys, skate.tune.trial_actor, skate.tune;"
+        " skate.tune.report;"
+        " print([m for m in sys.modules if m.startswith('skate.tune')])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    assert ast.literal_eval(output) == [
+        "skate.tune",
+        "skate.tune.session",
+        "skate.tune.trial_actor",
+    ]

@@ -14,50 +14,98 @@ Ray Tune, both the ones of 2022 (``tune.run``, ``tune.suggest``) and today's (``
 ``tune.search``).
 """
 
+from __future__ import annotations
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from skate.tune import schedulers, search, suggest
-from skate.tune.callback import Callback
-from skate.tune.config import FailureConfig, RunConfig, TuneConfig
-from skate.tune.error import MetricError, TuneError
-from skate.tune.experiment_analysis import ExperimentAnalysis
-from skate.tune.resources import PlacementGroupFactory
-from skate.tune.result_grid import Result, ResultGrid
-from skate.tune.schedulers import create_scheduler
-from skate.tune.search import create_searcher
-from skate.tune.search.sample import (
-    choice,
-    grid_search,
-    lograndint,
-    loguniform,
-    qlograndint,
-    qloguniform,
-    qrandint,
-    qrandn,
-    quniform,
-    randint,
-    randn,
-    sample_from,
-    uniform,
-)
-from skate.tune.session import (
-    TrialContext,
-    get_context,
-    get_trial_dir,
-    get_trial_id,
-    get_trial_name,
-    is_session_enabled,
-    report,
-)
-from skate.tune.stopper import Stopper
-from skate.tune.trainable import with_parameters, with_resources
-from skate.tune.trial import Trial
-from skate.tune.tune_run import run
-from skate.tune.tuner import Tuner
-
 if TYPE_CHECKING:
+    from skate.tune import schedulers, search, suggest
+    from skate.tune.callback import Callback
+    from skate.tune.config import FailureConfig, RunConfig, TuneConfig
+    from skate.tune.error import MetricError, TuneError
+    from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
     from skate.tune.plots import save_learning_curves
+    from skate.tune.resources import PlacementGroupFactory
+    from skate.tune.result_grid import Result, ResultGrid
+    from skate.tune.schedulers import create_scheduler
+    from skate.tune.search import create_searcher
+    from skate.tune.search.sample import (
+        choice,
+        grid_search,
+        lograndint,
+        loguniform,
+        qlograndint,
+        qloguniform,
+        qrandint,
+        qrandn,
+        quniform,
+        randint,
+        randn,
+        sample_from,
+        uniform,
+    )
+    from skate.tune.session import (
+        TrialContext,
+        get_context,
+        get_trial_dir,
+        get_trial_id,
+        get_trial_name,
+        is_session_enabled,
+        report,
+    )
+    from skate.tune.stopper import Stopper
+    from skate.tune.trainable import with_parameters, with_resources
+    from skate.tune.trial import Trial
+    from skate.tune.tune_run import run
+    from skate.tune.tuner import Tuner
+
+#: Where each name lives.  They are imported at first use: a process that runs trials needs
+#: ``report`` and little else, and starts in a tenth of the time.
+_HOMES = {
+    "callback": ["Callback"],
+    "config": ["FailureConfig", "RunConfig", "TuneConfig"],
+    "error": ["MetricError", "TuneError"],
+    "experiment_analysis": ["ExperimentAnalysis"],
+    "html_report": ["save_report"],
+    "plots": ["save_learning_curves"],
+    "resources": ["PlacementGroupFactory"],
+    "result_grid": ["Result", "ResultGrid"],
+    "schedulers": ["create_scheduler"],
+    "search": ["create_searcher"],
+    "search.sample": [
+        "choice",
+        "grid_search",
+        "lograndint",
+        "loguniform",
+        "qlograndint",
+        "qloguniform",
+        "qrandint",
+        "qrandn",
+        "quniform",
+        "randint",
+        "randn",
+        "sample_from",
+        "uniform",
+    ],
+    "session": [
+        "TrialContext",
+        "get_context",
+        "get_trial_dir",
+        "get_trial_id",
+        "get_trial_name",
+        "is_session_enabled",
+        "report",
+    ],
+    "stopper": ["Stopper"],
+    "trainable": ["with_parameters", "with_resources"],
+    "trial": ["Trial"],
+    "tune_run": ["run"],
+    "tuner": ["Tuner"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_PACKAGES = ("schedulers", "search", "suggest")
 
 __all__ = [
     "Callback",
@@ -107,13 +155,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Pictures are asked for once, at the end, and every worker imports this module.
-    if name == "save_learning_curves":
-        from skate.tune.plots import save_learning_curves
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
 
-        return save_learning_curves
-    if name == "save_report":
-        from skate.tune.html_report import save_report
 
-        return save_report
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,6 @@ the orchestrator asked it to (at a *gate*), or when it is far ahead of the orche
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
 import threading
@@ -15,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from types import GeneratorType
 from typing import Any, NoReturn, TypeAlias
 
 #: How long reports may lie in the outbox before they travel, in seconds.  It makes one message of
@@ -179,7 +179,7 @@ class Session:
         error: BaseException | None = None
         try:
             returned = self._function(self._config)
-            if inspect.isgenerator(returned):
+            if isinstance(returned, GeneratorType):
                 for result in returned:
                     report(result)
             elif returned is not None:
