@@ -50,7 +50,7 @@ class Daemon:
         sockets: tuple[socket.socket, socket.socket],
         zygote: tuple[socket.socket, int],
     ) -> None:
-        """``sockets``: listening, for nodes and store.  ``zygote``: our end of the pair, its pid."""
+        """``sockets``: listening, node and store.  ``zygote``: our end of the pair, its pid."""
         self._config = config
         self._paths = paths
         self._node_id = node_id

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
-import tempfile
 import time
 
 from skate.exceptions import SessionError
@@ -50,6 +48,8 @@ def create() -> tuple[Paths, int]:
 
 
 def _parent() -> str:
+    import tempfile  # here: daemon and zygote, which are to start quickly, do not need it
+
     uid = os.getuid()
     base = tempfile.gettempdir()
     parent = os.path.join(base, f"skate-{uid}")
@@ -76,7 +76,7 @@ def remove_stale(parent: str) -> None:
         for name in os.listdir(parent):
             paths = Paths(os.path.join(parent, name))
             if name.startswith("s-") and not _is_alive(paths):
-                shutil.rmtree(paths.directory, ignore_errors=True)
+                _remove_tree(paths.directory)
     _prune(os.path.dirname(Paths(os.path.join(parent, "s-")).kept_logs))
 
 
@@ -118,7 +118,7 @@ def _prune(kept: str) -> None:
         sessions = [os.path.join(kept, name) for name in os.listdir(kept)]
         sessions.sort(key=os.path.getmtime)
         for old in sessions[:-KEPT_SESSIONS]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove_tree(old)
 
 
 def keep_log(paths: Paths, log: str) -> str:
@@ -152,4 +152,10 @@ def tail(path: str, size: int = 4096) -> str:
 
 def remove(paths: Paths) -> None:
     """Remove the directory of a session."""
-    shutil.rmtree(paths.directory, ignore_errors=True)
+    _remove_tree(paths.directory)
+
+
+def _remove_tree(directory: str) -> None:
+    import shutil  # here: see ``_parent``
+
+    shutil.rmtree(directory, ignore_errors=True)

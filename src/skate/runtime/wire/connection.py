@@ -1,8 +1,8 @@
 """Framing: many messages in one frame, many frames in one system call.
 
 A frame is a 4-byte little-endian length followed by a MessagePack array of messages.  Decoding is
-typed: bytes that do not spell known messages raise ``ProtocolError``, which ends that connection and
-nothing else.
+typed: bytes that do not spell known messages raise ``ProtocolError``, which ends that connection
+and nothing else.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Message(msgspec.Struct, array_like=True, gc=False):
 
 
 class Location(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Where an object lies in shared memory: a segment of one node, an offset and a size in bytes."""
+    """Where an object lies: a shared-memory segment of one node, offset and size in bytes."""
 
     node_id: bytes
     segment_id: int
@@ -101,7 +101,8 @@ class Task(Message, tag=12):
     slots: list[ArgSlot]
     #: Refs nested inside the arguments.
     refs: list[RefGrant]
-    #: Ids of the actor calls that wait, directly or through others, for this task: "re-entrant calls".
+    #: Ids of the actor calls that wait, directly or through others, for this task: "re-entrant
+    #: calls".
     chain: list[bytes]
     #: Nesting depth: 0 for calls of the driver.
     depth: int
@@ -109,8 +110,8 @@ class Task(Message, tag=12):
     actor_id: bytes
     method: str
     attempt: int
-    #: Send all earlier replies before this task starts, so that if the worker dies it is known which
-    #: tasks have finished: for tasks that must not run twice.
+    #: Send all earlier replies before this task starts, so that if the worker dies it is known
+    #: which tasks have finished: for tasks that must not run twice.
     exact: bool = False
 
 
