@@ -241,6 +241,16 @@ def test_results_that_make_no_sense(report: Callable[[], None], message: str) ->
         raise session.error or AssertionError
 
 
+def test_the_ways_to_name_metrics() -> None:
+    def function(config: dict[str, Any]) -> None:
+        tune.report({"i": 1}, j=2)
+        tune.report(metrics={"i": 3})
+        tune.report(metrics=4, i=5)
+
+    _, reports = drain(start(function, {}), {})
+    assert [report[0] for report in reports] == [{"i": 1, "j": 2}, {"i": 3}, {"metrics": 4, "i": 5}]
+
+
 def test_no_checkpoint_is_no_mistake() -> None:
     session = start(lambda config: tune.report({"i": 1}, checkpoint=None), {})
     assert session.collect()[1][0][0] == {"i": 1}

@@ -264,6 +264,8 @@ def report(metrics: Any = None, /, **named: Any) -> None:
     """
     if named.get("checkpoint", ()) is None:
         del named["checkpoint"]
+    if metrics is None and isinstance(named.get("metrics"), Mapping):
+        metrics = named.pop("metrics")  # as today's Ray names its argument
     result = _as_metrics(metrics, named)
     session = _current()
     if session is None:

@@ -71,8 +71,9 @@ class Trial:
         config: what the function is called with.
         evaluated_params: the part of it that varies from trial to trial, flat.
         status: one of the constants below.
-        stop_reason: why it ended: "completed", "criterion" (``stop=``), "scheduler", "time budget",
-            "interrupted"; empty while it runs and for failed ones.
+        stop_reason: why it ended: "completed", "criterion" (``stop=``), "scheduler", "stopper"
+            (``Stopper.stop_all``), "time budget", "interrupted"; empty while it runs and
+            for failed ones.
         last_result: the last report, with the fields that Skate adds.
         error: the exception it failed with.
         failures: how often it failed, retries included.
@@ -106,7 +107,7 @@ class Trial:
     @property
     def early_stopped(self) -> bool:
         """Whether it was ended before it had all it could have."""
-        return self.stop_reason in ("scheduler", "time budget", "interrupted")
+        return self.stop_reason in ("scheduler", "stopper", "time budget", "interrupted")
 
     @property
     def is_finished(self) -> bool:
