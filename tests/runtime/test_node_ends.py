@@ -62,9 +62,16 @@ def named(session: FakeDriver, name: str) -> int:
     [pid] = [
         pid
         for pid in processes_of(session.node.session_dir)
+        # A worker that has just been forked still bears the zygote's name.
         if Path(f"/proc/{pid}/comm").read_text().strip() == name
+        and parent_of(pid) in (os.getpid(), session.node.pid)
     ]
     return pid
+
+
+def parent_of(pid: int) -> int:
+    """The pid of the parent of a living process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def assert_ended(session: FakeDriver, children: list[int], timeout: float = 5.0) -> None:
@@ -179,21 +186,6 @@ def test_the_zygote_is_killed(session: FakeDriver) -> None:
     assert_ended(session, children)
 
 
-def test_daemon_and_zygote_are_killed_at_once(session: FakeDriver) -> None:
-    lease = session.lease(CPU=1)
-    zygote = named(session, "skate-zygote")
-    os.kill(session.node.pid, signal.SIGSTOP)
-    os.kill(zygote, signal.SIGKILL)
-    os.kill(session.node.pid, signal.SIGKILL)
-    wait_until(lambda: not is_running(lease.pid), "the worker is left")
-    assert session.node.wait(PATIENCE)
-    # Nobody was left to remove the directory: the next session does.
-    assert os.path.exists(session.node.session_dir)
-    with driver() as other:
-        assert not os.path.exists(session.node.session_dir)
-        assert os.path.exists(other.node.session_dir)
-
-
 def test_killed_by_its_driver(session: FakeDriver) -> None:
     children = busy(session)
     session.node.kill()
@@ -244,6 +236,22 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="skt-") as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
         yield Path(directory)
+
+
+def test_daemon_and_zygote_are_killed_at_once(base: Path) -> None:
+    with driver() as session:
+        lease = session.lease(CPU=1)
+        zygote = named(session, "skate-zygote")
+        os.kill(session.node.pid, signal.SIGSTOP)
+        os.kill(zygote, signal.SIGKILL)
+        os.kill(session.node.pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(lease.pid), "the worker is left")
+        assert session.node.wait(PATIENCE)
+    # Nobody was left to remove the directory: the next session does.
+    assert os.path.exists(session.node.session_dir)
+    with driver() as other:
+        assert not os.path.exists(session.node.session_dir)
+        assert os.path.exists(other.node.session_dir)
 
 
 def test_the_directory_is_ours_alone(base: Path) -> None:

@@ -190,12 +190,6 @@ def test_many_silent_connections(session: FakeDriver) -> None:
     session.settle()
 
 
-def test_a_client_that_does_not_read(session: FakeDriver) -> None:
-    lease = session.lease(3)
-    tell(lease.worker_address, "[node.send(wire.StateRequest(1, 'nodes')) for _ in range(3000)]")
-    session.settle()
-
-
 def test_one_process_cannot_return_the_lease_of_another(session: FakeDriver) -> None:
     mine, theirs = session.lease(4), session.lease(5)
     tell(theirs.worker_address, f"node.send(wire.ReturnLease({mine.lease_id})); node.settle()")
@@ -244,6 +238,32 @@ def test_silence_on_the_store_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     table = SegmentTable(b"node", 1)
     store = store_links.StoreLinks(silence.loop, table, lambda *_: True, lambda _: None)
     silence.run(store.adopt)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    monkeypatch.setattr(links, "MAX_BACKLOG", 1 << 20)
+    loop = Loop()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    closed: list[links.Link] = []
+    all_links = links.Links(loop, hello(), lambda _link, _message: None, closed.append)
+    all_links.adopt(theirs, 0)
+    ours.sendall(frame(hello()))
+    [link] = all_links._links
+    assert all_links.read(link)
+    all_links.registered(link, "worker")
+    for _ in range(100):
+        all_links.send(link.process_id, wire.Warn("x" * 100_000))
+        all_links.flush()
+        if reads:
+            while not closed and link.connection.has_backlog:
+                ours.recv(1 << 20)
+                all_links._flush(link)
+    assert closed == ([] if reads else [link])
+    loop.close()
+    ours.close()
+    theirs.close()
 
 
 def test_a_failing_handler_ends_one_connection(session: FakeDriver) -> None:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: A connection that has not said Hello by then is closed, in seconds.
 HELLO_SECONDS = 10.0
+#: A process that leaves so many bytes unread is cut off, before it takes all our memory.
+MAX_BACKLOG = 64 * 1024 * 1024
 #: Pause after the process has run out of descriptors, in seconds.
 ACCEPT_PAUSE_SECONDS = 0.1
 
@@ -158,6 +160,9 @@ class Links:
         if link not in self._links:
             return
         done = link.connection.flush()
+        if not done and link.connection.backlog_size > MAX_BACKLOG:
+            self._end(link, f"it leaves {MAX_BACKLOG >> 20} MiB unread")
+            return
         self._loop.want_write(link, not done)
         if done and link.on_flushed is not None:
             link.on_flushed()

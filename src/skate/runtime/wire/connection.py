@@ -71,6 +71,11 @@ class Connection(Generic[M]):
         """Whether bytes wait for the socket to become writable."""
         return self._backlog is not None
 
+    @property
+    def backlog_size(self) -> int:
+        """How many bytes wait for the socket to become writable."""
+        return len(self._backlog) if self._backlog is not None else 0
+
     def flush(self) -> bool:
         """Send what is queued.  Return whether all of it left; if not, call again when writable.
 
