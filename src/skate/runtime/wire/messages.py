@@ -192,6 +192,7 @@ class BorrowerAdded(Message, tag=23):
     """Answer to ``AddBorrower``."""
 
     object_id: bytes
+    borrower: bytes
 
 
 class ReleaseBorrow(Message, tag=24):

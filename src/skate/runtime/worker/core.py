@@ -22,6 +22,7 @@ from skate.runtime.worker.invoke import Running
 from skate.runtime.worker.leasing import Leasing
 from skate.runtime.worker.links import Links, Peer
 from skate.runtime.worker.objects import Objects
+from skate.runtime.worker.ownership import Ownership
 from skate.runtime.worker.pump import Pump, Waiter
 from skate.runtime.worker.record import Record
 from skate.runtime.worker.tasks import Submitter
@@ -74,6 +75,7 @@ class Core:
         self.links = Links(
             self.pump, process_id, self.address, self._on_peer_message, self._on_peer_closed
         )
+        self.ownership = Ownership(self)
         self.objects = Objects(self, StoreClient(store_address, node_id, process_id))
         self.leasing = Leasing(self)
         self.submitter = Submitter(self)
@@ -104,8 +106,8 @@ class Core:
         self.pump.block(self._registered)
         if self.closed:
             raise SessionError("the node daemon ended before it answered")
-        hooks.resolve = self.objects.resolve
-        hooks.pin = self.objects.pin
+        hooks.resolve = self.ownership.resolve
+        hooks.pin = self.ownership.pin
         hooks.future = self.objects.future
         self.pump.start()
 
@@ -144,7 +146,7 @@ class Core:
         data = self.error(error)
         self.submitter.fail_all(data)
         self.actors.fail_all(str(error))
-        self.objects.fail_all(data)
+        self.ownership.fail_all(data)
         for answer in self._requests.values():
             answer.on_ready()
         self._requests.clear()
@@ -203,7 +205,7 @@ class Core:
         """Free what finalizers have found unreachable, now rather than at the next turn."""
         if self.finalized.items:
             with self.lock:
-                self.objects.drain()
+                self.ownership.drain()
 
     def ask(self, make: Callable[[int], object]) -> Any:
         """Send a request to the daemon and return its answer.
@@ -255,10 +257,10 @@ class Core:
         for cell in record.slot_cells:
             value = objects.value_for(cell, receiver)
             if value.location is not None:
-                objects.grant(cell, receiver)
+                self.ownership.grant(cell, receiver)
             slots.append(wire.ArgSlot(cell.object_id, cell.owner_address, value))
         task.slots = slots
-        task.refs = [objects.grant(cell, receiver) for cell in record.nested]
+        task.refs = [self.ownership.grant(cell, receiver) for cell in record.nested]
 
     # ------------------------------------------------------------------ turns of the pump
 
@@ -266,14 +268,14 @@ class Core:
         if self.links.dirty or self.finalized.items:
             with self.lock:
                 if self.finalized.items:
-                    self.objects.drain()
+                    self.ownership.drain()
                 self.links.flush()
 
     def _housekeep(self) -> None:
         """Locked.  After each batch of messages."""
         self.leasing.run_touched()
         if self.finalized.items:
-            self.objects.drain()
+            self.ownership.drain()
 
     def _on_peer_message(self, peer: Peer, message: Any) -> None:
         self._peer_handlers[type(message)](peer, message)
@@ -298,9 +300,9 @@ class Core:
             wire.Unblocked: leasing.on_unblocked,
             wire.FetchObject: objects.on_fetch,
             wire.ObjectValue: objects.on_value,
-            wire.AddBorrower: objects.on_add_borrower,
-            wire.BorrowerAdded: objects.on_borrower_added,
-            wire.ReleaseBorrow: objects.on_release,
+            wire.AddBorrower: self.ownership.on_add_borrower,
+            wire.BorrowerAdded: self.ownership.on_borrower_added,
+            wire.ReleaseBorrow: self.ownership.on_release,
             wire.BeginLease: executor.on_begin_lease if executor else ignore,
             wire.DefineFunction: executor.on_define if executor else ignore,
             wire.Task: executor.on_task if executor else ignore,
@@ -349,7 +351,7 @@ class Core:
     def _on_object_freed(self, message: wire.ObjectFreed) -> None:
         """The owner has freed what this process wrote."""
         if self.objects.store.is_writer(message.location):
-            self.objects.free_own(message.location)
+            self.ownership.free_own(message.location)
 
     def _on_worker_died(self, message: wire.WorkerDied) -> None:
         process_id = message.process_id
@@ -359,7 +361,7 @@ class Core:
         self.links.forget(process_id)
         self.dead[process_id] = message.cause
         self.submitter.on_process_died(process_id, message.pid, message.cause, message.log_path)
-        self.objects.on_process_died(process_id)
+        self.ownership.on_process_died(process_id)
         self.pump.completions += 1
 
     def _on_peer_closed(self, peer: Peer | None) -> None:

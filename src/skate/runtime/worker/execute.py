@@ -130,12 +130,12 @@ class Executor:
 
     def _decline(self, task: Task) -> None:
         """Take the refs of a task that will not run here, and drop them at once."""
-        objects = self.core.objects
-        objects.accept_all(task.refs)
+        ownership = self.core.ownership
+        ownership.accept_all(task.refs)
         for slot in task.slots:
             if slot.value.location is not None:
-                objects.accept(slot.object_id, slot.owner_address)
-            objects.accept_all(slot.value.refs)
+                ownership.accept(slot.object_id, slot.owner_address)
+            ownership.accept_all(slot.value.refs)
 
     def on_cancel(self, peer: Peer, message: Cancel) -> None:
         """Locked.  Drop a queued task, or interrupt the running one."""

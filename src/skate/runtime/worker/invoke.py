@@ -111,17 +111,17 @@ class Invoker:
     def _arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not task.slots and not task.refs:
             return deserialize_arguments(task.arguments)
-        objects = self.core.objects
+        objects, ownership = self.core.objects, self.core.ownership
         cells: list[Any] = []
         with self.core.lock:
-            held = objects.accept_all(task.refs)
+            held = ownership.accept_all(task.refs)
             for slot in task.slots:
                 if slot.value.location is not None:
-                    cell = objects.accept(slot.object_id, slot.owner_address)
+                    cell = ownership.accept(slot.object_id, slot.owner_address)
                     objects.fill(cell, slot.value)
                     cells.append(cell)
                 else:
-                    held.extend(objects.accept_all(slot.value.refs))
+                    held.extend(ownership.accept_all(slot.value.refs))
                     cells.append(None)
         return self._fill(task, cells)
 
@@ -216,7 +216,7 @@ class Invoker:
     def construct(self, task: Task, spec: ActorSpec) -> None:
         """Run the actor's constructor."""
         core = self.core
-        objects = core.objects
+        objects, ownership = core.objects, core.ownership
         cells: list[Any] = []
         with core.lock:
             # Nobody counted these refs for us, see ``Actors.create``.
@@ -225,21 +225,22 @@ class Invoker:
                 grants.extend(slot.value.refs)
                 if slot.value.location is not None:
                     grants.append(RefGrant(slot.object_id, slot.owner_address))
-            held = [objects.borrow(grant) for grant in grants]
+            held = [ownership.borrow(grant) for grant in grants]
             for slot in spec.slots:
                 if slot.value.location is None:
                     cells.append(None)
                     continue
-                cell = objects.find(slot.object_id, slot.owner_address)
+                cell = ownership.find(slot.object_id, slot.owner_address)
                 objects.fill(cell, Value(None, slot.value.location))
                 cell.contained = [
-                    objects.find(grant.object_id, grant.owner_address) for grant in slot.value.refs
+                    ownership.find(grant.object_id, grant.owner_address)
+                    for grant in slot.value.refs
                 ]
                 cells.append(cell)
             core.links.flush()
         # The creator lets go of the arguments when it hears that the actor is alive.
         for grant in grants:
-            objects.await_borrowed(grant.object_id)
+            ownership.await_borrowed(grant.object_id)
         cls = loads_code(spec.class_payload)
         args, kwargs = self._fill(task, cells)
         del held

@@ -10,34 +10,25 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import time
-import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from skate.exceptions import (
     GetTimeoutError,
     ObjectLostError,
     ObjectStoreFullError,
-    OwnerDiedError,
     TaskError,
 )
 from skate.ids import owner_of
 from skate.refs import ObjectRef
 from skate.runtime.store.client import StoreClient
 from skate.runtime.wire.messages import (
-    AddBorrower,
-    BorrowerAdded,
     FetchObject,
-    KillActor,
     Location,
-    ObjectFreed,
     ObjectStored,
     ObjectValue,
-    RefGrant,
-    ReleaseBorrow,
     Value,
 )
-from skate.runtime.worker.borrowing import BorrowTable
 from skate.runtime.worker.cells import (
     FAILED,
     INLINE,
@@ -46,7 +37,6 @@ from skate.runtime.worker.cells import (
     BorrowedCell,
     Cell,
     StoredObject,
-    WeakActorCell,
 )
 from skate.runtime.worker.pump import Waiter
 from skate.serialization import Serialized, deserialize, serialize
@@ -115,15 +105,6 @@ class Objects:
     def __init__(self, core: Core, store: StoreClient) -> None:
         self.core = core
         self.store = store
-        self.borrows = BorrowTable()
-        #: Every cell whose id another process may name.
-        self._known: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
-        #: Cells kept until the owner has acknowledged that we handed a ref on.
-        self._handing: dict[bytes, list[Any]] = {}
-        #: Borrows that we have announced ourselves and the owner has not acknowledged.
-        self._unconfirmed: dict[bytes, Waiter] = {}
-        #: How many more looks at unused memory are scheduled: what two in a row find unused goes.
-        self._trims_due = 0
 
     # ------------------------------------------------------------------ put, get, wait
 
@@ -153,7 +134,7 @@ class Objects:
             with core.lock:
                 # Whoever gets the value here unpickles refs to these cells.
                 for inner in cell.contained:
-                    self._known[inner.object_id] = inner
+                    core.ownership.know(inner)
         cell.status = status
         return cell
 
@@ -289,7 +270,7 @@ class Objects:
 
     def fill(self, cell: Cell, value: Value) -> None:
         """Locked.  A value for a pending cell has arrived; its grants are accepted in any case."""
-        contained = self.accept_all(value.refs) if value.refs else None
+        contained = self.core.ownership.accept_all(value.refs) if value.refs else None
         if cell.status != PENDING:
             return
         owned = type(cell) is Cell
@@ -309,7 +290,11 @@ class Objects:
 
     def value_for(self, cell: Any, receiver: bytes | None) -> Value:
         """Locked.  Return the value of a cell that is not pending, with grants for ``receiver``."""
-        refs = [self.grant(inner, receiver) for inner in cell.contained] if cell.contained else []
+        refs = (
+            [self.core.ownership.grant(inner, receiver) for inner in cell.contained]
+            if cell.contained
+            else []
+        )
         if cell.status == STORED:
             return Value(None, cell.location, refs)
         return Value(cell.data, None, refs, cell.status == FAILED)
@@ -325,91 +310,10 @@ class Objects:
             if value.location is not None:
                 core.links.send_node(ObjectStored(object_id, value.location))
             if serialized.refs:
-                value.refs = [self.grant(ref._cell, receiver) for ref in serialized.refs]
+                value.refs = [
+                    self.core.ownership.grant(ref._cell, receiver) for ref in serialized.refs
+                ]
         return value
-
-    def grant(self, cell: Any, receiver: bytes | None) -> RefGrant:
-        """Locked.  Count that ``receiver`` is about to be handed a ref of ``cell``.
-
-        None: nobody is counted, the receiver will call ``borrow``.
-        """
-        object_id = cell.object_id
-        owner = owner_of(object_id)
-        core = self.core
-        self._known[object_id] = cell
-        if receiver is None or type(cell) is WeakActorCell or receiver in core.dead:
-            pass
-        elif owner == core.process_id:
-            self.borrows.add(object_id, cell, receiver)
-        elif owner != receiver and owner not in core.dead:
-            self._handing.setdefault(object_id, []).append(cell)
-            peer = core.links.peer(owner, cell.owner_address)
-            core.links.send(peer, AddBorrower(object_id, receiver))
-        return RefGrant(object_id, cell.owner_address)
-
-    def accept(self, object_id: bytes, owner_address: str) -> Any:
-        """Locked.  Take a ref that we were handed; the cell returned has to be kept by somebody."""
-        cell = self.find(object_id, owner_address)
-        if type(cell) is BorrowedCell:
-            cell.grants += 1
-        return cell
-
-    def accept_all(self, grants: Iterable[RefGrant]) -> list[Any]:
-        """Locked.  Take several refs."""
-        return [self.accept(grant.object_id, grant.owner_address) for grant in grants]
-
-    def borrow(self, grant: RefGrant) -> Any:
-        """Locked.  Register ourselves with the owner of a ref that nobody counted for us."""
-        core = self.core
-        cell = self.find(grant.object_id, grant.owner_address)
-        owner = owner_of(grant.object_id)
-        if type(cell) is BorrowedCell and owner not in core.dead:
-            cell.grants += 1
-            peer = core.links.peer(owner, grant.owner_address)
-            core.links.send(peer, AddBorrower(grant.object_id, core.process_id))
-            self._unconfirmed.setdefault(grant.object_id, Waiter(0)).expect()
-        return cell
-
-    def await_borrowed(self, object_id: bytes) -> None:
-        """Wait until the owner has counted a ref that we ``borrow``, or is dead."""
-        waiter = self._unconfirmed.get(object_id)
-        if waiter is not None:
-            self.core.pump.block(waiter)
-
-    def resolve(self, object_id: bytes, owner_address: str) -> Any:
-        """Find the cell of a ref that is being unpickled."""
-        with self.core.lock:
-            return self.find(object_id, owner_address)
-
-    def find(self, object_id: bytes, owner_address: str) -> Any:
-        """Locked.  Return the cell of an id, a new one if this process has none."""
-        cell = self._known.get(object_id)
-        if cell is not None:
-            return cell
-        core = self.core
-        owner = owner_of(object_id)
-        if not owner_address:
-            return WeakActorCell(object_id, "")
-        if owner == core.process_id:
-            cell = self.borrows.cell(object_id)
-            if cell is None:
-                cell = Cell(object_id, core.address)
-                self.fail(cell, core.error(ObjectLostError(f"object {object_id.hex()} was freed")))
-        else:
-            cell = BorrowedCell(object_id, owner_address, core.finalized)
-            if owner in core.dead:
-                self.fail(cell, core.error(self._owner_died(object_id)))
-        self._known[object_id] = cell
-        return cell
-
-    def pin(self, cell: Any) -> None:
-        """A ref was pickled behind our back: keep its object as long as its owner lives."""
-        with self.core.lock:
-            self._known[cell.object_id] = cell
-            if owner_of(cell.object_id) == self.core.process_id:
-                self.borrows.pin(cell.object_id, cell)
-            else:
-                self.grant(cell, b"")
 
     # ------------------------------------------------------------------ messages (locked)
 
@@ -422,7 +326,7 @@ class Objects:
         owner = owner_of(cell.object_id)
         peer = core.links.peer(owner, cell.owner_address)
         if peer.dead or owner in core.dead:
-            self.fail(cell, core.error(self._owner_died(cell.object_id)))
+            self.fail(cell, core.error(core.ownership.owner_died(cell.object_id)))
             return
         core.links.send(peer, FetchObject(cell.object_id))
 
@@ -434,7 +338,7 @@ class Objects:
     def on_fetch(self, peer: Peer, message: FetchObject) -> None:
         """Locked.  A borrower asks for a value of ours."""
         object_id = message.object_id
-        cell = self.borrows.cell(object_id) or self._known.get(object_id)
+        cell = self.core.ownership.known(object_id)
         if cell is None:
             text = f"object {object_id.hex()} was freed by its owner"
             value = Value(self.core.error(ObjectLostError(text)), error=True)
@@ -451,99 +355,12 @@ class Objects:
 
     def on_value(self, _peer: Peer, message: ObjectValue) -> None:
         """Locked.  The owner has answered."""
-        cell = self._known.get(message.object_id)
+        cell = self.core.ownership.known(message.object_id)
         if cell is None:
             # Nobody waits any more: take the grants and drop them at once.
-            self.accept_all(message.value.refs)
+            self.core.ownership.accept_all(message.value.refs)
             return
         self.fill(cell, message.value)
-
-    def on_add_borrower(self, peer: Peer, message: AddBorrower) -> None:
-        """Locked.  A borrower has handed a ref of ours to somebody."""
-        object_id = message.object_id
-        cell = self.borrows.cell(object_id) or self._known.get(object_id)
-        if cell is not None and message.borrower not in self.core.dead:
-            self.borrows.add(object_id, cell, message.borrower)
-        self.core.links.send(peer, BorrowerAdded(object_id))
-
-    def on_borrower_added(self, _peer: Peer, message: BorrowerAdded) -> None:
-        """Locked.  The owner has counted the receiver: our own ref is no longer needed for it."""
-        waiter = self._unconfirmed.get(message.object_id)
-        if waiter is not None:
-            waiter.on_ready()
-            if waiter.done:
-                del self._unconfirmed[message.object_id]
-            return
-        cells = self._handing.get(message.object_id)
-        if cells:
-            cells.pop()
-            if not cells:
-                del self._handing[message.object_id]
-
-    def on_release(self, peer: Peer, message: ReleaseBorrow) -> None:
-        """Locked.  A borrower has dropped a ref of ours."""
-        self.borrows.release(message.object_id, peer.process_id, message.count)
-
-    def on_process_died(self, process_id: bytes) -> None:
-        """Locked.  It borrows nothing any more, and what it owned and we do not have is lost."""
-        self.borrows.forget(process_id)
-        for object_id in [i for i in self._handing if owner_of(i) == process_id]:
-            del self._handing[object_id]
-        for object_id in [i for i in self._unconfirmed if owner_of(i) == process_id]:
-            waiter = self._unconfirmed.pop(object_id)
-            while not waiter.done:
-                waiter.on_ready()
-        for object_id, cell in list(self._known.items()):
-            if owner_of(object_id) == process_id and not cell.status:
-                self.fail(cell, self.core.error(self._owner_died(object_id)))
-
-    def fail_all(self, error: bytes) -> None:
-        """Locked.  The session is over: no other process will answer."""
-        for cell in list(self._known.values()):
-            if type(cell) is BorrowedCell:
-                self.fail(cell, error)
-
-    def _owner_died(self, object_id: bytes) -> OwnerDiedError:
-        owner = owner_of(object_id)
-        cause = self.core.dead.get(owner, "it cannot be reached")
-        return OwnerDiedError(
-            f"object {object_id.hex()} is lost: its owner, process {owner.hex()}, died ({cause})"
-        )
-
-    def free_own(self, location: Location) -> None:
-        """Locked.  Reuse memory that this process wrote; if unused for long, give it back."""
-        self.store.free(location)
-        if not self._trims_due:
-            self.core.pump.call_later(TRIM_SECONDS, self._trim)
-        self._trims_due = 2
-
-    def _trim(self) -> None:
-        # The store may have to talk to the daemon: not under the lock.
-        self.core.pump.callbacks.append(self.store.trim)
-        self._trims_due -= 1
-        if self._trims_due:
-            self.core.pump.call_later(TRIM_SECONDS, self._trim)
-
-    def drain(self) -> None:
-        """Locked.  Do what finalizers left behind."""
-        core = self.core
-        items = core.finalized.items
-        while items:
-            item = items.popleft()
-            if item[0] == "free":
-                _, object_id, location = item
-                if self.store.is_writer(location):
-                    self.free_own(location)
-                else:
-                    core.links.send_node(ObjectFreed(object_id, location))
-            elif item[0] == "release":
-                _, object_id, address, count = item
-                owner = owner_of(object_id)
-                if owner not in core.dead:
-                    peer = core.links.peer(owner, address)
-                    core.links.send(peer, ReleaseBorrow(object_id, count))
-            else:
-                core.links.send_node(KillActor(item[1], no_restart=True, graceful=True))
 
 
 def _split(

@@ -130,7 +130,7 @@ class Submitter:
         record = self._take(message.task_id, message.duration)
         if record is None:
             for value in message.values:
-                objects.accept_all(value.refs)
+                self.core.ownership.accept_all(value.refs)
             return
         for cell, value in zip(record.cells, message.values, strict=False):
             objects.fill(cell, value)
