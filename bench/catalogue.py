@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,7 +48,7 @@ class Workload:
     #: Runs that do not count, so that files and bytecode are cached for everybody.
     discarded: int = 0
     #: At most so many repetitions with Ray: for what takes it a minute.
-    ray_repetitions: int = 100
+    ray_repetitions: int = sys.maxsize
 
     @property
     def script(self) -> str:

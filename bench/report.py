@@ -151,12 +151,16 @@ def _cell(row: Row, column: str) -> str:
 
 
 def _with_unit(figure: float, unit: str) -> str:
-    digits = 0 if figure >= 100 else 1 if figure >= 10 else 2
-    return f"{figure:,.{digits}f} {unit}".replace(" /s", "/s")
+    return f"{_three_digits(figure)} {unit}".replace(" /s", "/s")
+
+
+def _three_digits(figure: float) -> str:
+    digits = 0 if figure >= 100 else 1 if figure >= 10 else 2 if figure >= 0.1 else 3
+    return f"{figure:,.{digits}f}"
 
 
 def _ratio(row: Row) -> str:
-    return "" if row.ratio is None else f"{row.ratio:.1f}x"
+    return "" if row.ratio is None else f"{_three_digits(row.ratio)}x"
 
 
 def _wanted(row: Row) -> str:
