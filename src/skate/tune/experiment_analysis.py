@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from skate.tune.analysis import best_trial, reports_table, resolve_objective, results_table
@@ -118,13 +119,13 @@ class ExperimentAnalysis:
         """All reports of each trial, by trial id."""
         return {trial.trial_id: reports_table(trial) for trial in self.trials}
 
-    def save_learning_curves(self, path: str, metric: str | None = None) -> None:
+    def save_learning_curves(self, path: str | os.PathLike[str], metric: str | None = None) -> None:
         """Draw the learning curves of all trials as a PNG."""
         from skate.tune.plots import save_learning_curves
 
         save_learning_curves(self, path, metric)
 
-    def save_report(self, path: str) -> None:
+    def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page about the run."""
         from skate.tune.html_report import save_report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -101,13 +102,13 @@ class ResultGrid:
         """Return one row per trial: its last report, or the best one by ``filter_metric``."""
         return results_table(self.experiment.trials, filter_metric, filter_mode)
 
-    def save_learning_curves(self, path: str, metric: str | None = None) -> None:
+    def save_learning_curves(self, path: str | os.PathLike[str], metric: str | None = None) -> None:
         """Draw the learning curves of all trials as a PNG."""
         from skate.tune.plots import save_learning_curves
 
         save_learning_curves(self, path, metric)
 
-    def save_report(self, path: str) -> None:
+    def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page about the run."""
         from skate.tune.html_report import save_report
 

@@ -127,7 +127,9 @@ class Session:
         condition = self._condition
         with condition:
             condition.wait_for(lambda: bool(self._outbox) or self._ended)
-            condition.wait_for(lambda: self._at_gate or self._ended, GATHER_S)
+            condition.wait_for(
+                lambda: self._at_gate or self._ended or len(self._outbox) >= MAX_AHEAD, GATHER_S
+            )
             reports, self._outbox = self._outbox, []
             condition.notify_all()
             state = RUNNING
@@ -149,7 +151,7 @@ class Session:
             elapsed = time.monotonic() - self._start
             self._outbox.append((metrics, self._iteration, elapsed, time.time()))
             self._at_gate = self._reached(metrics, elapsed)
-            if self._at_gate or len(self._outbox) == 1:
+            if self._at_gate or len(self._outbox) in (1, MAX_AHEAD):
                 condition.notify_all()
             while self._at_gate or len(self._outbox) >= MAX_AHEAD:
                 condition.wait()
