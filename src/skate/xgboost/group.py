@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,8 +15,8 @@ from skate.xgboost.matrix import RayDMatrix
 from skate.xgboost.messages import Progress
 from skate.xgboost.params import ActorPlan
 
-#: An actor that fails in the collective may be the victim of another one's death, of which we learn
-#: a moment later.  So many seconds are given to that moment.
+#: When XGBoost fails in one actor that may be because another one has died, of which we learn a
+#: moment later.  So many seconds are given to that moment.
 VERDICT_S = 5.0
 
 
@@ -111,14 +113,29 @@ class ActorGroup:
             ActorDeathError: an actor died.
             Exception: what the training raised in an actor.
         """
+        from xgboost.core import XGBoostError
+
         pending = {actor.progress.remote(): rank for rank, actor in enumerate(self._actors)}
+        # The first error that may be a consequence of a death.
+        suspicion: XGBoostError | None = None
+        verdict_at = math.inf
         while pending:
-            ready, _ = skate.wait(list(pending), num_returns=1)
+            patience = None if suspicion is None else max(0.0, verdict_at - time.monotonic())
+            ready, _ = skate.wait(list(pending), num_returns=1, timeout=patience)
+            if not ready:
+                break
             rank = pending.pop(ready[0])
-            news: Progress = self._result(rank, ready[0], pending)
+            try:
+                news: Progress = self._result(rank, ready[0])
+            except XGBoostError as error:
+                if suspicion is None:
+                    suspicion, verdict_at = error, time.monotonic() + VERDICT_S
+                continue
             if not news.done:
                 pending[self._actors[rank].progress.remote()] = rank
             yield rank, news
+        if suspicion is not None:
+            raise suspicion
 
     def _results(self, refs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield rank and result of each, the first to be ready first."""
@@ -126,9 +143,9 @@ class ActorGroup:
         while pending:
             ready, _ = skate.wait(list(pending), num_returns=1)
             rank = pending.pop(ready[0])
-            yield rank, self._result(rank, ready[0], pending)
+            yield rank, self._result(rank, ready[0])
 
-    def _result(self, rank: int, ref: Any, pending: dict[Any, int]) -> Any:
+    def _result(self, rank: int, ref: Any) -> Any:
         try:
             return skate.get(ref)
         except ActorError as error:
@@ -136,27 +153,6 @@ class ActorGroup:
                 # Its constructor raised: it would raise again.
                 raise error.__cause__ from None
             raise ActorDeathError(rank, error) from error
-        except Exception as error:
-            self._find_death(error, pending)
-            raise
-
-    def _find_death(self, error: Exception, pending: dict[Any, int]) -> None:
-        """Raise ``ActorDeathError`` if that is what is behind an error of XGBoost."""
-        from xgboost.core import XGBoostError
-
-        if not isinstance(error, XGBoostError):
-            return
-        while pending:
-            ready, _ = skate.wait(list(pending), num_returns=1, timeout=VERDICT_S)
-            if not ready:
-                return
-            rank = pending.pop(ready[0])
-            try:
-                skate.get(ready[0])
-            except ActorError as death:
-                raise ActorDeathError(rank, death) from error
-            except Exception:
-                continue  # an error in common, or another victim
 
     def kill(self) -> None:
         """End all actors at once."""
