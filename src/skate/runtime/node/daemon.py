@@ -72,6 +72,7 @@ class Daemon:
         self.dispatcher = Dispatcher(
             self.loop, self.links, self.workers, resources, config.namespace
         )
+        self.workers.on_forked = self.dispatcher.worker_forked
         self.segments = SegmentTable(node_id, config.object_store_memory)
         self._store_links = StoreLinks(
             self.loop, self.segments, self._is_member, self.links.deliver

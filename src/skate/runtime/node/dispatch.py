@@ -106,6 +106,11 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ workers come and go
 
+    def worker_forked(self, worker: Worker) -> None:
+        """A worker's process exists: its time to start runs from now on, imports left out."""
+        if worker.worker_id in self.pool.starting:
+            self.pool.forked(worker.worker_id, self._loop.now())
+
     def worker_registered(self, worker: Worker) -> None:
         """A worker is ready."""
         self.pool.registered(worker.worker_id, self._loop.now())
@@ -281,7 +286,10 @@ class Dispatcher:
         for worker_id in self.pool.surplus(now):
             self._stop(worker_id)
         for worker_id in self.pool.overdue(now):
-            self._workers.kill(self._workers.by_id[worker_id], "did not start in time")
+            worker = self._workers.by_id[worker_id]
+            # Without a pid it waits for the zygote, which may have much to import.
+            if worker.pid:
+                self._workers.kill(worker, "did not start in time")
         self._dirty = True
 
     def warn(self, text: str) -> None:

@@ -55,10 +55,13 @@ class NodeProcess:
 
     def kill(self) -> None:
         """End the daemon by force.  Its zygote ends what it leaves; this waits for that."""
+        lock = session_dir.open_lock(self._paths)
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        session_dir.wait_until_unlocked(self._paths, REMAINS_SECONDS)
+        if lock is not None:
+            session_dir.wait_until_unlocked(lock, REMAINS_SECONDS)
+            os.close(lock)
         session_dir.remove(self._paths)
 
     def explain(self) -> str:

@@ -90,27 +90,40 @@ def _is_alive(paths: Paths) -> bool:
 
 
 def _is_locked(paths: Paths) -> bool:
-    try:
-        fd = os.open(paths.lock, os.O_RDWR)
-    except FileNotFoundError:
+    fd = open_lock(paths)
+    if fd is None:
         return False
+    try:
+        return not _lock(fd)
+    finally:
+        os.close(fd)
+
+
+def open_lock(paths: Paths) -> int | None:
+    """Return a descriptor of the lock file, None if there is none any more."""
+    try:
+        return os.open(paths.lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return True
+        return None
+
+
+def _lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+        return False
+    return True
 
 
-def wait_until_unlocked(paths: Paths, seconds: float) -> bool:
-    """Wait until no process of the session is left; return whether that is so."""
+def wait_until_unlocked(fd: int, seconds: float) -> bool:
+    """Wait until no daemon and no zygote of the session is left; return whether that is so.
+
+    ``fd`` comes from ``open_lock``; the file may have been removed meanwhile.
+    """
     deadline = time.monotonic() + seconds
-    while (alive := _is_locked(paths)) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return not alive
+    while not (free := _lock(fd)) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return free
 
 
 def _prune(kept: str) -> None:

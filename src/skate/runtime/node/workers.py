@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: A worker whose link has ended should be just ending; after so many seconds it is killed.
 LOST_SECONDS = 0.5
+#: The user is told when the zygote has not imported everything after so many seconds.
+LOAD_SECONDS = 20.0
 #: Most seconds that the zygote may take to read what we send it.
 SEND_SECONDS = 10.0
 
@@ -89,8 +91,12 @@ class Workers:
         self._forwarder = forwarder
         self.by_id: dict[bytes, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
+        #: The zygote has imported what workers need.
+        self._ready = False
         #: The zygote has ended.
         self.zygote_gone = False
+        #: A worker's process exists now.
+        self.on_forked: Callable[[Worker], None]
         #: A worker has ended, with this cause for the user.
         self.on_ended: Callable[[Worker, str], None]
         #: The zygote has said everything that the worker wrote to its link can be read now.
@@ -98,6 +104,7 @@ class Workers:
         self.on_zygote_gone: Callable[[], None]
         self.on_warning: Callable[[str], None]
         loop.add(zygote, self._on_zygote)
+        loop.call_later(LOAD_SECONDS, self._expect_ready)
 
     # ------------------------------------------------------------------ start
 
@@ -215,12 +222,21 @@ class Workers:
         for payload in zygote_link.split(self._buffer):
             message = to_daemon_decoder.decode(payload)
             if isinstance(message, Ready):
+                self._ready = True
                 for text in message.warnings:
                     self.on_warning(text)
             elif isinstance(message, Forked):
                 self._on_forked(message)
             else:
                 self._on_ended(message)
+
+    def _expect_ready(self) -> None:
+        if not self._ready and not self.zygote_gone:
+            names = ", ".join(self._config.preload) or "nothing"
+            self.on_warning(
+                f"no worker can start yet: the modules of init(preload=...) ({names}) have not "
+                f"been imported after {LOAD_SECONDS:g} s"
+            )
 
     def _on_forked(self, message: Forked) -> None:
         worker = self.by_id.get(message.worker_id)
@@ -230,6 +246,7 @@ class Workers:
             self._forget(worker, message.error)
             return
         self._set_pid(worker, message.pid)
+        self.on_forked(worker)
         if worker.cause:
             self._signal(worker, signal.SIGKILL)
 

@@ -193,7 +193,9 @@ class Zygote:
             processes.kill_group(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             self._workers.discard(pid)
-            zygote_link.send(self._sock, Ended(pid, status))
+            # A daemon that is gone needs no reports, and the others must be reaped all the same.
+            with contextlib.suppress(OSError):
+                zygote_link.send(self._sock, Ended(pid, status))
 
     def end(self, grace: float) -> None:
         """End all workers and whatever they have started: politely for ``grace`` seconds."""
@@ -218,9 +220,7 @@ class Zygote:
 
     def _poll(self, seconds: float) -> None:
         select.select([self._wake_read], [], [], seconds)
-        # A daemon that is gone needs no reports.
-        with contextlib.suppress(OSError):
-            self._reap()
+        self._reap()
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
