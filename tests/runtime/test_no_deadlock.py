@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -127,3 +128,46 @@ def test_task_waits_for_its_actor_on_one_cpu(cluster: Callable[..., None]) -> No
         return value
 
     assert skate.get(use.remote(), timeout=20) == 3
+
+
+def test_a_thread_of_an_actor_waits_for_a_task_on_one_cpu(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1)
+
+    @skate.remote
+    def leaf() -> int:
+        return 7
+
+    @skate.remote(num_cpus=1)
+    class Threaded:
+        def start(self) -> None:
+            self.results: list[int] = []
+            self.thread = threading.Thread(target=self.work)
+            self.thread.start()
+
+        def work(self) -> None:
+            self.results.append(skate.get(leaf.remote()))
+
+        def results_after(self) -> list[int]:
+            self.thread.join(20)
+            return self.results
+
+    actor = Threaded.remote()
+    skate.get(actor.start.remote(), timeout=20)
+    assert skate.get(actor.results_after.remote(), timeout=30) == [7]
+
+
+def test_a_threaded_actor_waits_for_tasks_on_one_cpu(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1)
+
+    @skate.remote
+    def leaf(x: int) -> int:
+        return x
+
+    @skate.remote(num_cpus=1, max_concurrency=4)
+    class Threaded:
+        def use(self, x: int) -> int:
+            value: int = skate.get(leaf.remote(x))
+            return value
+
+    actor = Threaded.remote()
+    assert skate.get([actor.use.remote(i) for i in range(20)], timeout=30) == list(range(20))

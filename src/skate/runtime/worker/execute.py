@@ -56,7 +56,9 @@ class Executor:
         self._local = threading.local()
         #: Callers that were told that we block.
         self._told: set[Peer] = set()
-        #: Threads that wait inside a call.
+        #: Threads that wait, those that user code has started included.
+        self._waiting = 0
+        #: How many calls of the main thread's stack wait: nothing that queues behind them can run.
         self._blocked = 0
         self._cancelling: bytes | None = None
         self._flushed_at = 0.0
@@ -286,15 +288,17 @@ class Executor:
         """Wait inside a call: give the CPU back, hand back queued tasks, run re-entrant calls."""
         core = self.core
         running = self.running
-        is_main = threading.get_ident() == self._main
-        if running is None or not (is_main or self._pool is not None):
-            return core.pump.block(waiter, deadline, step)
+        is_main = threading.get_ident() == self._main and bool(self._stack)
         started = time.perf_counter()
         with core.lock:
-            self._blocked += 1
-            if self._blocked == 1:
-                self._return_queued()
+            self._waiting += 1
+            if self._waiting == 1:
+                # Other threads may still compute; one CPU used twice is better than a deadlock.
                 core.links.send_node(Blocked())
+            if is_main:
+                self._blocked += 1
+                if self._blocked == 1:
+                    self._return_queued()
 
         def turn() -> bool:
             if step is not None and step():
@@ -310,14 +314,18 @@ class Executor:
                     break
             return waiter.done
         finally:
-            running.blocked_seconds += time.perf_counter() - started
+            if running is not None and (is_main or self._pool is not None):
+                running.blocked_seconds += time.perf_counter() - started
             with core.lock:
-                self._blocked -= 1
-                if self._blocked == 0:
+                self._waiting -= 1
+                if self._waiting == 0:
                     core.links.send_node(Resumed())
-                    for peer in self._told:
-                        core.links.send(peer, Unblocked())
-                    self._told.clear()
+                if is_main:
+                    self._blocked -= 1
+                    if self._blocked == 0:
+                        for peer in self._told:
+                            core.links.send(peer, Unblocked())
+                        self._told.clear()
             core.pump.nudge()
 
     def _return_queued(self) -> None:
