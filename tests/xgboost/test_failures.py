@@ -335,3 +335,34 @@ def test_threads_of_one_process_train_at_the_same_time(data: Data) -> None:
     for thread in threads:
         thread.join(timeout=50)
     assert rounds == [3, 3, 3]
+
+
+def test_predictions_on_the_cpus_of_one(data: Data) -> None:
+    x, y = data
+    model = xgboost.train(PARAMS, xgboost.DMatrix(x, y), 2)
+    matrix = RayDMatrix(x)
+    shapes: list[Any] = []
+    threads = [
+        in_background(lambda: shapes.append(predict(model, matrix, TWO).shape)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.join(timeout=50)
+    assert shapes == [(len(y),)] * 4
+
+
+def test_ctrl_c_ends_the_actors(data: Data, tmp_path: Path) -> None:
+    class Announcer(xgboost.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            (tmp_path / "trains").touch()
+            return False
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "trains").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = in_background(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(PARAMS, RayDMatrix(*data), 1_000_000, callbacks=[Announcer()], ray_params=TWO)
+    thread.join(timeout=5)

@@ -94,6 +94,8 @@ def test_predict_refuses(data: Data) -> None:
         predict(model, x)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="needs a model"):
         predict(None, RayDMatrix(x))
+    with pytest.raises(ValueError, match="need 8, but"):
+        predict(model, RayDMatrix(x), RayParams(num_actors=2, cpus_per_actor=4))
     with pytest.raises(xgboost.core.XGBoostError, match="columns"):
         predict(model, RayDMatrix([[1.0] * 7]))
 

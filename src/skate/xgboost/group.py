@@ -13,7 +13,7 @@ from skate.exceptions import ActorError, NotSupportedError, TaskError
 from skate.xgboost.actor import TrainingActor
 from skate.xgboost.matrix import RayDMatrix
 from skate.xgboost.messages import Progress
-from skate.xgboost.params import ActorPlan
+from skate.xgboost.params import ActorPlan, actor_options
 
 #: When XGBoost fails in one actor that may be because another one has died, of which we learn a
 #: moment later.  So many seconds are given to that moment.
@@ -29,27 +29,12 @@ class ActorDeathError(Exception):
         self.error = error
 
 
-def _options(plan: ActorPlan, rank: int, reserve: bool) -> dict[str, Any]:
-    """Return the options of an actor.
+class ActorGroup:
+    """Starts the actors, hands out shards, and tells what happens to them.
 
     Rank 0 reserves the resources of all, so that a training gets either all that it needs or
     nothing.  If each actor reserved its own, two trainings might end up with half of their actors
     each, and wait for the other half for ever.
-    """
-    if rank > 0 or not reserve:
-        return {"num_cpus": 0}
-    total = plan.total()
-    custom = {name: amount for name, amount in total.items() if name not in ("CPU", "GPU")}
-    return {
-        "num_cpus": total.get("CPU", 0),
-        "num_gpus": total.get("GPU", 0),
-        **({"memory": custom.pop("memory")} if "memory" in custom else {}),
-        **({"resources": custom} if custom else {}),
-    }
-
-
-class ActorGroup:
-    """Starts the actors, hands out shards, and tells what happens to them.
 
     Args:
         plan: how many actors, and what they need.
@@ -60,8 +45,9 @@ class ActorGroup:
     def __init__(self, plan: ActorPlan, *, reserve: bool, whole_library: bool) -> None:
         self._plan = plan
         actor_class = skate.remote(TrainingActor)
+        reserved = actor_options(plan.total() if reserve else {})
         self._actors = [
-            actor_class.options(**_options(plan, rank, reserve)).remote(
+            actor_class.options(**(actor_options({}) if rank else reserved)).remote(
                 rank, plan.num_actors, os.getpid(), whole_library
             )
             for rank in range(plan.num_actors)

@@ -170,3 +170,16 @@ def resolve(params: RayParams, booster: Mapping[str, Any], *, in_trial: bool) ->
     if gpus < 0:
         gpus = 1 if str(booster.get("device", "cpu")).startswith(("cuda", "gpu")) else 0
     return ActorPlan(num_actors, cpus, gpus, dict(params.resources_per_actor or {}))
+
+
+def actor_options(amounts: Mapping[str, float]) -> dict[str, Any]:
+    """Return the ``.options`` of an actor that holds these resources, by name."""
+    custom = {name: n for name, n in amounts.items() if name not in ("CPU", "GPU", "memory")}
+    options: dict[str, Any] = {"num_cpus": amounts.get("CPU", 0)}
+    if amounts.get("GPU"):
+        options["num_gpus"] = amounts["GPU"]
+    if amounts.get("memory"):
+        options["memory"] = amounts["memory"]
+    if custom:
+        options["resources"] = custom
+    return options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import skate
 from skate.exceptions import ActorDiedError, TaskError
 from skate.xgboost import checks, library, shard, tune
-from skate.xgboost.params import RayParams, resolve
+from skate.xgboost.params import RayParams, actor_options, resolve
 from skate.xgboost.params import ray_params as as_ray_params
 
 if TYPE_CHECKING:
@@ -76,31 +76,37 @@ def predict(
     checks.matrix(data, "data")
     if model is None:
         raise TypeError("predict needs a model: a Booster, a file or bytes")
-    rows = data.num_row()
     plan = resolve(distribution, {}, in_trial=tune.in_trial())
+    plan.check_fits()
+    shared = skate.put(checks.model_bytes(model))
     # No actor for nothing.
-    num_actors = min(plan.num_actors, max(1, rows))
-    paid = tune.pays_for(plan)
-    options = {} if paid else {"num_cpus": plan.cpus, "resources": dict(plan.custom) or None}
+    num_actors = min(plan.num_actors, max(1, data.num_row()))
+    shards = data.plan(num_actors)
     actor_class = skate.remote(PredictionActor).options(
+        **actor_options({} if tune.pays_for(plan) else plan.amounts),
         max_restarts=distribution.max_actor_restarts,
         max_task_retries=distribution.max_actor_restarts,
-        **options,
     )
     actors = [actor_class.remote(os.getpid()) for _ in range(num_actors)]
+    pending = {
+        actor.predict.remote(shared, data.ref(), part, plan.threads, kwargs): rank
+        for rank, (actor, part) in enumerate(zip(actors, shards.parts, strict=True))
+    }
+    results: dict[int, Any] = {}
     try:
-        shared, source = skate.put(checks.model_bytes(model)), data.ref()
-        shards = data.plan(num_actors)
-        answers = [
-            actor.predict.remote(shared, source, part, plan.threads, kwargs)
-            for actor, part in zip(actors, shards.parts, strict=True)
-        ]
-        return shards.merge(skate.get(answers))
+        while pending:
+            ready, _ = skate.wait(list(pending), num_returns=1)
+            rank = pending.pop(ready[0])
+            results[rank] = skate.get(ready[0])
+            # At once, so that no actor that waits for CPUs waits for one that is done.
+            skate.kill(actors[rank])
     except ActorDiedError as error:
         if isinstance(error.__cause__, TaskError):
             # A constructor raised.
             raise error.__cause__ from None
         raise
     finally:
-        for actor in actors:
-            skate.kill(actor)
+        for rank, actor in enumerate(actors):
+            if rank not in results:
+                skate.kill(actor)
+    return shards.merge([results[rank] for rank in range(num_actors)])
