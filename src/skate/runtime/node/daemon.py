@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from skate.ids import owner_of
-from skate.runtime.node import session_dir
+from skate.runtime.node import processes, session_dir
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.links import Acceptor, Link, Links
@@ -62,7 +62,8 @@ class Daemon:
         hello = wire.Hello(node_id, os.getpid(), paths.node_socket)
         self.links = Links(self.loop, hello, self._on_message, self._on_closed)
         self._forwarder = Forwarder(self._send_log)
-        self.workers = Workers(self.loop, *zygote, config, node_id, paths, self._forwarder)
+        zygote_socket, self._zygote_pid = zygote
+        self.workers = Workers(self.loop, zygote_socket, config, node_id, paths, self._forwarder)
         self.workers.on_ended = self._on_worker_ended
         self.workers.before_ended = self._drain
         self.workers.on_zygote_gone = self._on_zygote_gone
@@ -170,6 +171,10 @@ class Daemon:
     def _finish(self) -> None:
         """Everything that can run has ended: tell the driver, remove what is left."""
         self.workers.abandon()
+        # Orphans of a zygote that was killed have come to us.
+        for pid in processes.children():
+            if pid != self._zygote_pid:
+                processes.kill_group(pid, signal.SIGKILL)
         for acceptor in self._acceptors:
             acceptor.close()
         self.segments.close()

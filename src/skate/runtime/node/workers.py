@@ -74,7 +74,6 @@ class Workers:
         self,
         loop: Loop,
         zygote: socket.socket,
-        zygote_pid: int,
         config: NodeConfig,
         node_id: bytes,
         paths: Paths,
@@ -83,7 +82,6 @@ class Workers:
         zygote.settimeout(SEND_SECONDS)
         self._loop = loop
         self._zygote = zygote
-        self._zygote_pid = zygote_pid
         self._buffer = bytearray()
         self._config = config
         self._node_id = node_id
@@ -194,9 +192,6 @@ class Workers:
         for worker in self.by_id.values():
             if worker.pid:
                 processes.kill_group(worker.pid, signal.SIGKILL)
-        for pid in processes.children():
-            if pid != self._zygote_pid:
-                processes.kill_group(pid, signal.SIGKILL)
         for worker in list(self.by_id.values()):
             self._close_output(worker)
         self.by_id.clear()
