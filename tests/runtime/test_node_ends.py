@@ -193,6 +193,27 @@ def test_killed_by_its_driver(session: FakeDriver) -> None:
     assert_ended(session, children)
 
 
+def test_a_driver_without_standard_streams() -> None:
+    code = (
+        "import os\nfor fd in (0, 1, 2): os.close(fd)\n"
+        "from node_fakes import *\nfrom skate.runtime.node import session_dir\n"
+        "with driver() as session:\n"
+        "    session.lease(CPU=1)\n"
+        "    alive = os.path.exists(session.node.session_dir)\n"
+        "    session_dir.remove_stale(os.path.dirname(session.node.session_dir))\n"
+        "    assert alive and os.path.exists(session.node.session_dir)\n"
+        "    session.shutdown()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(config().sys_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=PATIENCE, check=True)
+
+
+def test_paths_that_are_no_text_are_ignored(tmp_path: Path) -> None:
+    with driver(sys_path=[*config().sys_path, tmp_path, None, b"bytes"]) as session:
+        path = tell(session.lease(CPU=1).worker_address, "result = sys.path")
+        assert path == config().sys_path
+
+
 def test_two_sessions_do_not_disturb_each_other() -> None:
     with driver() as one, driver() as two:
         assert one.node.session_dir != two.node.session_dir

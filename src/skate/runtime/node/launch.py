@@ -7,6 +7,7 @@ the driver can connect and send at once; what it sends waits in the kernel for t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import marshal
 import os
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import sys
 
 import msgspec
+from msgspec import structs
 
 from skate.exceptions import SessionError
 from skate.ids import new_process_id
@@ -93,8 +95,10 @@ def launch(config: NodeConfig) -> NodeProcess:
     sockets: list[socket.socket] = []
     try:
         with open(os.path.join(paths.directory, "config"), "xb") as file:
-            marshal.dump(config.sys_path, file)
-            file.write(node_id + msgspec.msgpack.encode(config))
+            # Whatever else is in ``sys.path``, imports ignore it.
+            entries: list[object] = [*config.sys_path]
+            marshal.dump([entry for entry in entries if isinstance(entry, str)], file)
+            file.write(node_id + msgspec.msgpack.encode(structs.replace(config, sys_path=[])))
         for path in (paths.node_socket, paths.store_socket):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sockets.append(sock)
@@ -118,12 +122,18 @@ def _start(paths: Paths, fds: list[int]) -> subprocess.Popen[bytes]:
         "f = open(sys.argv[1] + '/config', 'rb'); sys.path[:] = marshal.load(f); "
         "from skate.runtime.node.boot import main; main(f, *sys.argv[1:])"
     )
-    with open(paths.node_log, "xb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", bootstrap, paths.directory, *map(str, fds)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=fds,
-            start_new_session=True,
-        )
+    # A driver without standard streams may have any of these as 0, 1 or 2.
+    passed = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in fds]
+    try:
+        with open(paths.node_log, "xb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", bootstrap, paths.directory, *map(str, passed)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=passed,
+                start_new_session=True,
+            )
+    finally:
+        for fd in passed:
+            os.close(fd)
