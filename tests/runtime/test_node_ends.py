@@ -83,10 +83,13 @@ def assert_ended(session: FakeDriver, children: list[int], timeout: float = 5.0)
 
 def test_shutdown_is_quick_and_complete(session: FakeDriver) -> None:
     leases = [session.lease(n) for n in range(10)]
+    zygote = named(session, "skate-zygote")
     start = time.perf_counter()
     session.shutdown()
     assert time.perf_counter() - start < 2.0
-    assert not any(is_running(lease.pid) for lease in leases)
+    # Not even zombies are left to whoever adopts orphans here.
+    assert not any(os.path.exists(f"/proc/{lease.pid}") for lease in leases)
+    assert not os.path.exists(f"/proc/{zygote}")
     assert not os.path.exists(session.node.session_dir)
     assert processes_of(session.node.session_dir) == []
 

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 0.1
 #: The zygote may take so long to end all workers, in seconds; afterwards the daemon does it.
 END_SECONDS = 6.0
+#: Processes that were killed may take so long to disappear, in seconds.
+REAP_SECONDS = 1.0
 #: The driver may take so long to read the last messages, in seconds.
 LAST_FLUSH_SECONDS = 1.0
 #: How often to look for the driver where the kernel cannot tell of its end, in seconds.
@@ -171,10 +173,11 @@ class Daemon:
     def _finish(self) -> None:
         """Everything that can run has ended: tell the driver, remove what is left."""
         self.workers.abandon()
-        # Orphans of a zygote that was killed have come to us.
+        # Orphans of a zygote that was killed have come to us; one that ends by itself is ending.
         for pid in processes.children():
-            if pid != self._zygote_pid:
+            if pid != self._zygote_pid or not self.workers.zygote_gone:
                 processes.kill_group(pid, signal.SIGKILL)
+        processes.reap_all(REAP_SECONDS)
         for acceptor in self._acceptors:
             acceptor.close()
         self.segments.close()

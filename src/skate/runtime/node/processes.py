@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -51,6 +52,20 @@ def kill_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def reap_all(seconds: float) -> None:
+    """Wait for the end of our children, so long at most: nobody else may be there to reap them."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.0005)
 
 
 def children() -> list[int]:
