@@ -27,7 +27,7 @@ class Pool:
         self._prestart = min(self._keep, PRESTART)
         #: When each starting worker was forked.
         self.starting: dict[bytes, float] = {}
-        #: Since when each idle worker is idle; the last one is taken first, its caches are warm.
+        #: Since when each idle worker is idle, the warmest last.
         self._idle: dict[bytes, float] = {}
         self._failures = 0
 
@@ -51,7 +51,8 @@ class Pool:
         self._failures = 0
         # Not more than at the start of the session: afterwards the idle ones are enough.
         self._prestart = 0
-        self._idle[worker_id] = now
+        # At the cold end: one that has run something before is the better choice.
+        self._idle = {worker_id: now, **self._idle}
 
     def take(self) -> bytes | None:
         """Return an idle worker, which is no longer idle then."""
@@ -92,7 +93,7 @@ class Pool:
         excess = len(self._idle) - self._keep
         if excess <= 0:
             return []
-        # The longest idle come first.
+        # The coldest come first.
         old = [w for w, since in self._idle.items() if now - since > IDLE_SECONDS][:excess]
         for worker_id in old:
             del self._idle[worker_id]
