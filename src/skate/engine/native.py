@@ -162,11 +162,9 @@ def start(config: SessionConfig) -> DriverEngine:
 
 
 def _defer_interrupts(core: Core) -> Any:
-    """Keep Ctrl-C from tearing the runtime's state: raise it when the lock is free.
+    """Keep Ctrl-C from tearing the runtime's state; see ``Pump.interrupt``.
 
-    Python raises KeyboardInterrupt between any two bytecodes of the main thread, also while that
-    handles a batch of messages.  Only the default handler is replaced, and only from the main
-    thread.
+    Only the default handler is replaced, and only from the main thread.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -175,10 +173,7 @@ def _defer_interrupts(core: Core) -> Any:
         return lambda: None
 
     def handler(_signum: int, _frame: object) -> None:
-        if core.lock_is_mine():
-            core.pump.interrupted = KeyboardInterrupt()
-        else:
-            raise KeyboardInterrupt
+        core.pump.interrupt(KeyboardInterrupt())
 
     signal.signal(signal.SIGINT, handler)
 
@@ -196,8 +191,8 @@ _engines: weakref.WeakSet[NativeEngine] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # A child of a driver or worker (multiprocessing) has copies of its sockets.  It must not speak on
-    # them, and as long as it keeps them open the daemon would not notice the driver's death.
+    # A child of a driver or worker (multiprocessing) has copies of its sockets.  It must not speak
+    # on them, and as long as it keeps them open the daemon would not notice the driver's death.
     for engine in list(_engines):
         engine.core.abandon()
     _engines.clear()

@@ -164,10 +164,6 @@ class Core:
         executor = self.executor
         return None if executor is None else executor.running
 
-    def lock_is_mine(self) -> bool:
-        """Whether the current thread holds the lock: signal handlers must not raise then."""
-        return bool(self.lock._is_owned())
-
     def error(self, error: BaseException) -> bytes:
         """Serialize one of our own exceptions."""
         return serialize(error).to_bytes()

@@ -161,11 +161,8 @@ class Executor:
         """SIGINT in a worker: raise KeyboardInterrupt in the task that is being cancelled."""
         if self._cancelling is None or not self._stack:
             return
-        if self.core.lock_is_mine():
-            self.core.pump.interrupted = KeyboardInterrupt()
-            return
         if self._stack[-1].task_id == self._cancelling:
-            raise KeyboardInterrupt
+            self.core.pump.interrupt(KeyboardInterrupt())
 
     # ------------------------------------------------------------------ the main loop
 

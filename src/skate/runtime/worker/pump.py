@@ -104,7 +104,10 @@ class Pump:
         self.completions = 0
         #: Waiters to wake after every batch of completions.
         self.any_waiters: list[Waiter] = []
-        #: Set by the signal handler while the lock is held; raised at the next safe point.
+        self._main = threading.main_thread().ident
+        #: What the main thread waits for, if it is in ``block``.
+        self.main_waiter: Waiter | None = None
+        #: Left by ``interrupt``, raised at the next safe point.
         self.interrupted: BaseException | None = None
         self.housekeeping: Callable[[], None] = lambda: None
         self.closed = False
@@ -152,12 +155,13 @@ class Pump:
 
     def _turn(self, timeout: float) -> None:
         """Wait for events up to ``timeout`` seconds (negative: for ever) and handle them."""
+        # Set before the flush: what is queued after it by another thread has to wake this one.
+        self._polling = True
         self._flush()
         if self._timers:
             due: float = self._timers[0][0] - time.monotonic()
             if timeout < 0 or due < timeout:
                 timeout = due if due > 0 else 0
-        self._polling = True
         events = self._epoll.poll(timeout)
         self._polling = False
         completed = self.completions
@@ -188,8 +192,22 @@ class Pump:
         while timers and timers[0][0] <= now:
             heapq.heappop(timers)[2]()
 
+    def interrupt(self, error: BaseException) -> None:
+        """For handlers of signals: have the main thread raise ``error`` where that breaks nothing.
+
+        A handler runs between any two bytecodes of the main thread.  While that holds the lock or
+        the pump, raising at once would leave them held, or a batch of messages half handled.
+        """
+        waiter = self.main_waiter
+        if waiter is None and not self._lock._is_owned():
+            raise error
+        self.interrupted = error
+        if waiter is not None:
+            self.wake()
+            waiter.wake()
+
     def raise_interrupt(self) -> None:
-        """Raise what a signal handler left because the lock was held."""
+        """Raise what ``interrupt`` left."""
         error, self.interrupted = self.interrupted, None
         if error is not None:
             raise error
@@ -207,6 +225,10 @@ class Pump:
         ``step`` runs after every turn, without the lock; if it returns True, this returns at once
         with ``waiter.done`` as it is.
         """
+        is_main = threading.get_ident() == self._main
+        outer = self.main_waiter
+        if is_main:
+            self.main_waiter = waiter
         self._foreground += 1
         try:
             while not waiter.done:
@@ -232,12 +254,16 @@ class Pump:
                     self.run_callbacks()
                 if step is not None and step():
                     break
-            return waiter.done
         finally:
             self._foreground -= 1
             self.activity += 1
             if self._deep:
                 self._rouse()
+            if is_main:
+                self.main_waiter = outer
+        if is_main and outer is None and self.interrupted is not None:
+            self.raise_interrupt()
+        return waiter.done
 
     def poll(self) -> None:
         """Handle what has arrived, without waiting; nothing if another thread is at it."""
