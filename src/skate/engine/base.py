@@ -174,7 +174,7 @@ class Engine(Protocol):
         """Store a value."""
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
-        """Return the values, in order; raise the first exception among them."""
+        """Return the values, in order; raise as soon as one has failed (of several the first)."""
 
     def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
         """Return one value, or raise its exception."""

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 
 #: Parts of one resource that are told apart.
 UNIT = 10_000
+GIB = 1 << 30
+#: Resources whose amounts are bytes.
+IN_BYTES = frozenset(("memory", "object_store_memory"))
 #: Largest amount of one resource that is accepted; keeps sums far from what MessagePack can carry.
 MAX_AMOUNT = 1e15
 
@@ -44,8 +47,16 @@ def to_amounts(units: Mapping[str, int]) -> dict[str, float]:
 
 
 def describe(units: Mapping[str, int]) -> str:
-    """Return e.g. ``2 CPU, 0.5 GPU`` for messages to the user."""
-    return ", ".join(f"{count / UNIT:g} {name}" for name, count in units.items()) or "nothing"
+    """Return e.g. ``2 CPU, 0.5 GPU, 1.5 GiB memory`` for messages to the user."""
+    return (
+        ", ".join(
+            f"{count / UNIT / GIB:.3g} GiB {name}"
+            if name in IN_BYTES
+            else f"{count / UNIT:g} {name}"
+            for name, count in units.items()
+        )
+        or "nothing"
+    )
 
 
 class Allocation:
