@@ -17,7 +17,7 @@ import xgboost
 from xgboost import collective
 
 import skate
-from skate.xgboost import RayDMatrix, RayParams, TrainingFailedError, predict, train
+from skate.xgboost import RayDMatrix, RayParams, TrainingFailedError, group, predict, train
 
 Data = tuple[Any, Any]
 
@@ -348,6 +348,33 @@ def test_predictions_on_the_cpus_of_one(data: Data) -> None:
     for thread in threads:
         thread.join(timeout=50)
     assert shapes == [(len(y),)] * 4
+
+
+def test_a_training_that_waits_for_cpus_says_so(
+    data: Data, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @skate.remote(num_cpus=1)
+    class Holder:
+        def hold(self) -> None:
+            """Nothing: being there is enough."""
+
+    holder = Holder.remote()
+    skate.get(holder.hold.remote(), timeout=20)
+    monkeypatch.setattr(group, "PATIENCE_S", 0.1)
+    rounds: list[int] = []
+    thread = in_background(
+        lambda: rounds.append(
+            train(PARAMS, RayDMatrix(*data), 2, ray_params=TWO).num_boosted_rounds()
+        )
+    )
+    deadline = time.monotonic() + 20
+    while "need {'CPU': 2.0}; free are {'CPU': 1" not in caplog.text:
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.01)
+    assert not rounds
+    skate.kill(holder)
+    thread.join(timeout=30)
+    assert rounds == [2]
 
 
 def test_ctrl_c_ends_the_actors(data: Data, tmp_path: Path) -> None:

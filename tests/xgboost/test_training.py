@@ -326,3 +326,27 @@ class TestTwoActors:
         x, y = data
         model = train(PARAMS, RayDMatrix(x, y), 3, ray_params=RayParams(num_actors=3))
         assert np.allclose(margins(model, x), margins(plain(x, y, 3), x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("each", "expected"), [(1, {"0": "0", "1": "1"}), (0.5, {"0": "0", "1": "0"})]
+)
+def test_each_actor_sees_its_gpus(
+    data: Data, tmp_path: Path, each: float, expected: dict[str, str]
+) -> None:
+    class Notes(xgboost.callback.TrainingCallback):
+        def before_training(self, model: Any) -> Any:
+            rank = xgboost.collective.get_rank()
+            (tmp_path / str(rank)).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+            return model
+
+    skate.shutdown()
+    with skate.init(num_cpus=2, num_gpus=2, engine="native"):
+        train(
+            {**PARAMS, "device": "cpu"},
+            RayDMatrix(*data),
+            2,
+            callbacks=[Notes()],
+            ray_params=RayParams(num_actors=2, gpus_per_actor=each),
+        )
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == expected

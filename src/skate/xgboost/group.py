@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -18,6 +19,10 @@ from skate.xgboost.params import ActorPlan, actor_options
 #: When XGBoost fails in one actor that may be because another one has died, of which we learn a
 #: moment later.  So many seconds are given to that moment.
 VERDICT_S = 5.0
+#: Seconds after which a training that still waits for its actors says so.
+PATIENCE_S = 15.0
+
+logger = logging.getLogger(__name__)
 
 
 class ActorDeathError(Exception):
@@ -66,6 +71,7 @@ class ActorGroup:
             actor.prepare.remote([plan.parts[rank] for plan in plans], *refs)
             for rank, actor in enumerate(self._actors)
         ]
+        self._await_start(answers[0])
         prepared = dict(self._results(answers))
         if len({answer.pid for answer in prepared.values()}) < self._plan.num_actors:
             raise NotSupportedError(
@@ -76,6 +82,18 @@ class ActorGroup:
             self._share_gpus(prepared[0].gpu_ids)
         tracker: dict[str, Any] | None = prepared[0].tracker
         return tracker
+
+    def _await_start(self, answer: Any) -> None:
+        """Tell the user what the training waits for if rank 0, who reserves it, does not start."""
+        ready, _ = skate.wait([answer], timeout=PATIENCE_S)
+        if not ready:
+            logger.warning(
+                "the training has waited %g s for its actors, which need %s; free are %s. It starts"
+                " when others give back what they hold.",
+                PATIENCE_S,
+                self._plan.total(),
+                {name: skate.available_resources().get(name, 0) for name in self._plan.total()},
+            )
 
     def _share_gpus(self, gpu_ids: list[int]) -> None:
         each = self._plan.gpus
