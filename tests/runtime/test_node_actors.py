@@ -37,7 +37,8 @@ def test_life_and_death(session: FakeDriver) -> None:
     died = session.wait_for(wire.WorkerDied)
     assert died.process_id == state.worker_id
     state = session.wait_for(wire.ActorState)
-    assert (state.state, state.cause, state.error) == ("dead", "killed by SIGKILL", None)
+    assert (state.state, state.error) == ("dead", None)
+    assert "killed by SIGKILL (pid " in state.cause
 
 
 def test_a_constructor_that_raises(session: FakeDriver) -> None:
@@ -51,7 +52,7 @@ def test_restarts_are_new_processes_of_the_same_actor(session: FakeDriver) -> No
     first = session.actor(max_restarts=1)
     os.kill(first.pid, signal.SIGKILL)
     state = session.wait_for(wire.ActorState, state="restarting")
-    assert state.cause == "killed by SIGKILL"
+    assert "killed by SIGKILL (pid " in state.cause
     second = session.wait_for(wire.ActorState, state="alive")
     assert (second.actor_id, second.restarts) == (first.actor_id, 1)
     assert second.worker_id != first.worker_id
@@ -63,18 +64,19 @@ def test_restarts_are_new_processes_of_the_same_actor(session: FakeDriver) -> No
 def test_a_constructor_that_crashes_is_not_tried_for_ever(session: FakeDriver) -> None:
     actor_id = session.create_actor("os._exit(9)", max_restarts=2)
     state = session.wait_for(wire.ActorState, actor_id=actor_id, state="dead")
-    assert (state.cause, state.restarts) == ("exited with code 9", 2)
+    assert state.restarts == 2
+    assert "exited with code 9 (pid " in state.cause
 
 
 def test_killed_on_request(session: FakeDriver) -> None:
     alive = session.actor(max_restarts=5)
     kill(session, alive.actor_id)
     state = session.wait_for(wire.ActorState, state="dead")
-    assert state.cause == "killed by skate.kill"
+    assert "killed by skate.kill" in state.cause
     assert session.wait_for(wire.WorkerDied).cause == "killed by skate.kill"
     # Whoever asks later, or again, is told the same.
     session.send(wire.WatchActor(alive.actor_id))
-    assert session.wait_for(wire.ActorState, state="dead").cause == "killed by skate.kill"
+    assert "killed by skate.kill" in session.wait_for(wire.ActorState, state="dead").cause
     kill(session, alive.actor_id)
     session.settle()
 
@@ -102,7 +104,7 @@ def test_the_last_handle_is_gone(session: FakeDriver) -> None:
     alive = session.actor(max_restarts=5)
     kill(session, alive.actor_id, graceful=True)
     state = session.wait_for(wire.ActorState, state="dead")
-    assert state.cause == "every handle to it is gone"
+    assert "every handle to it is gone" in state.cause
     assert session.wait_for(wire.WorkerDied).cause == "exited with code 0"
 
 
@@ -174,7 +176,7 @@ def test_every_watcher_is_told(session: FakeDriver) -> None:
     assert tell(watcher.worker_address, code) == alive.pid
     os.kill(alive.pid, signal.SIGKILL)
     code = "result = node.wait_for(wire.ActorState, state='dead').cause"
-    assert tell(watcher.worker_address, code) == "killed by SIGKILL"
+    assert "killed by SIGKILL (pid " in tell(watcher.worker_address, code)
 
 
 def test_rows(session: FakeDriver) -> None:
