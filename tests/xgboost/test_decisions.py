@@ -23,8 +23,8 @@ class TestRestartPolicy:
             policy.on_death(1, 7, "exited with code 3")
         message = str(caught.value)
         assert "allows 1 restarts" in message
-        assert "rank 0 died after 3 rounds (last checkpoint: 0 rounds): killed by" in message
-        assert "rank 1 died after 7 rounds (last checkpoint: 5 rounds): exited with" in message
+        assert "attempt 1: the training actor of rank 0 died after 3 rounds" in message
+        assert "died after 7 rounds, 5 of them in a checkpoint: exited with code 3" in message
         assert [failure.rank for failure in caught.value.failures] == [0, 1]
 
     def test_no_limit(self) -> None:

@@ -91,6 +91,11 @@ class TestOneActor:
         assert model.num_boosted_rounds() == 10
         assert model.save_raw() == plain(x, y, 5, xgb_model=half).save_raw()
 
+    def test_no_rounds(self, data: Data) -> None:
+        x, y = data
+        model = train(PARAMS, RayDMatrix(x, y), 0)
+        assert model.num_boosted_rounds() == 0
+
     def test_the_callers_arguments_stay_as_they_are(self, data: Data) -> None:
         x, y = data
         params = {**PARAMS, "nthread": 8}

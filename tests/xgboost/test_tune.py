@@ -100,6 +100,25 @@ def test_trials_without_resources_do_not_wait_for_each_other(data: Data) -> None
     assert [trial.iterations for trial in analysis.trials] == [ROUNDS] * 4
 
 
+def test_a_trial_lends_its_gpus_to_its_actors(data: Data, tmp_path: Path) -> None:
+    class Notes(xgboost.callback.TrainingCallback):
+        def before_training(self, model: Any) -> Any:
+            (tmp_path / os.environ["CUDA_VISIBLE_DEVICES"]).touch()
+            return model
+
+    skate.shutdown()
+    skate.init(num_cpus=2, num_gpus=4, engine="native")
+    dtrain = RayDMatrix(*data)
+
+    def trial(config: dict[str, Any]) -> dict[str, Any]:
+        sharing = RayParams(num_actors=2, gpus_per_actor=1)
+        train({"device": "cpu"}, dtrain, 2, callbacks=[Notes()], ray_params=sharing)
+        return {"ok": 1}
+
+    run(trial, config={}, num_samples=2, resources_per_trial={"cpu": 1, "gpu": 2})
+    assert {path.name for path in tmp_path.iterdir()} >= {"0", "1", "2", "3"}
+
+
 def test_trials_that_take_no_resources_take_turns(data: Data) -> None:
     # All of them ask for two CPUs at the same time.
     analysis = run(trainable(data), resources_per_trial={"cpu": 0}, metric="train-logloss")

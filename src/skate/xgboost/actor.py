@@ -90,7 +90,9 @@ class TrainingActor:
         try:
             collective.join(tracker, self._rank)
             reporter = self if self._rank == 0 else None
-            booster = boosting.boost(spec, self._matrices(spec), checkpoint, reporter)
+            # A model that was not trained at all looks the number of features up in its matrices.
+            matrices = self._matrices(spec)
+            booster = boosting.boost(spec, matrices, checkpoint, reporter)
             if self._rank == 0:
                 model = boosting.serialized(booster)
         except Exception as raised:

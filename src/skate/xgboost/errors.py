@@ -27,9 +27,8 @@ class ActorFailure:
 
     def __str__(self) -> str:
         return (
-            f"attempt {self.attempt}: the training actor of rank {self.rank} died after"
-            f" {self.rounds_done} rounds (last checkpoint: {self.resumed_from} rounds):"
-            f" {self.cause}"
+            f"the training actor of rank {self.rank} died after {self.rounds_done} rounds,"
+            f" {self.resumed_from} of them in a checkpoint: {self.cause}"
         )
 
 
@@ -47,7 +46,9 @@ class TrainingFailedError(SkateError, RuntimeError):
     @classmethod
     def of(cls, failures: Sequence[ActorFailure], allowed: int) -> TrainingFailedError:
         """Return the error that tells the history of a training that is given up."""
-        history = "\n".join(f"  {failure}" for failure in failures)
+        history = "\n".join(
+            f"  attempt {number}: {failure}" for number, failure in enumerate(failures, start=1)
+        )
         return cls(
             f"the training was given up: actors died {len(failures)} times, and"
             f" RayParams(max_actor_restarts={allowed}) allows {allowed} restarts.\n{history}",

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import skate
@@ -43,16 +43,17 @@ class ActorGroup:
 
     Args:
         plan: how many actors, and what they need.
-        reserve: whether they ask the cluster for it, or whoever started this training has.
+        reserved: what they ask the cluster for, all together.
         whole_library: see ``TrainingActor``.
     """
 
-    def __init__(self, plan: ActorPlan, *, reserve: bool, whole_library: bool) -> None:
+    def __init__(
+        self, plan: ActorPlan, *, reserved: Mapping[str, float], whole_library: bool
+    ) -> None:
         self._plan = plan
         actor_class = skate.remote(TrainingActor)
-        reserved = actor_options(plan.total() if reserve else {})
         self._actors = [
-            actor_class.options(**(actor_options({}) if rank else reserved)).remote(
+            actor_class.options(**actor_options({} if rank else reserved)).remote(
                 rank, plan.num_actors, os.getpid(), whole_library
             )
             for rank in range(plan.num_actors)
@@ -63,6 +64,7 @@ class ActorGroup:
 
         Raises:
             ActorDeathError: an actor died.
+            ValueError: a trial lends fewer GPUs than the actors need.
             NotSupportedError: the actors do not have processes of their own.
         """
         plans = [matrix.plan(self._plan.num_actors) for matrix in matrices]
@@ -79,7 +81,8 @@ class ActorGroup:
                 ' all actors in one: use RayParams(num_actors=1), or skate.init(engine="native")'
             )
         if self._plan.gpus:
-            self._share_gpus(prepared[0].gpu_ids)
+            # Those of the trial if it lends its own.
+            self._share_gpus(prepared[0].gpu_ids or skate.get_gpu_ids())
         tracker: dict[str, Any] | None = prepared[0].tracker
         return tracker
 
@@ -97,6 +100,11 @@ class ActorGroup:
 
     def _share_gpus(self, gpu_ids: list[int]) -> None:
         each = self._plan.gpus
+        if len(gpu_ids) < math.ceil(each * self._plan.num_actors):
+            raise ValueError(
+                f"{self._plan.num_actors} training actors need {each:g} GPUs each, but there are"
+                f" only {len(gpu_ids)} for them"
+            )
         answers = [
             actor.use_gpus.remote(
                 [gpu_ids[int(rank * each) + nth] for nth in range(max(1, int(each)))]

@@ -83,7 +83,7 @@ def predict(
     num_actors = min(plan.num_actors, max(1, data.num_row()))
     shards = data.plan(num_actors)
     actor_class = skate.remote(PredictionActor).options(
-        **actor_options({} if tune.pays_for(plan) else plan.amounts),
+        **actor_options({name: plan.amounts[name] for name in tune.to_reserve(plan)}),
         max_restarts=distribution.max_actor_restarts,
         max_task_retries=distribution.max_actor_restarts,
     )

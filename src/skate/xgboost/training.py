@@ -100,7 +100,8 @@ def train(
     )
     log = ScoreLog(checks.print_period(verbose_eval) if evals else 0, report)
     policy = RestartPolicy(distribution.max_actor_restarts)
-    training = _Training(spec, skate.put(spec), matrices, plan, policy, log, tune.pays_for(plan))
+    reserved = tune.to_reserve(plan)
+    training = _Training(spec, skate.put(spec), matrices, plan, policy, log, reserved)
     model = training.run()
     log.finish()
     if evals_result is not None:
@@ -142,8 +143,8 @@ class _Training:
     plan: ActorPlan
     policy: RestartPolicy
     log: ScoreLog
-    #: Whether whoever called ``train`` holds the resources already.
-    paid: bool
+    #: What the actors ask the cluster for, all together.
+    reserved: Mapping[str, float]
     #: Seconds in the boosting loop, of all attempts.
     training_seconds: float = 0.0
 
@@ -155,14 +156,12 @@ class _Training:
             except ActorDeathError as death:
                 failure = self.policy.on_death(death.rank, self.log.rounds, str(death.error))
                 self.log.rewind(self.policy.resumed_from)
-                logger.warning(
-                    "%s. The training goes on from round %d.", failure, self.policy.resumed_from
-                )
+                logger.warning("%s. The training goes on from there.", failure)
 
     def _attempt(self) -> bytes:
         spec = self.spec
         whole = any((spec.objective, spec.custom_metric, spec.callbacks))
-        group = ActorGroup(self.plan, reserve=not self.paid, whole_library=whole)
+        group = ActorGroup(self.plan, reserved=self.reserved, whole_library=whole)
         try:
             # The actors import it at the same time, in their constructors.
             xgboost()

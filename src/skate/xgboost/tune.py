@@ -93,21 +93,22 @@ def split(
     return report, others
 
 
-def pays_for(plan: ActorPlan) -> bool:
-    """Say whether the training uses the CPUs of the trial that it runs in.
+def to_reserve(plan: ActorPlan) -> dict[str, float]:
+    """Return what all actors together have to ask the cluster for, by name.
 
-    A trial that holds CPUs for itself only waits while its actors train.  If they asked for CPUs
-    of their own, trials could hold all there are and wait for each other's.
+    A trial only waits while its actors train, so it lends them what it holds itself.  If they
+    asked for CPUs of their own, trials could hold all there are and wait for each other's.
     """
+    total = plan.total()
     if not in_trial():
-        return False
-    held = skate.get_runtime_context().get_assigned_resources().get("CPU", 0.0)
-    if not held:
-        return False
-    if held < plan.total().get("CPU", 0.0):
-        warnings.warn(
-            f"{plan.num_actors} training actors share the {held:g} CPUs of their trial; for CPUs of"
-            " their own pass resources_per_trial=ray_params.get_tune_resources() to tune.run",
-            stacklevel=3,
-        )
-    return True
+        return total
+    held = skate.get_runtime_context().get_assigned_resources()
+    for name, amount in total.items():
+        if 0 < held.get(name, 0) < amount:
+            warnings.warn(
+                f"{plan.num_actors} training actors share the {held[name]:g} {name} of their trial;"
+                " for resources of their own pass"
+                " resources_per_trial=ray_params.get_tune_resources() to tune.run",
+                stacklevel=3,
+            )
+    return {name: amount for name, amount in total.items() if not held.get(name)}
