@@ -69,6 +69,11 @@ def named(session: FakeDriver, name: str) -> int:
     return pid
 
 
+def state_of(pid: int) -> str:
+    """The letter for the state of a process: "T" if it was stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def parent_of(pid: int) -> int:
     """The pid of the parent of a living process."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -267,10 +272,16 @@ def test_daemon_and_zygote_are_killed_at_once(base: Path) -> None:
         lease = session.lease(CPU=1)
         zygote = named(session, "skate-zygote")
         os.kill(session.node.pid, signal.SIGSTOP)
+        wait_until(lambda: state_of(session.node.pid) == "T", "the daemon does not stop")
         os.kill(zygote, signal.SIGKILL)
         os.kill(session.node.pid, signal.SIGKILL)
         wait_until(lambda: not is_running(lease.pid), "the worker is left")
         assert session.node.wait(PATIENCE)
+        # A process that ends lets go of its descriptors, and so of the lock, a little later.
+        lock = session_dir.open_lock(Paths(session.node.session_dir))
+        assert lock is not None
+        assert session_dir.wait_until_unlocked(lock, PATIENCE)
+        os.close(lock)
     # Nobody was left to remove the directory: the next session does.
     assert os.path.exists(session.node.session_dir)
     with driver() as other:

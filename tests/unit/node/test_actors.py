@@ -168,15 +168,15 @@ def test_kill_before_it_has_a_worker() -> None:
 def test_the_last_handle_goes() -> None:
     directory = living(max_restarts=3)
     assert directory.kill(ACTOR, no_restart=True, graceful=True) == [StopWorker(WORKER)]
-    state = only_state(directory.worker_died(WORKER, "exited with code 0", 1.0))
+    state = only_state(directory.worker_died(WORKER, "exited with code 0", 1.0, " (pid 7)"))
     assert (state.state, state.cause) == ("dead", module.UNREACHABLE)
 
 
 def test_a_crash_while_it_finishes_is_told_and_not_repaired() -> None:
     directory = living(max_restarts=3)
     directory.kill(ACTOR, no_restart=True, graceful=True)
-    state = only_state(directory.worker_died(WORKER, "killed by SIGSEGV", 1.0))
-    assert (state.state, state.cause) == ("dead", "killed by SIGSEGV")
+    state = only_state(directory.worker_died(WORKER, "killed by SIGSEGV", 1.0, " (pid 7)"))
+    assert (state.state, state.cause) == ("dead", "killed by SIGSEGV (pid 7)")
 
 
 def test_the_last_handle_goes_while_it_waits() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -96,6 +98,28 @@ def test_frames_however_they_arrive(sizes: list[int]) -> None:
         found += [to_daemon_decoder.decode(payload) for payload in zygote_link.split(buffer)]
     assert found == messages
     assert not buffer
+
+
+# --------------------------------------------------------------------------- processes
+
+
+def test_children_are_ended_with_the_orphans_that_come_with_them() -> None:
+    # In a process of its own: it ends all children that it has.
+    code = (
+        "import os, subprocess, sys, time\n"
+        "from skate.runtime.node import processes\n"
+        "processes.adopt_orphans()\n"
+        "stray = 'setsid sleep 600 >/dev/null & '\n"
+        "script = stray + stray + 'echo; exec sleep 600'\n"
+        "shell = subprocess.Popen(['sh', '-c', script], stdout=subprocess.PIPE)\n"
+        "shell.stdout.readline()\n"
+        "start = time.monotonic()\n"
+        "processes.end_children(30)\n"
+        "assert time.monotonic() - start < 20\n"
+        "assert processes.children() == []\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=50, check=True)
 
 
 # --------------------------------------------------------------------------- loop

@@ -238,22 +238,24 @@ class ActorDirectory:
         actor = self.actors.get(actor_id)
         return self._die(actor, cause) if actor is not None and actor.waits else []
 
-    def worker_died(self, worker_id: bytes, cause: str, now: float) -> list[Effect]:
-        """The process of an actor has ended."""
+    def worker_died(
+        self, worker_id: bytes, cause: str, now: float, where: str = ""
+    ) -> list[Effect]:
+        """The process of an actor has ended; ``where`` is added to the cause for the user."""
         actor = self._by_worker.pop(worker_id, None)
         if actor is None or actor.state == "dead":
             return []
         if actor.ending:
             finished = cause == "exited with code 0"
-            return self._die(actor, actor.ending if finished else cause)
+            return self._die(actor, actor.ending if finished else cause + where)
         if actor.max_restarts >= 0 and actor.restarts >= actor.max_restarts:
-            return self._die(actor, cause)
+            return self._die(actor, cause + where)
         actor.short_lives = (
             actor.short_lives + 1 if now - actor.started_at < SHORT_LIFE_SECONDS else 0
         )
         actor.state = "restarting"
         actor.restarts += 1
-        actor.cause = cause
+        actor.cause = cause + where
         self._forget_worker(actor)
         return [self._notify(actor), Queue(actor.actor_id, _delay(actor.short_lives))]
 

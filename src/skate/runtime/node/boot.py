@@ -44,15 +44,14 @@ def main(
     gc.collect()
     gc.freeze()
     sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
+    if os.fork() == 0:
         ours.close()
         # A listening socket that the daemon's death does not close would leave others waiting.
         os.close(fds[0])
         os.close(fds[1])
         zygote.run(theirs, config, paths, fds[2])
     theirs.close()
-    _be_daemon(config, paths, node_id, fds, (ours, pid))
+    _be_daemon(config, paths, node_id, fds, ours)
 
 
 def _be_daemon(
@@ -60,7 +59,7 @@ def _be_daemon(
     paths: Paths,
     node_id: bytes,
     fds: list[int],
-    child: tuple[socket.socket, int],
+    zygote_socket: socket.socket,
 ) -> NoReturn:
     processes.set_name("skate-node")
     # Should the zygote be killed, its children become ours to end.
@@ -73,7 +72,7 @@ def _be_daemon(
     logging.getLogger("skate").setLevel(logging.INFO)
     _raise_descriptor_limit()
     sockets = (socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]))
-    status = Daemon(config, paths, node_id, sockets, child).run()
+    status = Daemon(config, paths, node_id, sockets, zygote_socket).run()
     sys.stderr.flush()
     os._exit(status)
 

@@ -50,9 +50,9 @@ class Daemon:
         paths: Paths,
         node_id: bytes,
         sockets: tuple[socket.socket, socket.socket],
-        zygote: tuple[socket.socket, int],
+        zygote: socket.socket,
     ) -> None:
-        """``sockets``: listening, node and store.  ``zygote``: our end of the pair, its pid."""
+        """``sockets``: listening, for node and store links.  ``zygote``: our end of the pair."""
         self._config = config
         self._paths = paths
         self._node_id = node_id
@@ -64,8 +64,7 @@ class Daemon:
         hello = wire.Hello(node_id, os.getpid(), paths.node_socket)
         self.links = Links(self.loop, hello, self._on_message, self._on_closed)
         self._forwarder = Forwarder(self._send_log)
-        zygote_socket, self._zygote_pid = zygote
-        self.workers = Workers(self.loop, zygote_socket, config, node_id, paths, self._forwarder)
+        self.workers = Workers(self.loop, zygote, config, node_id, paths, self._forwarder)
         self.workers.on_ended = self._on_worker_ended
         self.workers.before_ended = self._drain
         self.workers.on_zygote_gone = self._on_zygote_gone
@@ -173,11 +172,8 @@ class Daemon:
     def _finish(self) -> None:
         """Everything that can run has ended: tell the driver, remove what is left."""
         self.workers.abandon()
-        # Orphans of a zygote that was killed have come to us; one that ends by itself is ending.
-        for pid in processes.children():
-            if pid != self._zygote_pid or not self.workers.zygote_gone:
-                processes.kill_group(pid, signal.SIGKILL)
-        processes.reap_all(REAP_SECONDS)
+        # The zygote, and what comes to us if it was killed.
+        processes.end_children(REAP_SECONDS)
         for acceptor in self._acceptors:
             acceptor.close()
         self.segments.close()

@@ -128,10 +128,10 @@ class Dispatcher:
         grant = self.scheduler.grant_of(worker_id)
         if grant is not None:
             self.scheduler.release(grant)
-        where = f"{cause} (pid {worker.pid})"
+        where = f" (pid {worker.pid})"
         if worker.log_path:
             where += f"; its output: {worker.log_path}"
-        self.apply(self.actors.worker_died(worker_id, where, self._loop.now()))
+        self.apply(self.actors.worker_died(worker_id, cause, self._loop.now(), where))
         self._dirty = True
 
     def process_died(self, process_id: bytes) -> None:

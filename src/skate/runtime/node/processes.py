@@ -54,18 +54,24 @@ def kill_group(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def reap_all(seconds: float) -> None:
-    """Wait for the end of our children, so long at most: nobody else may be there to reap them."""
+def end_children(seconds: float) -> None:
+    """Kill and reap our children until none is left, so many seconds at most.
+
+    Once is not enough: a process closes its sockets, by which others learn of its end, before its
+    children come to whoever adopts them.  They have come when it can be reaped.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
         except ChildProcessError:
             return
-        if pid == 0:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.0005)
+        if time.monotonic() > deadline:
+            return
+        for pid in children():
+            kill_group(pid, signal.SIGKILL)
+        time.sleep(0.0005)
 
 
 def children() -> list[int]:

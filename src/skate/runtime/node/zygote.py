@@ -41,12 +41,17 @@ def run(sock: socket.socket, config: NodeConfig, paths: Paths, lock_fd: int) -> 
         zygote.load()
         processes.outlive_parent()
         processes.adopt_orphans()
-        if not zygote.serve():
-            # The daemon is gone without a word: what it would have done is ours to do.
-            zygote.end(0.0)
-            session_dir.keep_log(paths, paths.node_log)
-            session_dir.remove(paths)
-        code = 0
+        told = False
+        try:
+            told = zygote.serve()
+            code = 0
+        finally:
+            # The daemon is gone without a word, or a mistake of ours ends the session: then this
+            # is ours to do.
+            if not told:
+                zygote.end(0.0)
+                session_dir.keep_log(paths, paths.node_log)
+                session_dir.remove(paths)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -105,15 +110,16 @@ class Zygote:
                 if self._sock.fileno() not in ready:
                     continue
                 received = zygote_link.receive(self._sock)
+                if received is None:
+                    return False
+                request, fds = received
+                if isinstance(request, End):
+                    self.end(request.grace)
+                    return True
+                self._handle(request, fds)
             except OSError:
+                # It may also have died while it was being answered.
                 return False
-            if received is None:
-                return False
-            request, fds = received
-            if isinstance(request, End):
-                self.end(request.grace)
-                return True
-            self._handle(request, fds)
 
     def _handle(self, request: Fork | Signal, fds: list[int]) -> None:
         if isinstance(request, Signal):
