@@ -19,6 +19,7 @@ ENGINE_VARIABLE = "SKATE_ENGINE"
 _engine: Engine | None = None
 _lock = threading.RLock()
 _exit_registered = False
+_exiting = False
 
 
 def current() -> Engine:
@@ -34,6 +35,8 @@ def running() -> Engine | None:
 
 def _start_implicitly() -> Engine:
     with _lock:
+        if _exiting:
+            raise SessionError("the session has ended: the interpreter is exiting")
         if _engine is None:
             init()
         assert _engine is not None
@@ -141,10 +144,17 @@ def _register_exit() -> None:
     if not _exit_registered:
         import atexit
 
-        atexit.register(shutdown)
+        atexit.register(_at_exit)
         # A fork of the driver shares its sockets but is not the driver.
         os.register_at_fork(after_in_child=_forget)
         _exit_registered = True
+
+
+def _at_exit() -> None:
+    # Finalizers that run after this must not start another session.
+    global _exiting
+    _exiting = True
+    shutdown()
 
 
 def _forget() -> None:

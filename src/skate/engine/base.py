@@ -73,7 +73,7 @@ class SessionConfig:
 class Code:
     """A function or class that travels: pickled at most once per process, named by its content."""
 
-    __slots__ = ("_pickled", "name", "target")
+    __slots__ = ("_pickled", "name", "stats", "target")
 
     def __init__(self, target: Callable[..., Any]) -> None:
         self.target = target
@@ -82,6 +82,8 @@ class Code:
         self.name: str = name.rsplit("<locals>.", 1)[-1]
         # Id and payload in one attribute, because several threads may submit the first calls.
         self._pickled: tuple[bytes, bytes] | None = None
+        #: A place for the engine to keep what it has measured of the calls.
+        self.stats: Any = None
 
     @property
     def payload(self) -> bytes:

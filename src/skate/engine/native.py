@@ -55,7 +55,7 @@ class NativeEngine:
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         """Stop the task that makes ``ref`` if it has not finished."""
-        self.core.submitter.cancel(ref._cell, force)
+        self.core.submitter.cancel(ref._cell, force, recursive)
 
     def state(self, what: str) -> list[dict[str, Any]]:
         """Return rows about the cluster from the daemon."""

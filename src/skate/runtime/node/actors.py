@@ -134,6 +134,7 @@ class Actor:
             self.restarts,
             self.cause,
             self.error,
+            self.spec.max_task_retries,
         )
 
 

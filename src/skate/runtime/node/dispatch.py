@@ -91,6 +91,20 @@ class Dispatcher:
             self.pool.put_back(grant.worker_id, self._loop.now())
         self._dirty = True
 
+    def peer_lost(self, worker_id: bytes) -> None:
+        """A process has lost its connection to a worker that lives: neither can be relied on."""
+        worker = self._workers.by_id.get(worker_id)
+        if worker is not None:
+            self._workers.kill(worker, "lost its connection to another process of the session")
+
+    def still_needed(self, worker_id: bytes) -> None:
+        """A surplus worker does not exit, because others may reach what it owns."""
+        worker = self._workers.by_id.get(worker_id)
+        if worker is not None and self.scheduler.grant_of(worker_id) is None:
+            worker.expected = False
+            self.pool.put_back(worker_id, self._loop.now())
+            self._dirty = True
+
     def blocked(self, worker_id: bytes) -> None:
         """The worker waits: others may use its CPUs."""
         self.scheduler.blocked(worker_id)

@@ -13,6 +13,8 @@ from skate.runtime.wire.messages import LogLines
 MARKER = b"\x1fskate-name:"
 #: Bytes of a line that the driver is sent; the log file has all of it.
 MAX_LINE = 16 * 1024
+#: Reads from a pipe whose worker has ended: more than a pipe holds (64 KiB, or 1 MiB if enlarged).
+LAST_READS = 64
 #: Bytes of one read of a pipe.
 READ_SIZE = 64 * 1024
 #: A log file that has grown to this many bytes becomes ``<name>.1``, and a new one begins.
@@ -157,10 +159,14 @@ class WorkerOutput:
             message.lines.append(_visible(piece))
 
     def close(self) -> None:
-        """Take what the pipes still hold, then close everything."""
+        """Take what the pipes still hold, then close everything.
+
+        What the worker wrote fits into the pipes; a process that it left behind may go on writing.
+        """
         for pipe in self.pipes:
-            while pipe.fd >= 0 and pipe.read():
-                pass
+            for _ in range(LAST_READS):
+                if pipe.fd < 0 or not pipe.read():
+                    break
             pipe.close()
         self.file.close()
 

@@ -17,6 +17,8 @@ from skate.runtime.wire.messages import NodeMessage, PeerMessage
 
 #: Frames beyond this size are refused: larger data belongs in shared memory.
 MAX_FRAME = 1 << 30
+#: What callers may put into one message; they check it, so that frames stay below ``MAX_FRAME``.
+MAX_PAYLOAD = 1 << 29
 #: How much one ``recv`` asks for: a full pipeline of small tasks fits.
 RECV_SIZE = 256 * 1024
 #: Messages encoded into one frame, so that a reader starts on the first while we write the rest.
@@ -87,8 +89,14 @@ class Connection(Generic[M]):
             frames = self._backlog if self._backlog is not None else bytearray()
             for start in range(0, len(out), MESSAGES_PER_FRAME):
                 payload = _encoder.encode(out[start : start + MESSAGES_PER_FRAME])
-                frames += _LENGTH.pack(len(payload))
-                frames += payload
+                if len(payload) <= MAX_FRAME:
+                    frames += _LENGTH.pack(len(payload))
+                    frames += payload
+                    continue
+                for message in out[start : start + MESSAGES_PER_FRAME]:
+                    payload = _encoder.encode([message])
+                    frames += _LENGTH.pack(len(payload))
+                    frames += payload
             self._backlog = frames
         pending = self._backlog
         if pending is None:

@@ -101,8 +101,8 @@ class Task(Message, tag=12):
     slots: list[ArgSlot]
     #: Refs nested inside the arguments.
     refs: list[RefGrant]
-    #: Ids of the actor calls that wait, directly or through others, for this task: "re-entrant
-    #: calls".
+    #: The actor calls (actor id, then task id) that may wait, directly or through others, for this
+    #: task; see "Re-entrant calls" in ``docs/architecture.md``.
     chain: list[bytes]
     #: Nesting depth: 0 for calls of the driver.
     depth: int
@@ -166,6 +166,8 @@ class Cancel(Message, tag=19):
 
     task_id: bytes
     force: bool
+    #: Cancel what the task has submitted as well.
+    recursive: bool = True
 
 
 class FetchObject(Message, tag=20):
@@ -320,6 +322,8 @@ class CreateActor(Message, tag=51):
     handle: bytes
     detached: bool
     depth: int
+    #: For callers; the daemon passes it on in ``ActorState``.
+    max_task_retries: int = 0
 
 
 class ActorState(Message, tag=52):
@@ -336,6 +340,7 @@ class ActorState(Message, tag=52):
     cause: str
     #: A pickled exception if the constructor raised.
     error: bytes | None = None
+    max_task_retries: int = 0
 
 
 class WatchActor(Message, tag=53):
@@ -438,6 +443,16 @@ class Warn(Message, tag=66):
     text: str
 
 
+class PeerLost(Message, tag=69):
+    """My connection to a worker has ended, but I have not heard that it died."""
+
+    process_id: bytes
+
+
+class StillNeeded(Message, tag=70):
+    """Worker to daemon, instead of exiting: I own what others may still reach."""
+
+
 class Shutdown(Message, tag=67):
     """Driver to daemon: end the session."""
 
@@ -475,6 +490,8 @@ NodeMessage: TypeAlias = (
     | SegmentRetired
     | LogLines
     | Warn
+    | PeerLost
+    | StillNeeded
     | Shutdown
     | ShutdownDone
 )

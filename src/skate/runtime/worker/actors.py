@@ -148,6 +148,7 @@ class ActorClient:
         """Take a call off the queue if it is there."""
         if record in self.queue:
             self.queue.remove(record)
+            self.advance()
 
     def peer_of(self, record: Record) -> Peer | None:
         """Return where a call runs, if it was sent."""
@@ -185,6 +186,7 @@ class ActorClient:
         self.cause = message.cause or self.cause
         self.error = message.error
         self.state = message.state
+        self.max_task_retries = message.max_task_retries
         self.restarts = message.restarts
         if message.state == "alive":
             self.worker_id = message.worker_id
@@ -196,14 +198,18 @@ class ActorClient:
         elif message.state == "dead":
             self.fail_queue()
 
+    def may_retry(self, record: Record) -> bool:
+        """Whether a call that a dead process had may be sent to the next one."""
+        limit = self.max_task_retries if record.retries is None else record.retries
+        return limit < 0 or record.task.attempt < limit
+
     def lose_in_flight(self, message: ActorState) -> None:
         """Calls that a dead process had: send them again if they may be, fail the others."""
         records = list(self.in_flight.values())
         self.in_flight.clear()
         again: list[Record] = []
         for record in records:
-            if record.retries != 0 and message.state != "dead":
-                record.retries -= 1
+            if message.state != "dead" and self.may_retry(record):
                 record.task.attempt += 1
                 again.append(record)
                 continue
@@ -231,6 +237,8 @@ class Actors:
     def __init__(self, core: Core) -> None:
         self.core = core
         self._clients: dict[bytes, ActorClient] = {}
+        #: Actors that end with this process.
+        self.owned: set[bytes] = set()
 
     def client(self, actor_id: bytes) -> ActorClient:
         """Locked.  Return the client of an actor, asking the daemon for its state if it is new."""
@@ -265,6 +273,8 @@ class Actors:
             if options.max_restarts == 0:
                 client.keeps = cell.keeps
             self._clients[actor_id] = client
+            if not options.detached:
+                self.owned.add(actor_id)
             task = Task(actor_id, b"", data, 0, [], [], [], 0, "", actor_id, "", 0)
             record = Record(task, [])
             record.slot_cells = slot_cells
@@ -292,6 +302,7 @@ class Actors:
                 handle,
                 options.detached,
                 spec.depth,
+                options.max_task_retries,
             )
 
             def send(resolved: Record) -> None:
@@ -375,8 +386,10 @@ class Actors:
             record.options = _AnyRetry
             record.home = client
             record.kept = actor
-            retries = options.max_task_retries
-            record.retries = client.max_task_retries if retries is None else retries
+            # None: what the actor was made with, which this process may not know yet.
+            record.retries = options.max_task_retries
+            if running is not None:
+                record.parent = running.task_id
             core.submitter.pending[task_id] = record
             if slot_cells or nested:
                 record.slot_cells = slot_cells
@@ -415,6 +428,7 @@ class Actors:
                         0,
                         client.restarts,
                         "killed by skate.kill",
+                        max_task_retries=client.max_task_retries,
                     )
                 )
             if no_restart and client.state != "dead":
@@ -444,6 +458,7 @@ class Actors:
     def forget(self, actor_id: bytes) -> None:
         """Locked.  Our last handle is gone."""
         self._clients.pop(actor_id, None)
+        self.owned.discard(actor_id)
 
     def fail_all(self, cause: str) -> None:
         """Locked.  The session is over."""

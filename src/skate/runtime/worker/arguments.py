@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from skate.exceptions import SerializationError
 from skate.refs import ObjectRef
+from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.worker.objects import INLINE_MAX
 from skate.serialization import Slot, serialize, serialize_arguments
 
@@ -65,4 +67,9 @@ def _pack_large(
     args = tuple([slot(value) for value in args])
     kwargs = {name: slot(value) for name, value in kwargs.items()}
     serialized = serialize_arguments(args, kwargs)
+    if serialized.size > MAX_PAYLOAD:
+        raise SerializationError(
+            f"the arguments are {serialized.size / 1e9:.1f} GB of small objects:"
+            " put() them in parts and pass the refs"
+        )
     return serialized.to_bytes(), cells, [ref._cell for ref in serialized.refs]

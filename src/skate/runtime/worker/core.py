@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -28,6 +29,17 @@ from skate.runtime.worker.record import Record
 from skate.runtime.worker.tasks import Submitter
 from skate.serialization import serialize
 
+#: A process whose connection has ended is reported to the daemon if it lives on this many seconds.
+PEER_LOST_SECONDS = 1.0
+
+
+def _allow_many_descriptors() -> None:
+    """Raise the soft limit: a process has a connection to each process that it deals with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
 
 class _Answer(Waiter):
     """Waits for the answer to a request to the daemon."""
@@ -51,6 +63,7 @@ class Core:
         store_address: str,
         is_driver: bool,
     ) -> None:
+        _allow_many_descriptors()
         self.process_id = process_id
         self.is_driver = is_driver
         self.address = os.path.join(session_dir, f"{process_id.hex()}.sock")
@@ -67,6 +80,7 @@ class Core:
         #: Processes known to be dead, and why.
         self.dead: dict[bytes, str] = {}
         self.closed = False
+        self._ending = False
         #: What calls raise once it is closed.
         self.ended: Exception = SessionError("the session has ended")
         self.pump = Pump(self.lock, self._flush)
@@ -116,6 +130,7 @@ class Core:
         if self.closed:
             return
         with self.lock:
+            self._ending = True
             self.links.send_node(wire.Shutdown())
         self.pump.block(self._shutdown_done, time.monotonic() + timeout)
 
@@ -137,6 +152,14 @@ class Core:
         self.ended = SessionError(
             "this process was forked from one that has a session, which stays with its parent"
         )
+        # Nobody will complete what is pending.  Without the lock: a thread that is gone may hold
+        # it.
+        error = self.error(self.ended)
+        pending = [cell for record in self.submitter.pending.values() for cell in record.cells]
+        for cell in [*pending, *self.ownership.all_known()]:
+            if not cell.status:
+                cell.data = error
+                cell.status = FAILED
         self.pump.abandon()
         self.links.abandon()
         hooks.clear()
@@ -157,6 +180,11 @@ class Core:
             waiter.wake()
 
     # ------------------------------------------------------------------ helpers
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether objects, tasks or actors of this process would be lost with it."""
+        return bool(len(self.ownership.borrows) or self.submitter.pending or self.actors.owned)
 
     @property
     def executing(self) -> Running | None:
@@ -362,8 +390,17 @@ class Core:
 
     def _on_peer_closed(self, peer: Peer | None) -> None:
         """A peer's connection ended; the daemon will say why, since it broadcasts every death."""
-        if peer is not None and self.links.peers.get(peer.process_id) is peer:
-            peer.connection = None
+        if peer is None or self.links.peers.get(peer.process_id) is not peer:
+            return
+        peer.connection = None
+
+        def still_alive() -> None:
+            # Somebody closed our socket, or a message was refused: what was under way is lost, and
+            # the two would wait for each other for ever.  The daemon ends it.
+            if peer.process_id not in self.dead and not self.closed:
+                self.links.send_node(wire.PeerLost(peer.process_id))
+
+        self.pump.call_later(PEER_LOST_SECONDS, still_alive)
 
     def _on_node_closed(self, _peer: Peer | None) -> None:
         if self.closed:
@@ -375,5 +412,7 @@ class Core:
             os._exit(1)
         self.closed = True
         self._fail_everything(
-            NodeDiedError("the node daemon of this session is gone, and all workers with it")
+            SessionError("the session has ended: skate.shutdown() was called")
+            if self._ending
+            else NodeDiedError("the node daemon of this session is gone, and all workers with it")
         )

@@ -21,10 +21,12 @@ from skate.runtime.wire.messages import (
     Blocked,
     Cancel,
     DefineFunction,
+    KillActor,
     Resumed,
     Returned,
     StartActor,
     Steal,
+    StillNeeded,
     Task,
     Unblocked,
 )
@@ -95,6 +97,11 @@ class Executor:
         idle = self._idle
         if idle is not None:
             idle.on_ready()
+            return
+        waiter = self.core.pump.main_waiter
+        if waiter is not None:
+            # It may have to run this within the call that waits, and another thread may be pumping.
+            waiter.wake()
 
     def on_start_actor(self, message: StartActor) -> None:
         """Locked.  The daemon wants this worker to become an actor."""
@@ -102,7 +109,10 @@ class Executor:
         self._notify()
 
     def on_exit(self) -> None:
-        """Locked.  Finish what is queued, then exit."""
+        """Locked.  Finish what is queued, then exit; but not while others need this process."""
+        if not self.invoker.actor_id and self.core.is_needed:
+            self.core.links.send_node(StillNeeded())
+            return
         self._queue.append(self._exit)
         self._notify()
 
@@ -152,6 +162,8 @@ class Executor:
                 return
         if not any(running.task_id == message.task_id for running in self._stack):
             return
+        if message.recursive:
+            self.core.submitter.cancel_children(message.task_id, message.force)
         if message.force:
             os.kill(os.getpid(), signal.SIGKILL)
         self._cancelling = message.task_id
@@ -198,12 +210,13 @@ class Executor:
             core.links.flush()
 
     def _execute(self, task: Task, peer: Peer) -> None:
+        running = Running(task, peer, self._stack)
+        self.core.pump.interrupted = None
+        # First of all: a Cancel that arrives from here on finds it.
+        self._stack.append(running)
         if task.exact:
             with self.core.lock:
                 self.core.links.flush()
-        running = Running(task, peer)
-        self.core.pump.interrupted = None
-        self._stack.append(running)
         finished = self._invoke(running, task, peer, self._stack.pop)
         if finished - self._flushed_at > REPLY_DELAY:
             self._flushed_at = finished
@@ -212,7 +225,7 @@ class Executor:
 
     def _execute_in_thread(self, task: Task, peer: Peer) -> None:
         local = self._local
-        local.running = Running(task, peer)
+        local.running = Running(task, peer, ())
         self._invoke(local.running, task, peer, lambda: setattr(local, "running", None))
         with self.core.lock:
             self.core.links.flush()
@@ -245,17 +258,23 @@ class Executor:
             if isinstance(error, KeyboardInterrupt):
                 self.invoker.reply_cancelled(task, peer, duration)
                 return
-        if isinstance(error, SystemExit) and task.actor_id:
-            # An actor that exits on purpose: the call gets an error, the process ends.
-            self.on_exit()
         self.invoker.reply_error(task, peer, error, duration, name)
+        if isinstance(error, SystemExit) and task.actor_id:
+            # An actor that exits on purpose: nothing else is run, and it is not restarted.
+            with self.core.lock:
+                self.core.links.send_node(
+                    KillActor(self.invoker.actor_id, no_restart=True, graceful=True)
+                )
+                self._queue.appendleft(self._exit)
+                self._notify()
+            self.core.pump.wake()
 
     def _start_actor(self, message: StartActor) -> None:
         spec = spec_decoder.decode(message.spec)
         task = self.invoker.become(message, spec)
         self._begin(message.resources, message.gpu_ids)
         failure: BaseException | None = None
-        self._stack.append(Running(task, None))
+        self._stack.append(Running(task, None, ()))
         try:
             self.invoker.construct(task, spec)
         except BaseException as error:
@@ -348,8 +367,8 @@ class Executor:
             self._hand_back(peer, tasks.get(peer, []), True)
 
     def _reentrant(self) -> tuple[Task, Peer] | None:
-        """Return a queued call that the blocked ones wait for."""
-        waiting = {running.task_id for running in self._stack}
+        """Return a queued call that the blocked ones may wait for."""
+        waiting = {running.link for running in self._stack}
         for item in list(self._queue):
             if isinstance(item, tuple) and not waiting.isdisjoint(item[0].chain):
                 return item

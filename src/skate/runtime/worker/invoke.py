@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from skate.exceptions import TaskCancelledError, TaskError
 from skate.ids import nth
+from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import (
     ActorStarted,
     DefineFunction,
@@ -38,17 +40,26 @@ if TYPE_CHECKING:
 class Running:
     """The call that a thread executes, for those it submits and for ``get_runtime_context``."""
 
-    __slots__ = ("blocked_seconds", "chain", "depth", "name", "peer", "task", "task_id")
+    __slots__ = ("blocked_seconds", "chain", "depth", "link", "name", "peer", "task", "task_id")
 
-    def __init__(self, task: Task, peer: Peer | None) -> None:
+    def __init__(self, task: Task, peer: Peer | None, stack: Sequence[Running]) -> None:
         self.task = task
         #: Who called; None for a constructor.
         self.peer = peer
         self.task_id = task.task_id
         self.name = task.name
         self.depth = task.depth
-        #: The chain of the calls that this one makes.
-        self.chain = [*task.chain, task.task_id] if task.actor_id else task.chain
+        #: This call in chains: of which actor, and which call.
+        self.link = task.actor_id + task.task_id
+        #: The chain of the calls that this one makes.  Earlier calls of the same actor have ended
+        #: unless they are on the stack; without leaving them out the chain of an actor that calls
+        #: itself again and again would grow for ever.
+        self.chain = task.chain
+        if task.actor_id:
+            actor_id = task.actor_id
+            waiting = {running.link for running in stack}
+            kept = [link for link in task.chain if link[:16] != actor_id or link in waiting]
+            self.chain = [*kept, self.link]
         self.blocked_seconds = 0.0
 
 
@@ -170,9 +181,16 @@ class Invoker:
         self, task: Task, peer: Peer, error: BaseException, duration: int, name: str
     ) -> None:
         """Send what a task raised."""
-        failure = TaskError.from_exception(name, error, os.getpid(), self.core.node_id.hex())
+        node = self.core.node_id.hex()
+        try:
+            failure = TaskError.from_exception(name, error, os.getpid(), node)
+            payload = self.core.error(failure)
+            if len(payload) > MAX_PAYLOAD:
+                raise OverflowError(f"it is {len(payload)} bytes large")
+        except BaseException as second:  # the code of an exception's class may do anything
+            text = f"{type(error).__name__}, which cannot be sent: {type(second).__name__}\n"
+            payload = self.core.error(TaskError(name, text, pid=os.getpid(), node=node))
         kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
-        payload = self.core.error(failure)
         # The traceback refers to the task's frames, and they to its arguments.
         traceback.clear_frames(error.__traceback__)
         with self.core.lock:

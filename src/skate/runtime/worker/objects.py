@@ -201,16 +201,16 @@ class Objects:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split refs into ready ones, at most ``num_returns``, and the others."""
         ready, rest = _split(refs, num_returns)
-        if len(ready) >= num_returns or timeout == 0:
-            if len(ready) < num_returns:
-                self.core.poll()
-                return _split(refs, num_returns)
+        if len(ready) >= num_returns:
             return ready, rest
         core = self.core
         deadline = None if timeout is None else time.monotonic() + timeout
         with core.lock:
             for ref in rest:
                 self.request_if_borrowed(ref._cell)
+        if timeout == 0:
+            core.poll()
+            return _split(refs, num_returns)
         waiter = Waiter(1)
         pump = core.pump
         seen = -1
@@ -259,8 +259,11 @@ class Objects:
 
     def complete(self, cell: Cell, status: int) -> None:
         """Locked.  A cell has got its value."""
-        self.core.pump.completions += 1
+        pump = self.core.pump
+        pump.completions += 1
         cell.complete(status)
+        # Only if another thread pumps: what it waits for may be this.
+        pump.nudge()
 
     def fail(self, cell: Cell, error: bytes) -> None:
         """Locked.  A cell has got a serialized exception instead of a value."""

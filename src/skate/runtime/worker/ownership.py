@@ -52,6 +52,10 @@ class Ownership:
         """Another process, or a pickle, may name this cell."""
         self._known[cell.object_id] = cell
 
+    def all_known(self) -> list[Any]:
+        """Return all cells that ``known`` can find."""
+        return list(self._known.values())
+
     def known(self, object_id: bytes) -> Any | None:
         """Return the cell of an id if this process has one."""
         return self.borrows.cell(object_id) or self._known.get(object_id)
@@ -223,9 +227,11 @@ class Ownership:
                     core.links.send_node(ObjectFreed(object_id, location))
             elif item[0] == "release":
                 _, object_id, address, count = item
+                core.actors.forget(object_id)
                 owner = owner_of(object_id)
                 if owner not in core.dead:
                     peer = core.links.peer(owner, address)
                     core.links.send(peer, ReleaseBorrow(object_id, count))
             else:
+                core.actors.forget(item[1])
                 core.links.send_node(KillActor(item[1], no_restart=True, graceful=True))

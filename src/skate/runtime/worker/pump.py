@@ -12,9 +12,11 @@ timeout, so that an idle process costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import select
+import signal
 import threading
 import time
 from collections import deque
@@ -25,6 +27,10 @@ from typing import Any, Protocol
 #: requests that a busy main thread cannot handle wait this long at most; each look costs about 10
 #: us.
 TICK = 0.003
+#: Signals whose handlers, if the user has installed some, tend to raise.  SIGINT has its own way.
+RAISING_SIGNALS = frozenset(
+    (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
+)
 
 
 class Waiter:
@@ -82,6 +88,8 @@ class Pump:
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         #: Held by the thread that runs epoll.
         self._held = threading.Lock()
+        #: The thread inside ``_take_turn``.
+        self._holder = 0
         self._followers: deque[Waiter] = deque()
         #: Threads inside ``block``.
         self._foreground = 0
@@ -102,6 +110,7 @@ class Pump:
         self.callbacks: deque[Callable[[], None]] = deque()
         #: Completed objects so far; ``wait`` looks again when it changes.
         self.completions = 0
+        self._announced = 0
         #: Waiters to wake after every batch of completions.
         self.any_waiters: list[Waiter] = []
         self._main = threading.main_thread().ident
@@ -153,8 +162,11 @@ class Pump:
 
     # ------------------------------------------------------------------ one turn
 
-    def _turn(self, timeout: float) -> None:
-        """Wait for events up to ``timeout`` seconds (negative: for ever) and handle them."""
+    def _turn(self, timeout: float, guarded: bool = False) -> None:
+        """Wait for events up to ``timeout`` seconds (negative: for ever) and handle them.
+
+        ``guarded``: the caller has blocked signals; they are let in while this waits.
+        """
         # Set before the flush: what is queued after it by another thread has to wake this one.
         self._polling = True
         self._flush()
@@ -162,9 +174,12 @@ class Pump:
             due: float = self._timers[0][0] - time.monotonic()
             if timeout < 0 or due < timeout:
                 timeout = due if due > 0 else 0
+        if guarded:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
         events = self._epoll.poll(timeout)
+        if guarded:
+            signal.pthread_sigmask(signal.SIG_BLOCK, RAISING_SIGNALS)
         self._polling = False
-        completed = self.completions
         with self._lock:
             for fd, mask in events:
                 if fd == self._wake_fd:
@@ -176,8 +191,9 @@ class Pump:
             if self._timers:
                 self._run_timers()
             self.housekeeping()
-        if self.completions != completed:
-            for waiter in self.any_waiters:
+        if self.completions != self._announced:
+            self._announced = self.completions
+            for waiter in list(self.any_waiters):
                 waiter.wake()
 
     def _clear_wake(self) -> None:
@@ -225,29 +241,34 @@ class Pump:
         ``step`` runs after every turn, without the lock; if it returns True, this returns at once
         with ``waiter.done`` as it is.
         """
-        is_main = threading.get_ident() == self._main
+        ident = threading.get_ident()
+        if self._lock._is_owned() or self._holder == ident:
+            raise RuntimeError(
+                "Skate cannot wait here: this code (a finalizer or signal handler) has interrupted"
+                " Skate itself in this thread"
+            )
+        is_main = ident == self._main
         outer = self.main_waiter
+        # A handler of the user's that raises must not tear a batch of messages.
+        guarded = is_main and callable(signal.getsignal(signal.SIGALRM))
         if is_main:
             self.main_waiter = waiter
         self._foreground += 1
         try:
             while not waiter.done:
-                if not self._held.acquire(blocking=False):
-                    if not self._follow(waiter, deadline):
-                        return waiter.done
-                else:
-                    try:
-                        if deadline is None:
-                            self._turn(-1.0)
-                        else:
-                            timeout = deadline - time.monotonic()
-                            if timeout <= 0:
-                                return False
-                            self._turn(timeout)
-                    finally:
-                        self._held.release()
-                        if self._followers:
-                            self._promote()
+                if guarded:
+                    signal.pthread_sigmask(signal.SIG_BLOCK, RAISING_SIGNALS)
+                try:
+                    if not self._held.acquire(blocking=False):
+                        if guarded:
+                            signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
+                        if not self._follow(waiter, deadline):
+                            break
+                    elif not self._take_turn(ident, deadline, guarded):
+                        break
+                finally:
+                    if guarded:
+                        signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
                 if self.interrupted is not None:
                     self.raise_interrupt()
                 if self.callbacks:
@@ -259,21 +280,36 @@ class Pump:
             self.activity += 1
             if self._deep:
                 self._rouse()
+            # Perhaps this thread was woken to pump and does not: then another follower has to.
+            if self._followers and not self._held.locked():
+                self._promote()
             if is_main:
                 self.main_waiter = outer
         if is_main and outer is None and self.interrupted is not None:
             self.raise_interrupt()
         return waiter.done
 
+    def _take_turn(self, ident: int, deadline: float | None, guarded: bool) -> bool:
+        """Pump once, holding the pump; return False if the deadline has passed."""
+        self._holder = ident
+        try:
+            timeout = -1.0
+            if deadline is not None:
+                timeout = deadline - time.monotonic()
+                if timeout <= 0:
+                    return False
+            self._turn(timeout, guarded)
+            return True
+        finally:
+            self._holder = 0
+            self._held.release()
+            if self._followers:
+                self._promote()
+
     def poll(self) -> None:
         """Handle what has arrived, without waiting; nothing if another thread is at it."""
         if self._held.acquire(blocking=False):
-            try:
-                self._turn(0.0)
-            finally:
-                self._held.release()
-                if self._followers:
-                    self._promote()
+            self._take_turn(threading.get_ident(), time.monotonic() + 1e-6, False)
             if self.callbacks:
                 self.run_callbacks()
 
@@ -298,7 +334,9 @@ class Pump:
         try:
             if waiter.done or not self._held.locked():
                 return True
-            if self._background_polls:
+            # Whoever pumps has to send what this thread has queued; the background thread, to
+            # leave.
+            if self._polling or self._background_polls:
                 self.wake()
             timeout = -1.0
             if deadline is not None:
@@ -308,12 +346,9 @@ class Pump:
             woken = waiter.gate.acquire(timeout=timeout)
             return bool(woken)
         finally:
-            try:
+            # If it is not there it was promoted; ``block`` passes that on if this thread is done.
+            with contextlib.suppress(ValueError):
                 self._followers.remove(waiter)
-            except ValueError:
-                # Promoted; if this thread is done it will not pump, so the next one has to.
-                if waiter.done and self._followers and not self._held.locked():
-                    self._promote()
 
     def _promote(self) -> None:
         try:

@@ -32,6 +32,7 @@ class Record:
         "nested",
         "on_resolved",
         "options",
+        "parent",
         "retries",
         "slot_cells",
         "stats",
@@ -47,7 +48,8 @@ class Record:
         self.code: Code | None = None
         self.stats: FunctionStats = _UNKNOWN
         self.options: Any = None
-        self.retries = 0
+        #: How often it may still be sent again; None in calls: as the actor's options say.
+        self.retries: int | None = 0
         #: Cells of top-level refs, in the order of their slots.
         self.slot_cells: Sequence[Any] = ()
         #: Cells of refs inside the arguments.
@@ -63,6 +65,8 @@ class Record:
         #: What else has to live until the reply: the actor's cell.
         self.kept: Any = None
         self.cancelled = False
+        #: The task that submitted it; empty in drivers.
+        self.parent = b""
 
     def on_ready(self, cell: Cell) -> None:
         """Locked.  An argument has got its value."""

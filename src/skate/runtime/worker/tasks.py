@@ -6,8 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import Code, TaskOptions
-from skate.exceptions import TaskCancelledError, WorkerCrashedError
+from skate.exceptions import SerializationError, TaskCancelledError, WorkerCrashedError
 from skate.refs import ObjectRef
+from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import Cancel, Reply, ReplyValues, Task, TaskFailed
 from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import INLINE, Cell
@@ -31,14 +32,13 @@ class Submitter:
         self.core = core
         #: Every call that has not finished.
         self.pending: dict[bytes, Record] = {}
-        self._stats: dict[Code, FunctionStats] = {}
 
     def submit(
         self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> list[ObjectRef[Any]]:
         """Start one call of a function; see ``Engine.submit_task``."""
         core = self.core
-        stats = self._stats.get(code)
+        stats = code.stats
         if stats is None:
             stats = self._first_use(code)
         data, slot_cells, nested = pack(core, args, kwargs)
@@ -63,6 +63,8 @@ class Submitter:
             record = Record(task, cells)
             record.code = code
             record.stats = stats
+            if running is not None:
+                record.parent = running.task_id
             record.options = options
             record.retries = options.max_retries
             task.exact = options.max_retries == 0
@@ -81,6 +83,11 @@ class Submitter:
 
     def _first_use(self, code: Code) -> FunctionStats:
         size = len(code.payload)
+        if size > MAX_PAYLOAD:
+            raise SerializationError(
+                f"the function {code.name} is {size / 1e9:.1f} GB when pickled, because it refers"
+                " to large data: pass that as an argument, or skate.put() it and pass the ref"
+            )
         if size > LARGE_FUNCTION:
             logger.warning(
                 "the function %s is %.0f MB when pickled, because it refers to large data; "
@@ -88,7 +95,7 @@ class Submitter:
                 code.name,
                 size / 1e6,
             )
-        stats = self._stats[code] = FunctionStats()
+        stats = code.stats = FunctionStats()
         return stats
 
     # ------------------------------------------------------------------ all below: locked
@@ -151,6 +158,7 @@ class Submitter:
             self.finish_failed(record, message.error)
 
     def _retry(self, record: Record) -> None:
+        assert record.retries is not None
         record.retries -= 1
         record.task.attempt += 1
         record.task.exact = True
@@ -191,7 +199,12 @@ class Submitter:
         for record in list(self.pending.values()):
             self.finish_failed(record, error)
 
-    def cancel(self, cell: Cell, force: bool) -> None:
+    def cancel_children(self, task_id: bytes, force: bool) -> None:
+        """Locked.  Cancel what a task of this process has submitted."""
+        for record in [r for r in self.pending.values() if r.parent == task_id]:
+            self._cancel(record, force, True)
+
+    def cancel(self, cell: Cell, force: bool, recursive: bool) -> None:
         """Stop the task that makes ``cell`` if it has not finished."""
         core = self.core
         with core.lock:
@@ -202,16 +215,21 @@ class Submitter:
             )
             if record is None:
                 return
-            record.cancelled = True
-            record.retries = 0
-            lease = record.lease
-            peer = lease.peer if lease is not None else record.home.peer_of(record)
-            if peer is None:
-                record.home.discard(record)
-                self.finish_failed(record, core.error(_cancelled(record)))
-                return
-            core.links.send(peer, Cancel(record.task_id, force))
-            core.links.flush_peer(peer)
+            self._cancel(record, force, recursive)
+            core.links.flush()
+
+    def _cancel(self, record: Record, force: bool, recursive: bool) -> None:
+        core = self.core
+        record.cancelled = True
+        record.retries = 0
+        lease = record.lease
+        peer = lease.peer if lease is not None else record.home.peer_of(record)
+        if peer is None:
+            record.home.discard(record)
+            self.finish_failed(record, core.error(_cancelled(record)))
+        else:
+            core.links.send(peer, Cancel(record.task_id, force, recursive))
+            core.pump.nudge()
 
 
 def _cancelled(record: Record) -> TaskCancelledError:
