@@ -240,6 +240,37 @@ def test_surplus_workers_retire() -> None:
         assert len(session.rows("workers")) == 1
 
 
+def test_a_surplus_worker_that_is_needed_stays_and_is_used_again() -> None:
+    with driver(resources={"CPU": 1.0}) as session:
+        leases = [session.lease(n) for n in range(2)]
+        for lease in leases:
+            tell(lease.worker_address, "worker.needed = True")
+            session.send(wire.ReturnLease(lease.lease_id))
+        # The first of them is told to exit when it has been idle for a while, and refuses.
+        code = "result = worker.exits"
+        wait_until(lambda: any(tell(x.worker_address, code) for x in leases), "nobody is told")
+        session.settle()
+        again = {session.lease(10 + n).worker_id for n in range(2)}
+        assert again == {lease.worker_id for lease in leases}
+        assert session.find(wire.WorkerDied, {}) is None
+
+
+def test_a_worker_that_lost_another_process_is_ended(session: FakeDriver) -> None:
+    lease = session.lease(CPU=1)
+    session.send(wire.PeerLost(b"nobody"), wire.PeerLost(lease.worker_id))
+    died = session.wait_for(wire.WorkerDied, process_id=lease.worker_id)
+    assert died.cause == "lost its connection to another process of the session"
+
+
+def test_a_worker_that_is_being_killed_is_not_put_back(session: FakeDriver) -> None:
+    lease = session.lease(1)
+    # The lease is given back and the worker doomed before it says that it is needed.
+    os.kill(lease.pid, signal.SIGSTOP)
+    session.send(wire.ReturnLease(lease.lease_id), wire.PeerLost(lease.worker_id))
+    session.wait_for(wire.WorkerDied, process_id=lease.worker_id)
+    assert session.lease(2).worker_id != lease.worker_id
+
+
 def test_workers_that_cannot_start() -> None:
     with driver(worker_module="node_broken_worker") as session:
         session.request_lease(1, name="f", CPU=1)

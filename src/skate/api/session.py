@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from skate.exceptions import SessionError
+from skate.exceptions import NotSupportedError, SessionError
 from skate.refs import hooks
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Which engine ``init()`` starts when it is not told: "native" or "inline".
 ENGINE_VARIABLE = "SKATE_ENGINE"
+#: The native engine stands on epoll, eventfd and pidfd; elsewhere everything runs in one process.
+DEFAULT_ENGINE = "native" if sys.platform == "linux" else "inline"
 
 _engine: Engine | None = None
 _lock = threading.RLock()
@@ -83,7 +86,7 @@ def init(
         logging_level: Of the logger "skate".
         log_to_driver: Whether what workers print appears here.
         ignore_reinit_error: Return the running session's context instead of raising.
-        engine: "native" (the default) or "inline": everything in this process, in order.
+        engine: "native" (the default on Linux) or "inline": everything in this process, in order.
         others: Options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -108,7 +111,8 @@ def init(
                 " or pass ignore_reinit_error=True to go on with it"
             )
         name = session_config.engine_name(
-            engine or ("inline" if local_mode else os.environ.get(ENGINE_VARIABLE) or "native")
+            engine
+            or ("inline" if local_mode else os.environ.get(ENGINE_VARIABLE) or DEFAULT_ENGINE)
         )
         config = session_config.check(
             address=address,
@@ -134,6 +138,10 @@ def _starter(name: str) -> Callable[[SessionConfig], Engine]:
         from skate.engine.inline import start as start_inline
 
         return start_inline
+    if sys.platform != "linux":
+        raise NotSupportedError(
+            'the native engine needs Linux; init(engine="inline") runs everything in this process'
+        )
     from skate.engine.native import start as start_native
 
     return start_native

@@ -100,7 +100,10 @@ class Dispatcher:
     def still_needed(self, worker_id: bytes) -> None:
         """A surplus worker does not exit, because others may reach what it owns."""
         worker = self._workers.by_id.get(worker_id)
-        if worker is not None and self.scheduler.grant_of(worker_id) is None:
+        if worker is None or worker.cause:
+            # One that is being killed is no good to anybody.
+            return
+        if self.scheduler.grant_of(worker_id) is None:
             worker.expected = False
             self.pool.put_back(worker_id, self._loop.now())
             self._dirty = True
