@@ -95,7 +95,7 @@ class Dispatcher:
         """A process has lost its connection to a worker that lives: neither can be relied on."""
         worker = self._workers.by_id.get(worker_id)
         if worker is not None:
-            self._workers.kill(worker, "lost its connection to another process of the session")
+            self._kill(worker, "lost its connection to another process of the session")
 
     def still_needed(self, worker_id: bytes) -> None:
         """A surplus worker does not exit, because others may reach what it owns."""
@@ -158,7 +158,7 @@ class Dispatcher:
             worker = self._workers.by_id.get(grant.worker_id)
             if worker is not None:
                 worker.expected = True
-                self._workers.kill(worker, "killed because its caller died")
+                self._kill(worker, "killed because its caller died")
         self.apply(self.actors.process_died(process_id))
         self._dirty = True
 
@@ -191,7 +191,7 @@ class Dispatcher:
                 worker = self._workers.by_id.get(effect.worker_id)
                 if worker is not None:
                     worker.expected = True
-                    self._workers.kill(worker, effect.cause)
+                    self._kill(worker, effect.cause)
             elif isinstance(effect, StopWorker):
                 self._stop(effect.worker_id)
         self._dirty = True
@@ -209,6 +209,11 @@ class Dispatcher:
             return
         self.scheduler.submit(request, self._loop.now())
         self._dirty = True
+
+    def _kill(self, worker: Worker, cause: str) -> None:
+        # Nobody is to be given a worker that is about to end.
+        self.pool.remove(worker.worker_id)
+        self._workers.kill(worker, cause)
 
     def _stop(self, worker_id: bytes) -> None:
         worker = self._workers.by_id.get(worker_id)
