@@ -210,7 +210,7 @@ def test_reentrant_call_while_another_thread_of_the_actor_pumps(session: None) -
 def test_get_in_a_finalizer_inside_the_runtime_says_so(script: Callable[[str], Script]) -> None:
     running = script(
         """
-        import gc, skate
+        import gc, time, skate
         skate.init(num_cpus=1, engine="native")
 
         @skate.remote
@@ -227,6 +227,20 @@ def test_get_in_a_finalizer_inside_the_runtime_says_so(script: Callable[[str], S
         for i in range(300):
             Bad()
             skate.get([f.remote(i) for i in range(5)])
+        # And in the background thread, which handles replies while this one sleeps.
+        gc.disable()
+        for i in range(100):
+            Bad()
+            refs = [f.remote(i) for i in range(50)]
+            gc.enable()
+            gc.set_threshold(1, 1, 1)
+            time.sleep(0.005)
+            gc.disable()
+            try:
+                skate.get(refs)
+            except RuntimeError:
+                pass
+        gc.enable()
         gc.set_threshold(700, 10, 10)
         print("done", flush=True)
         import os

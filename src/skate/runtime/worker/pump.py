@@ -405,12 +405,14 @@ class Pump:
                     self.housekeeping()
                 continue
             if self._held.acquire(blocking=False):
+                self._holder = threading.get_ident()
                 try:
                     while not self.callbacks and self._nobody_else(seen):
                         self._background_polls = True
                         self._turn(-1.0)
                 finally:
                     self._background_polls = False
+                    self._holder = 0
                     self._held.release()
                     if self._followers:
                         self._promote()
