@@ -43,6 +43,8 @@ def in_thread(function: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+# Where the signal meets a finalizer Python itself drops what the handler raises, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_signal_handler_that_raises_leaves_the_session_working(session: None) -> None:
     @skate.remote
     def one(x: int) -> int:
