@@ -11,6 +11,8 @@
 The names are those of Ray, so that ``import skate as ray`` runs a Ray program.
 """
 
+from typing import Any
+
 from skate import actor, exceptions
 from skate._version import __version__
 from skate.api.actor import get_actor, kill, method
@@ -43,3 +45,12 @@ __all__ = [
     "shutdown",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Ray programs write ``ray.util.ActorPool`` after a plain ``import ray``.
+    if name == "util":
+        import importlib
+
+        return importlib.import_module("skate.util")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

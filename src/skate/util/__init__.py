@@ -1,0 +1,36 @@
+"""What stands on tasks and actors and belongs to neither: pools, queues and the like.
+
+Each name lives in a module of its own and is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skate.util.actor_pool import ActorPool
+
+#: Where each name lives.
+_HOME_OF = {
+    "ActorPool": "actor_pool",
+}
+#: Modules that are reached as attributes: ``skate.util.queue.Queue``.
+_MODULES: tuple[str, ...] = ()
+
+__all__ = ["ActorPool"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
