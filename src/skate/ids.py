@@ -41,6 +41,13 @@ class IdSource:
         return self.prefix + number.to_bytes(8, "big")
 
 
+def distance(first: bytes, later: bytes) -> int:
+    """Return by how many places ``later`` follows ``first``: the inverse of ``nth``."""
+    return int.from_bytes(later[PROCESS_ID_SIZE:], "big") - int.from_bytes(
+        first[PROCESS_ID_SIZE:], "big"
+    )
+
+
 def nth(first: bytes, index: int) -> bytes:
     """Return the id that follows ``first`` by ``index`` places."""
     if index == 0:

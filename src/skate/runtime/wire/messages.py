@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from skate.runtime.wire.lineage import ReportLost as ReportLost
 from skate.runtime.wire.parts import PROTOCOL_VERSION as PROTOCOL_VERSION
 from skate.runtime.wire.parts import ArgSlot as ArgSlot
 from skate.runtime.wire.parts import Location as Location
@@ -179,6 +180,7 @@ PeerMessage: TypeAlias = (
     | AddBorrower
     | BorrowerAdded
     | ReleaseBorrow
+    | ReportLost
 )
 
 

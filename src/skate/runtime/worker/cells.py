@@ -47,7 +47,10 @@ class Finalized:
 
 
 class Cell:
-    """An object owned by this process.  ``status`` leaves PENDING once, under the lock."""
+    """An object owned by this process.
+
+    ``status`` leaves PENDING under the lock, and goes back to it only if a STORED object was lost.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -97,10 +100,18 @@ class Cell:
 class StoredObject:
     """A place in shared memory that the owner frees when nothing refers to it any more."""
 
-    __slots__ = ("finalized", "location", "object_id")
+    __slots__ = ("finalized", "location", "object_id", "origin")
 
-    def __init__(self, object_id: bytes, location: Location, finalized: Finalized | None) -> None:
+    def __init__(
+        self,
+        object_id: bytes,
+        location: Location,
+        finalized: Finalized | None,
+        origin: Any = None,
+    ) -> None:
         self.object_id = object_id
+        #: The ``Lineage`` of what a task has returned.
+        self.origin = origin
         self.location = location
         #: None in borrowers: they release their borrow instead.
         self.finalized = finalized

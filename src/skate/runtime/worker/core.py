@@ -21,6 +21,7 @@ from skate.runtime.worker.cells import FAILED, Cell, Finalized
 from skate.runtime.worker.execute import Executor
 from skate.runtime.worker.invoke import Running
 from skate.runtime.worker.leasing import Leasing
+from skate.runtime.worker.lineage import Lineages
 from skate.runtime.worker.links import Links, Peer
 from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.ownership import Ownership
@@ -91,6 +92,7 @@ class Core:
         )
         self.ownership = Ownership(self)
         self.objects = Objects(self, StoreClient(store_address, node_id, process_id))
+        self.lineages = Lineages(self)
         self.leasing = Leasing(self)
         self.submitter = Submitter(self)
         self.actors = Actors(self)
@@ -280,7 +282,7 @@ class Core:
         slots = []
         for cell in record.slot_cells:
             value = objects.value_for(cell, receiver)
-            if value.location is not None:
+            if value.data is None:
                 self.ownership.grant(cell, receiver)
             slots.append(wire.ArgSlot(cell.object_id, cell.owner_address, value))
         task.slots = slots
@@ -327,6 +329,7 @@ class Core:
             wire.AddBorrower: self.ownership.on_add_borrower,
             wire.BorrowerAdded: self.ownership.on_borrower_added,
             wire.ReleaseBorrow: self.ownership.on_release,
+            wire.ReportLost: objects.on_report_lost,
             wire.BeginLease: executor.on_begin_lease if executor else ignore,
             wire.DefineFunction: executor.on_define if executor else ignore,
             wire.Task: executor.on_task if executor else ignore,

@@ -145,7 +145,7 @@ class Executor:
         ownership = self.core.ownership
         ownership.accept_all(task.refs)
         for slot in task.slots:
-            if slot.value.location is not None:
+            if slot.value.data is None:
                 ownership.accept(slot.object_id, slot.owner_address)
             ownership.accept_all(slot.value.refs)
 

@@ -127,9 +127,10 @@ class Invoker:
         with self.core.lock:
             held = ownership.accept_all(task.refs)
             for slot in task.slots:
-                if slot.value.location is not None:
+                if slot.value.data is None:
                     cell = ownership.accept(slot.object_id, slot.owner_address)
-                    objects.fill(cell, slot.value)
+                    if slot.value.location is not None:
+                        objects.fill(cell, slot.value)
                     cells.append(cell)
                 else:
                     held.extend(ownership.accept_all(slot.value.refs))
@@ -241,15 +242,16 @@ class Invoker:
             grants = list(spec.refs)
             for slot in spec.slots:
                 grants.extend(slot.value.refs)
-                if slot.value.location is not None:
+                if slot.value.data is None:
                     grants.append(RefGrant(slot.object_id, slot.owner_address))
             held = [ownership.borrow(grant) for grant in grants]
             for slot in spec.slots:
-                if slot.value.location is None:
+                if slot.value.data is not None:
                     cells.append(None)
                     continue
                 cell = ownership.find(slot.object_id, slot.owner_address)
-                objects.fill(cell, Value(None, slot.value.location))
+                if slot.value.location is not None:
+                    objects.fill(cell, Value(None, slot.value.location))
                 cell.contained = [
                     ownership.find(grant.object_id, grant.owner_address)
                     for grant in slot.value.refs

@@ -27,6 +27,7 @@ from skate.runtime.wire.messages import (
     Location,
     ObjectStored,
     ObjectValue,
+    ReportLost,
     Value,
 )
 from skate.runtime.worker.cells import (
@@ -153,29 +154,27 @@ class Objects:
     def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
         """Return the value of a ref, or raise its exception."""
         cell = ref._cell
-        status = cell.status
-        if status == INLINE:
+        if cell.status == INLINE:
             return deserialize(cell.data)
-        if status == PENDING:
-            self._await([cell], timeout)
-        return self.load(cell)
+        return self.load(cell, None if timeout is None else time.monotonic() + timeout, timeout)
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """Return the values in order; raise as soon as one of them has failed."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         cells = [ref._cell for ref in refs]
         pending = [cell for cell in cells if not cell.status]
         if pending:
-            self._await(pending, timeout)
+            self._await(pending, deadline, timeout)
             for cell in cells:
                 if cell.status == FAILED:
                     self.load(cell)
         return [
-            deserialize(cell.data) if cell.status == INLINE else self.load(cell) for cell in cells
+            deserialize(cell.data) if cell.status == INLINE else self.load(cell, deadline, timeout)
+            for cell in cells
         ]
 
-    def _await(self, cells: list[Any], timeout: float | None) -> None:
+    def _await(self, cells: list[Any], deadline: float | None, timeout: float | None) -> None:
         core = self.core
-        deadline = None if timeout is None else time.monotonic() + timeout
         waiter = _AllOrFailure(len(cells))
         with core.lock:
             for cell in cells:
@@ -243,17 +242,48 @@ class Objects:
         listener.finish(cell)
         return future
 
-    def load(self, cell: Any) -> Any:
-        """Deserialize the value of a cell that is not pending, or raise its exception."""
-        status = cell.status
-        if status == INLINE:
-            return deserialize(cell.data)
-        if status == STORED:
-            return deserialize(self.store.open(cell.location, cell))
-        error = deserialize(cell.data)
-        if isinstance(error, TaskError):
-            raise error.as_instanceof_cause()
-        raise error
+    def load(self, cell: Any, deadline: float | None = None, timeout: float | None = None) -> Any:
+        """Deserialize the value of a cell, or raise its exception.
+
+        Waits for it until ``deadline`` (monotonic; ``timeout`` is what the user said) if it is
+        pending, or lost and being made again.
+        """
+        while True:
+            status = cell.status
+            if status == INLINE:
+                return deserialize(cell.data)
+            if status == STORED:
+                handle = cell.handle
+                if handle is None:
+                    continue  # another thread has just found that it is lost
+                try:
+                    # The cell may get another handle, but this memory is for the view.
+                    view = self.store.open(handle.location, (cell, handle))
+                except ObjectLostError as error:
+                    self._report_lost(cell, handle.location, str(error))
+                    continue
+                return deserialize(view)
+            if status == PENDING:
+                self._await([cell], deadline, timeout)
+                continue
+            failure = deserialize(cell.data)
+            if isinstance(failure, TaskError):
+                raise failure.as_instanceof_cause()
+            raise failure
+
+    def _report_lost(self, cell: Any, location: Location, reason: str) -> None:
+        """No copy of a stored object can be had: its owner has to make it again."""
+        core = self.core
+        with core.lock:
+            core.check_open()
+            if type(cell) is not BorrowedCell:
+                core.lineages.lost(cell, location, reason)
+            elif cell.status == STORED and cell.location == location:
+                cell.status = PENDING
+                cell.handle = None
+                cell.requested = False
+                self.request(cell, ReportLost(cell.object_id, location, reason))
+            core.links.flush()
 
     # ------------------------------------------------------------------ completing (locked)
 
@@ -271,15 +301,18 @@ class Objects:
             cell.data = error
             self.complete(cell, FAILED)
 
-    def fill(self, cell: Cell, value: Value) -> None:
-        """Locked.  A value for a pending cell has arrived; its grants are accepted in any case."""
+    def fill(self, cell: Cell, value: Value, origin: Any = None) -> None:
+        """Locked.  A value for a pending cell has arrived; its grants are accepted in any case.
+
+        ``origin``: the lineage of a call's result.
+        """
         contained = self.core.ownership.accept_all(value.refs) if value.refs else None
         if cell.status != PENDING:
             return
         owned = type(cell) is Cell
         if value.location is not None:
             handle = StoredObject(
-                cell.object_id, value.location, self.core.finalized if owned else None
+                cell.object_id, value.location, self.core.finalized if owned else None, origin
             )
             cell.handle = handle
             status = STORED
@@ -320,7 +353,7 @@ class Objects:
 
     # ------------------------------------------------------------------ messages (locked)
 
-    def request(self, cell: BorrowedCell) -> None:
+    def request(self, cell: BorrowedCell, question: ReportLost | None = None) -> None:
         """Locked.  Ask the owner for the value, once."""
         if cell.requested or cell.status:
             return
@@ -331,7 +364,7 @@ class Objects:
         if peer.dead or owner in core.dead:
             self.fail(cell, core.error(core.ownership.owner_died(cell.object_id)))
             return
-        core.links.send(peer, FetchObject(cell.object_id))
+        core.links.send(peer, question or FetchObject(cell.object_id))
 
     def request_if_borrowed(self, cell: Any) -> None:
         """Locked.  Make sure that a pending cell will get its value."""
@@ -350,6 +383,13 @@ class Objects:
             self.answer(peer, cell)
         else:
             cell.listen(_RemoteReader(self, peer))
+
+    def on_report_lost(self, peer: Peer, message: ReportLost) -> None:
+        """Locked.  A borrower cannot get at an object of ours."""
+        cell = self.core.ownership.known(message.object_id)
+        if cell is not None:
+            self.core.lineages.lost(cell, message.location, message.reason)
+        self.on_fetch(peer, FetchObject(message.object_id))
 
     def answer(self, peer: Peer, cell: Cell) -> None:
         """Locked.  Send a value to a borrower."""

@@ -232,6 +232,8 @@ class Ownership:
                 if owner not in core.dead:
                     peer = core.links.peer(owner, address)
                     core.links.send(peer, ReleaseBorrow(object_id, count))
+            elif item[0] == "lineage":
+                core.lineages.drop(item[1])
             else:
                 core.actors.forget(item[1])
                 core.links.send_node(KillActor(item[1], no_restart=True, graceful=True))

@@ -130,6 +130,8 @@ class Submitter:
             cell.data = message.data
             self.core.pump.completions += 1
             cell.complete(INLINE)
+            if self.core.lineages.running:
+                self.core.lineages.ended(message.task_id)
 
     def on_reply_values(self, _peer: Peer, message: ReplyValues) -> None:
         """A call returned something else."""
@@ -139,8 +141,11 @@ class Submitter:
             for value in message.values:
                 self.core.ownership.accept_all(value.refs)
             return
+        origin = None
+        if any(value.location is not None for value in message.values):
+            origin = self.core.lineages.of(record)
         for cell, value in zip(record.cells, message.values, strict=False):
-            objects.fill(cell, value)
+            objects.fill(cell, value, origin)
 
     def on_failed(self, _peer: Peer, message: TaskFailed) -> None:
         """A call raised."""
@@ -165,9 +170,21 @@ class Submitter:
         self.pending[record.task_id] = record
         self.core.leasing.requeue(record)
 
-    def finish_failed(self, record: Record, error: bytes) -> None:
-        """End a call without a value."""
+    def resubmit(self, record: Record) -> None:
+        """Send a finished call once more, because what it returned was lost."""
+        self.pending[record.task_id] = record
+        if record.task.actor_id:
+            self.core.resolve_arguments(record, record.home.advance)
+            record.home.add(record)
+        else:
+            record.home = self.core.leasing.key(record.options)
+            self.core.resolve_arguments(record, self._resolved)
+
+    def finish_failed(self, record: Record, error: bytes, crash: str = "") -> None:
+        """End a call without a value; ``crash`` says that, and how, its worker died."""
         self.pending.pop(record.task_id, None)
+        if self.core.lineages.running:
+            error = self.core.lineages.ended(record.task_id, crash) or error
         for cell in record.cells:
             self.core.objects.fail(cell, error)
 
@@ -192,7 +209,7 @@ class Submitter:
                     text += f" Its output: {log_path}."
                 if record.task.attempt:
                     text += f" It was attempt {record.task.attempt + 1}."
-                self.finish_failed(record, self.core.error(WorkerCrashedError(text)))
+                self.finish_failed(record, self.core.error(WorkerCrashedError(text)), text)
 
     def fail_all(self, error: bytes) -> None:
         """The session is over."""
