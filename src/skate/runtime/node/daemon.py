@@ -13,7 +13,9 @@ from types import FrameType
 from typing import Any
 
 from skate.ids import owner_of
+from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.node import processes, session_dir
+from skate.runtime.node.actor_service import ActorService
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.links import Acceptor, Link, Links
@@ -71,9 +73,11 @@ class Daemon:
         self._warnings: list[str] = []
         self.workers.on_warning = self._warn
         resources = NodeResources(config.resources)
-        self.dispatcher = Dispatcher(
-            self.loop, self.links, self.workers, resources, config.namespace
+        self.dispatcher = Dispatcher(self.loop, self.links, self.workers, resources)
+        self.actors = ActorService(
+            self.loop, self.links, self.dispatcher, ActorDirectory(config.namespace)
         )
+        self.dispatcher.actor_keeper = self.actors
         self.workers.on_forked = self.dispatcher.worker_forked
         self.segments = SegmentTable(node_id, config.object_store_memory)
         self._store_links = StoreLinks(
@@ -84,7 +88,7 @@ class Daemon:
             paths,
             self.dispatcher.scheduler,
             self.dispatcher.pool,
-            self.dispatcher.actors,
+            self.actors.directory,
             self.workers,
             self.segments,
         )
@@ -287,7 +291,7 @@ class Daemon:
         handler(link, message)
 
     def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
-        dispatcher, actors, links = self.dispatcher, self.dispatcher.actors, self.links
+        dispatcher, actors, links = self.dispatcher, self.actors, self.links
         return {
             wire.Register: self._register,
             wire.RequestLease: lambda link, m: dispatcher.request_lease(link.process_id, m),
@@ -299,17 +303,13 @@ class Daemon:
             wire.StillNeeded: lambda link, m: dispatcher.still_needed(link.process_id),
             wire.Blocked: lambda link, m: dispatcher.blocked(link.process_id),
             wire.Resumed: lambda link, m: dispatcher.resumed(link.process_id),
-            wire.CreateActor: lambda link, m: dispatcher.create_actor(link.process_id, m),
-            wire.WatchActor: lambda link, m: dispatcher.apply(
-                actors.watch(m.actor_id, link.process_id, owner_of(m.actor_id) in links.by_process)
+            wire.CreateActor: lambda link, m: actors.create(link.process_id, m),
+            wire.WatchActor: lambda link, m: actors.watch(
+                link.process_id, m, owner_of(m.actor_id) in links.by_process
             ),
-            wire.KillActor: lambda link, m: dispatcher.apply(
-                actors.kill(m.actor_id, m.no_restart, m.graceful)
-            ),
-            wire.ActorStarted: lambda link, m: dispatcher.apply(
-                actors.started(link.process_id, m.actor_id, m.error)
-            ),
-            wire.GetNamedActor: self._get_named_actor,
+            wire.KillActor: lambda link, m: actors.kill(m),
+            wire.ActorStarted: lambda link, m: actors.started(link.process_id, m),
+            wire.GetNamedActor: lambda link, m: actors.find(link.process_id, m),
             wire.StateRequest: lambda link, m: links.send(
                 link.process_id, wire.StateAnswer(m.request_id, self._state.rows(m.what))
             ),
@@ -319,11 +319,6 @@ class Daemon:
             wire.ObjectFreed: lambda link, m: links.deliver(self.segments.object_freed(m)),
             wire.Shutdown: self._shutdown,
         }
-
-    def _get_named_actor(self, link: Link, message: wire.GetNamedActor) -> None:
-        actor = self.dispatcher.actors.find(message.name, message.namespace)
-        found = (actor.actor_id, actor.spec.handle) if actor is not None else (b"", b"")
-        self.links.send(link.process_id, wire.NamedActor(message.request_id, *found))
 
     def _shutdown(self, link: Link, _message: wire.Shutdown) -> None:
         if link is not self._driver:

@@ -1,29 +1,19 @@
-"""Carries out what scheduler, pool and actor directory decide: who gets which worker."""
+"""Carries out what scheduler and pool of a node decide: who gets which of its workers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from functools import partial
+from typing import Protocol
 
 from skate.runtime.node import session_dir
-from skate.runtime.node.actors import (
-    ActorDirectory,
-    Dequeue,
-    Effect,
-    KillWorker,
-    Notify,
-    Queue,
-    StopWorker,
-)
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.scheduler import Grant, Request, Scheduler
 from skate.runtime.node.workers import Worker, Workers
+from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import (
-    CreateActor,
     ExitWorker,
     LeaseGranted,
     LeaseRefused,
@@ -43,17 +33,33 @@ TAIL_SIZE = 2000
 FEWEST_KEPT = 1
 
 
+class ActorKeeper(Protocol):
+    """Whoever keeps the actor directory, and hears from nodes how their actors fare."""
+
+    def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
+        """A worker was found for an actor; return whether the actor still wants one."""
+
+    def refused(self, actor_id: bytes, cause: str) -> None:
+        """No worker can be had for an actor."""
+
+    def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
+        """A worker is gone; ``where`` is for the user: pid and log."""
+
+    def process_died(self, process_id: bytes) -> None:
+        """A driver or worker is gone that may have made or watched actors."""
+
+
 class Dispatcher:
     """Gives workers to lease requests and to actors."""
 
     def __init__(
-        self, loop: Loop, links: Links, workers: Workers, resources: NodeResources, namespace: str
+        self, loop: Loop, links: Links, workers: Workers, resources: NodeResources
     ) -> None:
         self._loop = loop
         self._links = links
         self._workers = workers
         self.scheduler = Scheduler(resources)
-        self.actors = ActorDirectory(namespace)
+        self.actor_keeper: ActorKeeper
         cpus = resources.total.get("CPU", 0) // 10_000
         self.pool = Pool(max(cpus, FEWEST_KEPT))
         self._dirty = True
@@ -117,9 +123,34 @@ class Dispatcher:
         """The worker goes on."""
         self.scheduler.resumed(worker_id)
 
-    def create_actor(self, owner: bytes, message: CreateActor) -> None:
-        """A process makes an actor."""
-        self.apply(self.actors.create(message, owner))
+    # ------------------------------------------------------------------ actors
+
+    def queue_actor(self, order: PlaceActor) -> None:
+        """An actor needs a worker."""
+        actor = order.actor
+        name = f"{actor.class_name} ({actor.name!r})" if actor.name else actor.class_name
+        try:
+            request = Request(
+                order.owner, actor.resources, actor.depth, name, actor_id=actor.actor_id
+            )
+        except ValueError as error:
+            self.actor_keeper.refused(actor.actor_id, str(error))
+            return
+        request.actor_order = order
+        self.scheduler.submit(request, self._loop.now())
+        self._dirty = True
+
+    def dequeue_actor(self, actor_id: bytes) -> None:
+        """An actor needs no worker any more."""
+        self.scheduler.cancel(actor_id)
+        self._dirty = True
+
+    def kill(self, worker_id: bytes, cause: str) -> None:
+        """End a worker at once, because its actor is to end."""
+        worker = self._workers.by_id.get(worker_id)
+        if worker is not None:
+            worker.expected = True
+            self._kill(worker, cause)
 
     # ------------------------------------------------------------------ workers come and go
 
@@ -148,7 +179,7 @@ class Dispatcher:
         where = f" (pid {worker.pid})"
         if worker.log_path:
             where += f"; its output: {worker.log_path}"
-        self.apply(self.actors.worker_died(worker_id, cause, self._loop.now(), where))
+        self.actor_keeper.worker_ended(worker_id, cause, where)
         self._dirty = True
 
     def process_died(self, process_id: bytes) -> None:
@@ -159,7 +190,7 @@ class Dispatcher:
             if worker is not None:
                 worker.expected = True
                 self._kill(worker, "killed because its caller died")
-        self.apply(self.actors.process_died(process_id))
+        self.actor_keeper.process_died(process_id)
         self._dirty = True
 
     def _give_up(self) -> None:
@@ -168,54 +199,17 @@ class Dispatcher:
         for request in self.scheduler.runnable(self._loop.now()):
             self.scheduler.cancel(request.key)
             if request.actor_id:
-                self.apply(self.actors.refused(request.actor_id, reason))
+                self.actor_keeper.refused(request.actor_id, reason)
             else:
                 self._links.send(request.holder, LeaseRefused(request.request_id, reason))
-
-    # ------------------------------------------------------------------ effects
-
-    def apply(self, effects: Iterable[Effect]) -> None:
-        """Carry out what the actor directory wants."""
-        for effect in effects:
-            if isinstance(effect, Notify):
-                for process_id in effect.processes:
-                    self._links.send(process_id, effect.state)
-            elif isinstance(effect, Queue):
-                if effect.delay:
-                    self._loop.call_later(effect.delay, partial(self._queue, effect.actor_id))
-                else:
-                    self._queue(effect.actor_id)
-            elif isinstance(effect, Dequeue):
-                self.scheduler.cancel(effect.actor_id)
-            elif isinstance(effect, KillWorker):
-                worker = self._workers.by_id.get(effect.worker_id)
-                if worker is not None:
-                    worker.expected = True
-                    self._kill(worker, effect.cause)
-            elif isinstance(effect, StopWorker):
-                self._stop(effect.worker_id)
-        self._dirty = True
-
-    def _queue(self, actor_id: bytes) -> None:
-        actor = self.actors.actors.get(actor_id)
-        if actor is None or not actor.waits:
-            return
-        spec = actor.spec
-        name = f"{spec.class_name} ({spec.name!r})" if spec.name else spec.class_name
-        try:
-            request = Request(actor.owner, spec.resources, spec.depth, name, actor_id=actor_id)
-        except ValueError as error:
-            self.apply(self.actors.refused(actor_id, str(error)))
-            return
-        self.scheduler.submit(request, self._loop.now())
-        self._dirty = True
 
     def _kill(self, worker: Worker, cause: str) -> None:
         # Nobody is to be given a worker that is about to end.
         self.pool.remove(worker.worker_id)
         self._workers.kill(worker, cause)
 
-    def _stop(self, worker_id: bytes) -> None:
+    def stop(self, worker_id: bytes) -> None:
+        """Let a worker finish what it has, then end."""
         worker = self._workers.by_id.get(worker_id)
         if worker is not None:
             worker.expected = True
@@ -271,25 +265,26 @@ class Dispatcher:
         )
 
     def _start_actor(self, request: Request, grant: Grant, worker: Worker, now: float) -> None:
-        actor = self.actors.granted(
-            request.actor_id, worker.worker_id, worker.address, worker.pid, now
-        )
-        if actor is None:
+        order = request.actor_order
+        assert order is not None
+        actor = order.actor
+        if not self.actor_keeper.granted(
+            actor.actor_id, worker.worker_id, worker.address, worker.pid
+        ):
             self.scheduler.release(grant)
             self.pool.put_back(worker.worker_id, now)
             return
-        spec = actor.spec
         self._links.send(
             worker.worker_id,
             StartActor(
                 actor.actor_id,
-                spec.spec,
-                spec.resources,
+                actor.spec,
+                actor.resources,
                 grant.allocation.gpu_ids,
-                actor.restarts,
-                spec.name,
-                self.actors.namespace_of(spec),
-                spec.max_concurrency,
+                order.restarts,
+                actor.name,
+                actor.namespace,
+                actor.max_concurrency,
             ),
         )
 
@@ -309,7 +304,7 @@ class Dispatcher:
         self._tick = None
         now = self._loop.now()
         for worker_id in self.pool.surplus(now):
-            self._stop(worker_id)
+            self.stop(worker_id)
         for worker_id in self.pool.overdue(now):
             worker = self._workers.by_id[worker_id]
             # Without a pid it waits for the zygote, which may have much to import.

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from skate.runtime.node.resources import Allocation, NodeResources, Units, describe, to_units
+from skate.runtime.wire.cluster import PlaceActor
 
 #: A request that cannot be served yet lets smaller ones pass for this many seconds, ...
 PATIENCE_SECONDS = 1.0
@@ -33,6 +34,7 @@ class Request:
 
     __slots__ = (
         "actor_id",
+        "actor_order",
         "depth",
         "holder",
         "key",
@@ -65,6 +67,8 @@ class Request:
         self.actor_id = actor_id
         #: Names the request for ``cancel``.
         self.key: Key = actor_id or (holder, request_id)
+        #: What to start, if it is an actor's.
+        self.actor_order: PlaceActor | None = None
         self.since = 0.0
         self.order = (0, 0)
         self.next_warning = 0.0

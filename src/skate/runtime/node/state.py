@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TypeAlias
 
-from skate.runtime.node.actors import ActorDirectory
+from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.node.config import Paths
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import to_amounts
@@ -82,15 +82,15 @@ class State:
 
     def _worker(self, worker: Worker) -> Row:
         worker_id = worker.worker_id
-        actor = self._actors.actor_on(worker_id)
+        grant = self._scheduler.grant_of(worker_id)
+        actor_id = grant.request.actor_id if grant is not None else b""
         if worker_id in self._pool.starting:
             state = "starting"
         elif worker.expected or worker.cause or worker.link is None:
             state = "ending"
-        elif actor is not None:
+        elif actor_id:
             state = "actor"
         else:
-            grant = self._scheduler.grant_of(worker_id)
             state = "idle"
             if grant is not None:
                 state = "blocked" if grant.allocation.blocked else "leased"
@@ -98,7 +98,7 @@ class State:
             "worker_id": worker_id.hex(),
             "pid": worker.pid,
             "state": state,
-            "actor": actor.actor_id.hex() if actor is not None else "",
+            "actor": actor_id.hex(),
             "address": worker.address,
         }
 

@@ -1,4 +1,4 @@
-"""The actor directory of one node: states, restarts, names, who watches whom.
+"""The actor directory of a cluster: states, restarts, names, who watches whom.
 
 Plain decisions: events in, effects out; ``now`` is passed in, in seconds.  States and transitions::
 
@@ -159,7 +159,7 @@ class ActorDirectory:
         if spec.actor_id in self.actors:
             # The id is the creator's own; a second request for it is no second actor.
             return self.watch(spec.actor_id, owner)
-        namespace = self.namespace_of(spec)
+        namespace = spec.namespace = self.namespace_of(spec)
         actor = Actor(spec, owner)
         actor.watchers |= self._expected.pop(spec.actor_id, set())
         self.actors[spec.actor_id] = actor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from skate.runtime.node import actors as module
-from skate.runtime.node.actors import (
+from skate.runtime.head import actors as module
+from skate.runtime.head.actors import (
     ActorDirectory,
     Dequeue,
     Effect,
