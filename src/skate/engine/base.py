@@ -190,7 +190,24 @@ class Engine(Protocol):
         """Stop the task that makes ``ref`` if it has not finished."""
 
     def state(self, what: str) -> list[dict[str, Any]]:
-        """Return rows: "nodes", "cluster_resources", "available_resources", "workers", "actors"."""
+        """Return rows: "nodes", "cluster_resources", "available_resources", "workers", "actors"...
+
+        A table that the engine does not have is empty.
+        """
+
+    def inspect(
+        self,
+        what: str,
+        limit: int,
+        filters: Sequence[Any],
+        timeout: float,
+        processes: Sequence[bytes],
+    ) -> Any:
+        """Ask all processes of the session (or some) what they know; return an ``Inspection``.
+
+        Raises:
+            NotSupportedError: The engine has no processes to ask.
+        """
 
     def context(self) -> Context:
         """Return where the caller runs."""

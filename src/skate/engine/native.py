@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 from skate.engine.base import (
@@ -19,6 +20,7 @@ from skate.ids import new_process_id
 from skate.refs import ObjectRef
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
 from skate.runtime.wire.messages import StateRequest
+from skate.runtime.wire.state import Filter, Inspect, Inspection
 from skate.runtime.worker.cells import WeakActorCell
 from skate.runtime.worker.core import Core
 from skate.runtime.worker.driver_output import DriverOutput
@@ -62,6 +64,20 @@ class NativeEngine:
         answer = self.core.ask(lambda number: StateRequest(number, what))
         rows: list[dict[str, Any]] = answer.rows
         return rows
+
+    def inspect(
+        self,
+        what: str,
+        limit: int,
+        filters: Sequence[Filter],
+        timeout: float,
+        processes: Sequence[bytes],
+    ) -> Inspection:
+        """Ask the processes of the session through the daemon."""
+        answer: Inspection = self.core.ask(
+            lambda number: Inspect(number, what, limit, list(filters), timeout, list(processes))
+        )
+        return answer
 
     def context(self) -> Context:
         """Return where the caller runs."""

@@ -291,6 +291,13 @@ class InlineEngine:
 
     # ------------------------------------------------------------------ state
 
+    def inspect(self, what: str, *_others: object) -> Any:
+        """There is nothing to ask: whoever could has everything in its own process."""
+        raise NotSupportedError(
+            f"the inline engine keeps no {what}: it has run every task when remote() returns;"
+            ' init(engine="native") has processes to look into'
+        )
+
     def state(self, what: str) -> list[dict[str, Any]]:
         """Return rows as the daemon would."""
         if what in ("cluster_resources", "available_resources"):

@@ -20,6 +20,7 @@ from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.logs import Forwarder
+from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.state import State
@@ -41,6 +42,10 @@ REAP_SECONDS = 1.0
 LAST_FLUSH_SECONDS = 1.0
 #: How often to look for the driver where the kernel cannot tell of its end, in seconds.
 PARENT_CHECK_SECONDS = 1.0
+
+
+#: What a tool may say: it looks, and changes nothing.
+TOOL_MESSAGES = frozenset((wire.Register, wire.StateRequest, wire.Inspect))
 
 
 class Daemon:
@@ -91,7 +96,10 @@ class Daemon:
             self.actors.directory,
             self.workers,
             self.segments,
+            self.links,
+            config,
         )
+        self._looking = Looking(self.loop, self.links, node_id)
         self._acceptors = [
             Acceptor(self.loop, sockets[0], self.links.adopt),
             Acceptor(self.loop, sockets[1], self._store_links.adopt),
@@ -206,9 +214,10 @@ class Daemon:
 
     def _is_member(self, process_id: bytes, peer_pid: int) -> bool:
         """Whether a process may use the store; it may ask before its Register was read."""
+        link = self.links.by_process.get(process_id)
         return (
             process_id in self.workers.by_id
-            or process_id in self.links.by_process
+            or (link is not None and link.kind != "tool")
             or peer_pid == self._config.driver_pid
         )
 
@@ -228,6 +237,9 @@ class Daemon:
                 raise ProtocolError("it claims to be another process")
             link.pid = link.peer_pid or link.pid
             self.workers.registered(worker, link, message.address)
+        elif message.kind == "tool":
+            if link.process_id in self.links.by_process:
+                raise ProtocolError("it has the id of another process")
         else:
             raise ProtocolError(f"it registered as {message.kind!r}")
         self.links.registered(link, message.kind)
@@ -243,7 +255,7 @@ class Daemon:
         )
         if message.kind == "worker":
             self.dispatcher.worker_registered(self.workers.by_id[link.process_id])
-        else:
+        elif message.kind == "driver":
             for text in self._warnings:
                 self.dispatcher.warn(text)
             self._warnings.clear()
@@ -253,6 +265,8 @@ class Daemon:
             pass
 
     def _on_closed(self, link: Link) -> None:
+        if link.kind:
+            self._looking.gone(link.process_id)
         if link is self._driver:
             self._driver = None
             self._end("the driver has closed its connection")
@@ -285,6 +299,8 @@ class Daemon:
             raise ProtocolError(f"{type(message).__name__} is no message for a daemon")
         if not link.kind and type(message) is not wire.Register:
             raise ProtocolError(f"it sent {type(message).__name__} before Register")
+        if link.kind == "tool" and type(message) not in TOOL_MESSAGES:
+            raise ProtocolError(f"a tool may not send {type(message).__name__}")
         if self._ending:
             # Nothing is started or answered any more, whatever still arrives.
             return
@@ -313,6 +329,9 @@ class Daemon:
             wire.StateRequest: lambda link, m: links.send(
                 link.process_id, wire.StateAnswer(m.request_id, self._state.rows(m.what))
             ),
+            wire.Inspect: self._looking.ask,
+            wire.StateReply: self._looking.replied,
+            wire.EventsFlushed: self._looking.flushed,
             wire.ObjectStored: lambda link, m: links.deliver(
                 self.segments.object_stored(link.process_id, m)
             ),

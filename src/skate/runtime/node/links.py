@@ -85,7 +85,7 @@ class Link:
         self.pid = 0
         #: Empty until it has said Hello.
         self.process_id = b""
-        #: "driver" or "worker"; empty until it has registered.
+        #: "driver", "worker" or "tool"; empty until it has registered.
         self.kind = ""
         #: Called when everything that was queued has left.
         self.on_flushed: Callable[[], None] | None = None
@@ -137,9 +137,10 @@ class Links:
             self._queue(link, message)
 
     def broadcast(self, message: object) -> None:
-        """Queue a message for every registered process."""
+        """Queue a message for every driver and worker."""
         for link in self.by_process.values():
-            self._queue(link, message)
+            if link.kind != "tool":
+                self._queue(link, message)
 
     def deliver(self, outgoing: Iterable[tuple[bytes, object]]) -> None:
         """Queue messages, each for the process named beside it."""

@@ -87,3 +87,10 @@ def children() -> list[int]:
                 if int(file.read().rpartition(b")")[2].split()[1]) == own:
                     pids.append(int(entry))
     return pids
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal or a debugger; False where that cannot be seen."""
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    return False

@@ -47,14 +47,22 @@ def create() -> tuple[Paths, int]:
     return paths, fd
 
 
-def _parent() -> str:
+def parents() -> list[str]:
+    """Return where sessions of this user may lie: new ones lie in the first that is short enough.
+
+    The second one is for temporary directories whose sockets would have too long names.
+    """
     import tempfile  # here: daemon and zygote, which are to start quickly, do not need it
 
+    name = f"skate-{os.getuid()}"
+    return list(dict.fromkeys([os.path.join(tempfile.gettempdir(), name), f"/tmp/{name}"]))
+
+
+def _parent() -> str:
     uid = os.getuid()
-    base = tempfile.gettempdir()
-    parent = os.path.join(base, f"skate-{uid}")
+    parent = parents()[0]
     if len(os.fsencode(parent)) + len("/s-00000000") > MAX_DIRECTORY:
-        parent = f"/tmp/skate-{uid}"
+        parent = parents()[-1]
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(parent, 0o700)
@@ -82,14 +90,15 @@ def remove_stale(parent: str) -> None:
 
 def _is_alive(paths: Paths) -> bool:
     if os.path.exists(paths.lock):
-        return _is_locked(paths)
+        return is_locked(paths)
     try:
         return time.time() - os.stat(paths.directory).st_mtime < UNLOCKED_SECONDS
     except OSError:
         return False
 
 
-def _is_locked(paths: Paths) -> bool:
+def is_locked(paths: Paths) -> bool:
+    """Return whether the daemon or the zygote of the session lives."""
     fd = open_lock(paths)
     if fd is None:
         return False

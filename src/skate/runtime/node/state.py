@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TypeAlias
 
 from skate.runtime.head.actors import ActorDirectory
-from skate.runtime.node.config import Paths
+from skate.runtime.node.config import NodeConfig, Paths
+from skate.runtime.node.links import Links
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import to_amounts
 from skate.runtime.node.scheduler import Scheduler
@@ -32,6 +34,8 @@ class State:
         actors: ActorDirectory,
         workers: Workers,
         segments: SegmentTable,
+        links: Links,
+        config: NodeConfig,
     ) -> None:
         self._node_id = node_id
         self._paths = paths
@@ -40,6 +44,9 @@ class State:
         self._actors = actors
         self._workers = workers
         self._segments = segments
+        self._links = links
+        self._config = config
+        self._started = time.time()
 
     def rows(self, what: str) -> list[Row]:
         """Return the rows of one table; none for a table that does not exist."""
@@ -49,9 +56,15 @@ class State:
             return [dict(self.total())]
         if what == "available_resources":
             return [dict(self._available())]
-        if what == "workers":
-            return [self._worker(worker) for worker in self._workers.by_id.values()]
-        return self._actor_rows() if what == "actors" else []
+        tables = {
+            "workers": self._worker_rows,
+            "drivers": self._driver_rows,
+            "actors": self._actor_rows,
+            "jobs": self._job_rows,
+            "demands": self._demand_rows,
+            "store": self._store_rows,
+        }
+        return tables[what]() if what in tables else []
 
     def total(self) -> dict[str, float]:
         """Return what the node has."""
@@ -78,7 +91,31 @@ class State:
             "RayletSocketName": self._paths.node_socket,
             "ObjectStoreSocketName": self._paths.store_socket,
             "Resources": self.total(),
+            "available": dict(self._available()),
+            "started": self._started,
+            "session_dir": self._paths.directory,
+            "log_dir": self._paths.log_dir,
+            "kept_logs": self._paths.kept_logs,
         }
+
+    def _driver_rows(self) -> list[Row]:
+        return [
+            {
+                "worker_id": link.process_id.hex(),
+                "pid": link.pid,
+                "kind": "driver",
+                "state": "driver",
+                "actor": "",
+                "address": "",
+                "log_path": "",
+                "node_id": self._node_id.hex(),
+            }
+            for link in self._links.by_process.values()
+            if link.kind == "driver"
+        ]
+
+    def _worker_rows(self) -> list[Row]:
+        return [self._worker(worker) for worker in self._workers.by_id.values()]
 
     def _worker(self, worker: Worker) -> Row:
         worker_id = worker.worker_id
@@ -97,9 +134,12 @@ class State:
         return {
             "worker_id": worker_id.hex(),
             "pid": worker.pid,
+            "kind": "worker",
             "state": state,
             "actor": actor_id.hex(),
             "address": worker.address,
+            "log_path": worker.log_path,
+            "node_id": self._node_id.hex(),
         }
 
     def _actor_rows(self) -> list[Row]:
@@ -113,6 +153,53 @@ class State:
                 "pid": actor.pid,
                 "restarts": actor.restarts,
                 "cause": actor.cause,
+                "worker_id": actor.worker_id.hex(),
+                "node_id": self._node_id.hex(),
+                "owner": actor.owner.hex(),
+                "resources": dict(actor.spec.resources),
+                "detached": actor.spec.detached,
             }
             for actor in self._actors.actors.values()
+        ]
+
+    def _job_rows(self) -> list[Row]:
+        return [
+            {
+                "job_id": self._config.job_id,
+                "driver_pid": self._config.driver_pid,
+                "namespace": self._config.namespace,
+                "started": self._started,
+            }
+        ]
+
+    def _demand_rows(self) -> list[Row]:
+        """What waits for a worker, by what it needs."""
+        now = time.monotonic()
+        rows: dict[tuple[object, ...], Row] = {}
+        for request in self._scheduler.queue:
+            kind = "actor" if request.actor_id else "task"
+            key = (kind, request.name, tuple(request.units.items()))
+            row = rows.setdefault(
+                key,
+                {
+                    "kind": kind,
+                    "name": request.name,
+                    "resources": to_amounts(request.units),
+                    "count": 0,
+                    "waited": 0.0,
+                    "feasible": self._scheduler.resources.feasible(request.units),
+                },
+            )
+            row["count"] = int(row["count"]) + 1  # type: ignore[arg-type]  # an int, as set above
+            row["waited"] = max(float(row["waited"]), now - request.since)  # type: ignore[arg-type]  # likewise
+        return list(rows.values())
+
+    def _store_rows(self) -> list[Row]:
+        return [
+            {
+                "node_id": self._node_id.hex(),
+                "used_bytes": self._segments.used_bytes,
+                "limit_bytes": self._segments.limit_bytes,
+                "segments": len(self._segments.rows()),
+            }
         ]

@@ -16,6 +16,11 @@ from skate.runtime.wire.parts import Location as Location
 from skate.runtime.wire.parts import Message as Message
 from skate.runtime.wire.parts import RefGrant as RefGrant
 from skate.runtime.wire.parts import Value as Value
+from skate.runtime.wire.state import EventsFlushed as EventsFlushed
+from skate.runtime.wire.state import Inspect as Inspect
+from skate.runtime.wire.state import Inspection as Inspection
+from skate.runtime.wire.state import StateQuery as StateQuery
+from skate.runtime.wire.state import StateReply as StateReply
 
 # --------------------------------------------------------------------------- both links
 
@@ -190,7 +195,8 @@ PeerMessage: TypeAlias = (
 class Register(Message, tag=40):
     """A driver or worker introduces itself to its node daemon, after ``Hello``."""
 
-    kind: str  # "driver" or "worker"
+    #: "driver", "worker" or "tool": one that only looks, and owns nothing.
+    kind: str
     address: str
 
 
@@ -356,7 +362,8 @@ class NamedActor(Message, tag=59):
 
 
 class StateRequest(Message, tag=60):
-    """``what``: "nodes", "cluster_resources", "available_resources", "workers", "actors"."""
+    """``what``: "nodes", "cluster_resources", "available_resources", "workers", "actors", "jobs",
+    "demands", "store"."""
 
     request_id: int
     what: str
@@ -454,6 +461,11 @@ NodeMessage: TypeAlias = (
     | StillNeeded
     | Shutdown
     | ShutdownDone
+    | EventsFlushed
+    | Inspect
+    | Inspection
+    | StateQuery
+    | StateReply
 )
 
 

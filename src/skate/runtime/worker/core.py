@@ -18,11 +18,13 @@ from skate.runtime.store.client import StoreClient
 from skate.runtime.wire import messages as wire
 from skate.runtime.worker.actors import Actors
 from skate.runtime.worker.cells import FAILED, Cell, Finalized
+from skate.runtime.worker.events import Events
 from skate.runtime.worker.execute import Executor
 from skate.runtime.worker.invoke import Running
 from skate.runtime.worker.leasing import Leasing
 from skate.runtime.worker.lineage import Lineages
 from skate.runtime.worker.links import Links, Peer
+from skate.runtime.worker.looking import Looking
 from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.ownership import Ownership
 from skate.runtime.worker.pump import Pump, Waiter
@@ -90,6 +92,8 @@ class Core:
         self.links = Links(
             self.pump, process_id, self.address, self._on_peer_message, self._on_peer_closed
         )
+        self.events = Events(self)
+        self.looking = Looking(self)
         self.ownership = Ownership(self)
         self.objects = Objects(self, StoreClient(store_address, node_id, process_id))
         self.lineages = Lineages(self)
@@ -215,7 +219,11 @@ class Core:
         """Wait for ``waiter`` or the deadline; in a task, without keeping a CPU meanwhile."""
         self.check_open()
         if self.executor is None:
-            return self.pump.block(waiter, deadline, step)
+            started = time.perf_counter()
+            try:
+                return self.pump.block(waiter, deadline, step)
+            finally:
+                self.events.waited(started, b"", "", 0)
         return self.executor.block(waiter, deadline, step)
 
     def check_open(self) -> None:
@@ -348,6 +356,8 @@ class Core:
             wire.ActorState: self.actors.on_state,
             wire.NamedActor: self._on_answer,
             wire.StateAnswer: self._on_answer,
+            wire.Inspection: self._on_answer,
+            wire.StateQuery: self.looking.on_query,
             wire.ObjectFreed: self._on_object_freed,
             wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
             # The user's streams and logging handlers may do anything: not under the lock.

@@ -31,6 +31,7 @@ from skate.runtime.wire.messages import (
     Unblocked,
 )
 from skate.runtime.worker.actors import spec_decoder
+from skate.runtime.worker.events import describe_error
 from skate.runtime.worker.invoke import Invoker, Running
 from skate.runtime.worker.pump import Waiter
 
@@ -56,6 +57,8 @@ class Executor:
         #: Runs the calls of a threaded actor; the call of each thread is in ``_local.running``.
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         self._local = threading.local()
+        #: The calls that these threads run.
+        self._in_threads: set[Running] = set()
         #: Callers that were told that we block.
         self._told: set[Peer] = set()
         #: Threads that wait, those that user code has started included.
@@ -207,6 +210,7 @@ class Executor:
         if self._pool is not None:
             self._pool.shutdown()
         with core.lock:
+            core.events.flush()
             core.links.flush()
 
     def _execute(self, task: Task, peer: Peer) -> None:
@@ -224,18 +228,28 @@ class Executor:
                 self.core.links.flush()
 
     def _execute_in_thread(self, task: Task, peer: Peer) -> None:
-        local = self._local
-        local.running = Running(task, peer, ())
-        self._invoke(local.running, task, peer, lambda: setattr(local, "running", None))
+        running = self._local.running = Running(task, peer, ())
+        running.thread = threading.get_ident()
+        self._in_threads.add(running)
+        self._invoke(running, task, peer, lambda: self._leave_thread(running))
         with self.core.lock:
             self.core.links.flush()
+
+    def _leave_thread(self, running: Running) -> None:
+        self._local.running = None
+        self._in_threads.discard(running)
+
+    def running_calls(self) -> list[Running]:
+        """Return the calls that run now."""
+        return [*self._stack, *self._in_threads]
 
     def _invoke(
         self, running: Running, task: Task, peer: Peer, leave: Callable[[], object]
     ) -> float:
         """Call, answer, and return when the call ended, as of ``perf_counter``."""
         invoker = self.invoker
-        started = time.perf_counter()
+        started = running.started = time.perf_counter()
+        error_type = error_message = ""
         try:
             try:
                 result = invoker.call(running)
@@ -246,7 +260,9 @@ class Executor:
             invoker.reply(task, peer, result, duration, running.name)
         except BaseException as error:
             duration = int((finished - started - running.blocked_seconds) * 1e6)
+            error_type, error_message = describe_error(error)
             self._reply_error(task, peer, error, duration, running.name)
+        self.core.events.ran(running, finished, error_type, error_message)
         invoker.flush_output()
         return finished
 
@@ -274,13 +290,17 @@ class Executor:
         task = self.invoker.become(message, spec)
         self._begin(message.resources, message.gpu_ids)
         failure: BaseException | None = None
-        self._stack.append(Running(task, None, ()))
+        running = Running(task, None, ())
+        running.started = time.perf_counter()
+        self._stack.append(running)
         try:
             self.invoker.construct(task, spec)
         except BaseException as error:
             failure = error
         finally:
             self._stack.pop()
+        described = describe_error(failure) if failure is not None else ("", "")
+        self.core.events.ran(running, time.perf_counter(), *described)
         if message.max_concurrency > 1:
             self._pool = concurrent.futures.ThreadPoolExecutor(
                 message.max_concurrency, thread_name_prefix=spec.class_name
@@ -306,6 +326,8 @@ class Executor:
         running = self.running
         is_main = threading.get_ident() == self._main and bool(self._stack)
         started = time.perf_counter()
+        if running is not None:
+            running.blocked = True
         with core.lock:
             self._waiting += 1
             if self._waiting == 1:
@@ -330,8 +352,11 @@ class Executor:
                     break
             return waiter.done
         finally:
-            if running is not None and (is_main or self._pool is not None):
-                running.blocked_seconds += time.perf_counter() - started
+            if running is not None:
+                running.blocked = False
+                core.events.waited(started, running.task_id, running.name, running.thread)
+                if is_main or self._pool is not None:
+                    running.blocked_seconds += time.perf_counter() - started
             with core.lock:
                 self._waiting -= 1
                 if self._waiting == 0:

@@ -40,7 +40,19 @@ if TYPE_CHECKING:
 class Running:
     """The call that a thread executes, for those it submits and for ``get_runtime_context``."""
 
-    __slots__ = ("blocked_seconds", "chain", "depth", "link", "name", "peer", "task", "task_id")
+    __slots__ = (
+        "blocked",
+        "blocked_seconds",
+        "chain",
+        "depth",
+        "link",
+        "name",
+        "peer",
+        "started",
+        "task",
+        "task_id",
+        "thread",
+    )
 
     def __init__(self, task: Task, peer: Peer | None, stack: Sequence[Running]) -> None:
         self.task = task
@@ -61,6 +73,12 @@ class Running:
             kept = [link for link in task.chain if link[:16] != actor_id or link in waiting]
             self.chain = [*kept, self.link]
         self.blocked_seconds = 0.0
+        #: When it began, by ``perf_counter``.
+        self.started = 0.0
+        #: It waits in ``get`` or ``wait``.
+        self.blocked = False
+        #: The thread that runs it; 0: the main thread.
+        self.thread = 0
 
 
 class Invoker:

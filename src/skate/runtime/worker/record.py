@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from skate.engine.base import Code
@@ -34,6 +35,7 @@ class Record:
         "options",
         "parent",
         "retries",
+        "since",
         "slot_cells",
         "stats",
         "task",
@@ -43,6 +45,8 @@ class Record:
 
     def __init__(self, task: Task, cells: list[Cell]) -> None:
         self.task = task
+        #: When it was submitted, by ``perf_counter``.
+        self.since = perf_counter()
         self.task_id = task.task_id
         self.cells = cells
         self.code: Code | None = None

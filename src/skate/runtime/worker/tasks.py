@@ -159,8 +159,11 @@ class Submitter:
         )
         if again:
             self._retry(record)
-        else:
+        elif message.cancelled:
             self.finish_failed(record, message.error)
+        else:
+            # Whoever ran it has recorded it.
+            self._fail(record, message.error)
 
     def _retry(self, record: Record) -> None:
         assert record.retries is not None
@@ -181,7 +184,14 @@ class Submitter:
             self.core.resolve_arguments(record, self._resolved)
 
     def finish_failed(self, record: Record, error: bytes, crash: str = "") -> None:
-        """End a call without a value; ``crash`` says that, and how, its worker died."""
+        """End a call that has not run, or not to its end, without a value.
+
+        ``crash`` says that, and how, its worker died.
+        """
+        self.core.events.lost(record, error)
+        self._fail(record, error, crash)
+
+    def _fail(self, record: Record, error: bytes, crash: str = "") -> None:
         self.pending.pop(record.task_id, None)
         if self.core.lineages.running:
             error = self.core.lineages.ended(record.task_id, crash) or error

@@ -1,0 +1,50 @@
+"""What the processes of a session have done lately, kept for when they are gone.
+
+Batches stay as the processes have encoded them: keeping one costs a copy of some bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from skate.runtime.wire.state import EventsFlushed
+
+#: Bytes of batches that are kept; an event takes about 90.
+KEPT_BYTES = 16 * 1024 * 1024
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class KeptEvents:
+    """A bounded queue of event batches, the oldest forgotten first."""
+
+    def __init__(self, limit: int = KEPT_BYTES) -> None:
+        self._limit = limit
+        self._batches: deque[EventsFlushed] = deque()
+        self._size = 0
+        #: Events kept now.
+        self.count = 0
+
+    def add(self, message: EventsFlushed) -> None:
+        """Keep a batch."""
+        self._batches.append(message)
+        self._size += len(message.batch)
+        self.count += message.count
+        while self._size > self._limit and self._batches:
+            oldest = self._batches.popleft()
+            self._size -= len(oldest.batch)
+            self.count -= oldest.count
+
+    def newest(self, limit: int) -> bytes:
+        """Return the newest batches with at least ``limit`` events, as a MessagePack array."""
+        chosen: list[msgspec.Raw] = []
+        count = 0
+        for message in reversed(self._batches):
+            if count >= limit:
+                break
+            chosen.append(msgspec.Raw(message.batch))
+            count += message.count
+        chosen.reverse()
+        return _encoder.encode(chosen)

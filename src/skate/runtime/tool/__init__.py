@@ -1,0 +1,1 @@
+"""Tools: a third kind of process beside drivers and workers, which looks and owns nothing."""

@@ -1,0 +1,97 @@
+"""Which objects a process holds, and what in it holds them.
+
+There is no table of objects: a cell lives as long as somebody refers to it.  So whoever asks has
+Python's garbage collector list the cells, which costs tens of milliseconds then and nothing ever
+else.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from skate.ids import owner_of
+from skate.refs import ObjectRef
+from skate.runtime.wire.state import ObjectRow
+from skate.runtime.worker.cells import (
+    FAILED,
+    INLINE,
+    PENDING,
+    STORED,
+    ActorCell,
+    BorrowedCell,
+    Cell,
+    WeakActorCell,
+)
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.core import Core
+
+_LOCATIONS = {PENDING: "pending", INLINE: "inline", STORED: "memory", FAILED: "failed"}
+
+
+def held_objects(core: Core) -> Iterator[ObjectRow]:
+    """Return a row per object or actor handle that this process holds; takes the lock itself."""
+    cells: list[Any] = []
+    refs: Counter[int] = Counter()
+    regions: Counter[int] = Counter()
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if kind is ObjectRef:
+            refs[id(thing._cell)] += 1
+        elif kind in (Cell, BorrowedCell, ActorCell):
+            cells.append(thing)
+        elif kind.__name__ == "Region" and hasattr(thing, "pin"):
+            # What views of shared memory are views of; see ``store.segment``.
+            regions[_pinned(thing.pin)] += 1
+    del thing
+    rows: list[ObjectRow] = []
+    with core.lock:
+        arguments: Counter[int] = Counter()
+        makers: dict[int, str] = {}
+        for record in core.submitter.pending.values():
+            for cell in (*record.slot_cells, *record.nested):
+                arguments[id(cell)] += 1
+            for cell in record.cells:
+                makers[id(cell)] = record.name
+        captured: Counter[int] = Counter()
+        for cell in cells:
+            for inner in cell.contained or ():
+                captured[id(inner)] += 1
+        for cell in cells:
+            if type(cell) is WeakActorCell:
+                continue
+            key = id(cell)
+            row = ObjectRow(
+                cell.object_id,
+                _size(cell),
+                _LOCATIONS[cell.status],
+                owner_of(cell.object_id) == core.process_id,
+                refs[key],
+                regions[key] > 0,
+                arguments[key],
+                captured[key],
+                task_name=makers.get(key, ""),
+                is_actor=type(cell) is ActorCell,
+            )
+            if row.owned:
+                borrowers = core.ownership.borrows.borrowers(cell.object_id)
+                row.pinned = b"" in borrowers
+                borrowers.pop(b"", None)
+                row.borrowers = borrowers
+            rows.append(row)
+    yield from rows
+
+
+def _pinned(pin: Any) -> int:
+    """Return the identity of the cell that a view keeps: pins are pairs of mapping and cell."""
+    return id(pin[1]) if type(pin) is tuple and len(pin) == 2 else 0
+
+
+def _size(cell: Any) -> int:
+    if cell.status == STORED:
+        return int(cell.location.size)
+    return -1 if cell.data is None else sys.getsizeof(cell.data) - sys.getsizeof(b"")
