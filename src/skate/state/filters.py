@@ -35,11 +35,12 @@ def checked(filters: object, row: type[Row]) -> list[Filter]:
         if not isinstance(one, list | tuple) or len(one) != 3:
             raise TypeError(f"a filter is (column, operator, value), not {one!r}")
         column, operator, value = one
-        if column not in row.keys():
-            close = difflib.get_close_matches(str(column), row.keys(), 1)
+        columns = row.keys()
+        if column not in columns:
+            close = difflib.get_close_matches(str(column), columns, 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"there is no column {column!r} to filter by, only {', '.join(row.keys())}{hint}"
+                f"there is no column {column!r} to filter by, only {', '.join(columns)}{hint}"
             )
         if operator not in SPELLINGS:
             raise ValueError(

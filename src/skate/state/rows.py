@@ -9,20 +9,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-
-def _plain(default: Any = "") -> Any:
-    """A column of every table."""
-    if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=type(default))
-    return dataclasses.field(default=default)
+#: A column that is shown with ``--detail`` only.
+_DETAIL = {"detail": True}
 
 
 def _detail(default: Any = "") -> Any:
-    """A column that is shown with ``--detail`` only."""
-    metadata = {"detail": True}
-    if isinstance(default, dict | list):
-        return dataclasses.field(default_factory=type(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+    """Make a column that is shown with ``--detail`` only."""
+    return dataclasses.field(default=default, metadata=_DETAIL)
 
 
 class Row:
@@ -70,31 +63,31 @@ class Row:
 class TaskState(Row):
     """A task or actor call.  Ids are hexadecimal digits, times are Unix times in milliseconds."""
 
-    task_id: str = _plain()
-    attempt_number: int = _plain(0)
-    name: str = _plain()
+    task_id: str = ""
+    attempt_number: int = 0
+    name: str = ""
     #: "PENDING_ARGS_AVAIL": an argument is not ready. "PENDING_NODE_ASSIGNMENT": no worker yet.
     #: "SUBMITTED_TO_WORKER": in a worker's pipeline. "RUNNING". "FINISHED". "FAILED".
-    state: str = _plain()
+    state: str = ""
     #: "NORMAL_TASK", "ACTOR_TASK" or "ACTOR_CREATION_TASK".
-    type: str = _plain()
-    actor_id: str | None = _plain(None)
-    node_id: str | None = _plain(None)
-    worker_id: str | None = _plain(None)
-    worker_pid: int | None = _plain(None)
-    error_type: str | None = _plain(None)
+    type: str = ""
+    actor_id: str | None = None
+    node_id: str | None = None
+    worker_id: str | None = None
+    worker_pid: int | None = None
+    error_type: str | None = None
     #: It runs, and waits in ``get`` or ``wait`` (its CPUs are lent to others meanwhile).
-    blocked: bool = _plain(False)
+    blocked: bool = False
     job_id: str = _detail()
     func_or_class_name: str = _detail()
     parent_task_id: str | None = _detail(None)
-    required_resources: dict[str, float] = _detail({})
+    required_resources: dict[str, float] = dataclasses.field(default_factory=dict, metadata=_DETAIL)
     creation_time_ms: float | None = _detail(None)
     start_time_ms: float | None = _detail(None)
     end_time_ms: float | None = _detail(None)
     error_message: str | None = _detail(None)
     #: The objects it waits for, the first few.
-    waits_for: list[str] = _detail([])
+    waits_for: list[str] = dataclasses.field(default_factory=list, metadata=_DETAIL)
     #: The process that has submitted it.
     owner_id: str = _detail()
 
@@ -103,20 +96,20 @@ class TaskState(Row):
 class ActorState(Row):
     """An actor."""
 
-    actor_id: str = _plain()
-    class_name: str = _plain()
+    actor_id: str = ""
+    class_name: str = ""
     #: "PENDING_CREATION", "ALIVE", "RESTARTING" or "DEAD".
-    state: str = _plain()
-    job_id: str = _plain()
-    name: str = _plain()
-    node_id: str | None = _plain(None)
+    state: str = ""
+    job_id: str = ""
+    name: str = ""
+    node_id: str | None = None
     #: None if it has no process now.
-    pid: int | None = _plain(None)
-    ray_namespace: str = _plain()
+    pid: int | None = None
+    ray_namespace: str = ""
     death_cause: str | None = _detail(None)
     num_restarts: int = _detail(0)
     is_detached: bool = _detail(False)
-    required_resources: dict[str, float] = _detail({})
+    required_resources: dict[str, float] = dataclasses.field(default_factory=dict, metadata=_DETAIL)
     worker_id: str | None = _detail(None)
     owner_id: str = _detail()
 
@@ -125,23 +118,23 @@ class ActorState(Row):
 class ObjectState(Row):
     """An object, as one process holds it: there are as many rows as processes that hold it."""
 
-    object_id: str = _plain()
+    object_id: str = ""
     #: Bytes; None while it is not there.
-    object_size: int | None = _plain(None)
-    #: "PENDING", "INLINE" (in the memory of its owner), "MEMORY" (shared memory), "SPILLED" or
-    #: "FAILED".
-    location: str = _plain()
+    object_size: int | None = None
+    #: "PENDING", "INLINE" (in the memory of this process), "MEMORY" (shared memory), "SPILLED",
+    #: "FAILED", or "OWNER": this process has a ref and has not asked for the value.
+    location: str = ""
     #: Why this process holds it: "LOCAL_REFERENCE", "PINNED_IN_MEMORY" (views of it),
     #: "USED_BY_PENDING_TASK", "CAPTURED_IN_OBJECT", "BORROWED", "ACTOR_HANDLE" or "UNKNOWN".
-    reference_type: str = _plain()
-    pid: int = _plain(0)
+    reference_type: str = ""
+    pid: int = 0
     #: "DRIVER" or "WORKER".
-    type: str = _plain()
+    type: str = ""
     #: What the process is: the actor, or the task it runs.
-    holder: str = _plain()
-    owned: bool = _plain(False)
+    holder: str = ""
+    owned: bool = False
     #: File and line that made it, if it is in shared memory.
-    call_site: str = _plain()
+    call_site: str = ""
     #: "NIL", or the state of the task that makes it: "PENDING", "FINISHED", "FAILED".
     task_status: str = _detail("NIL")
     #: The task that makes it, while it is pending.
@@ -150,7 +143,7 @@ class ObjectState(Row):
     pending_tasks: int = _detail(0)
     captured_in: int = _detail(0)
     #: The processes that the owner has handed refs to.
-    borrowers: list[str] = _detail([])
+    borrowers: list[str] = dataclasses.field(default_factory=list, metadata=_DETAIL)
     #: Kept until the session ends, since a ref was pickled by something else than Skate.
     pinned_forever: bool = _detail(False)
     worker_id: str = _detail()
@@ -161,15 +154,15 @@ class ObjectState(Row):
 class WorkerState(Row):
     """A process of the session."""
 
-    worker_id: str = _plain()
-    is_alive: bool = _plain(True)
+    worker_id: str = ""
+    is_alive: bool = True
     #: "DRIVER" or "WORKER".
-    worker_type: str = _plain()
-    node_id: str = _plain()
-    pid: int = _plain(0)
+    worker_type: str = ""
+    node_id: str = ""
+    pid: int = 0
     #: "starting", "idle", "leased", "blocked", "actor", "ending"; of drivers "driver".
-    state: str = _plain()
-    actor_id: str | None = _plain(None)
+    state: str = ""
+    actor_id: str | None = None
     log_path: str = _detail()
 
 
@@ -177,14 +170,16 @@ class WorkerState(Row):
 class NodeState(Row):
     """A node of the cluster."""
 
-    node_id: str = _plain()
-    node_ip: str = _plain()
-    is_head_node: bool = _plain(True)
+    node_id: str = ""
+    node_ip: str = ""
+    is_head_node: bool = True
     #: "ALIVE" or "DEAD".
-    state: str = _plain()
-    node_name: str = _plain()
-    resources_total: dict[str, float] = _plain({})
-    resources_available: dict[str, float] = _detail({})
+    state: str = ""
+    node_name: str = ""
+    resources_total: dict[str, float] = dataclasses.field(default_factory=dict)
+    resources_available: dict[str, float] = dataclasses.field(
+        default_factory=dict, metadata=_DETAIL
+    )
     start_time_ms: float | None = _detail(None)
     daemon_pid: int = _detail(0)
     session_dir: str = _detail()
@@ -195,25 +190,25 @@ class NodeState(Row):
 class JobState(Row):
     """A driver's program."""
 
-    job_id: str = _plain()
-    type: str = _plain("DRIVER")
+    job_id: str = ""
+    type: str = "DRIVER"
     #: "RUNNING".
-    status: str = _plain()
-    driver_pid: int = _plain(0)
-    namespace: str = _plain()
-    start_time: float | None = _plain(None)
+    status: str = ""
+    driver_pid: int = 0
+    namespace: str = ""
+    start_time: float | None = None
 
 
 @dataclasses.dataclass
 class PlacementGroupState(Row):
     """A placement group."""
 
-    placement_group_id: str = _plain()
-    name: str = _plain()
+    placement_group_id: str = ""
+    name: str = ""
     #: "PENDING", "CREATED", "REMOVED" or "RESCHEDULING".
-    state: str = _plain()
-    strategy: str = _plain()
-    bundles: list[dict[str, Any]] = _detail([])
+    state: str = ""
+    strategy: str = ""
+    bundles: list[dict[str, Any]] = dataclasses.field(default_factory=list, metadata=_DETAIL)
     is_detached: bool = _detail(False)
     creator_job_id: str = _detail()
     #: Why it is not there yet.
@@ -224,9 +219,9 @@ class PlacementGroupState(Row):
 class RuntimeEnvState(Row):
     """A runtime environment on a node."""
 
-    runtime_env: str = _plain()
-    node_id: str = _plain()
-    success: bool | None = _plain(None)
-    ref_cnt: int = _plain(0)
+    runtime_env: str = ""
+    node_id: str = ""
+    success: bool | None = None
+    ref_cnt: int = 0
     creation_time_ms: float | None = _detail(None)
     error: str | None = _detail(None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from skate.state.filters import MOST_ROWS
 from skate.state.listing import DEFAULT_TIMEOUT, list_actors, list_objects, list_tasks
+from skate.state.rows import ObjectState
 
 
 def summarize_tasks(
@@ -70,9 +72,7 @@ def summarize_actors(
         )
         counts = entry["state_counts"]
         counts[actor.state] = counts.get(actor.state, 0) + 1
-    return {
-        "cluster": {"summary": summary, "total_actors": len(actors), "summary_by": "class"}
-    }
+    return {"cluster": {"summary": summary, "total_actors": len(actors), "summary_by": "class"}}
 
 
 def summarize_objects(
@@ -83,9 +83,9 @@ def summarize_objects(
     """Count objects by where they were made (or, if that is not known, by who holds them).
 
     Returns:
-        ``{"cluster": {"summary": {call site: {"total_objects", "total_size_mb", "total_num_workers",
-        "total_num_nodes", "task_state_counts", "ref_type_counts"}}, "total_objects",
-        "total_size_mb", "summary_by": "callsite"}}``; sizes count each object once.
+        ``{"cluster": {"summary": {call site: {"total_objects", "total_size_mb",
+        "total_num_workers", "total_num_nodes", "task_state_counts", "ref_type_counts"}},
+        "total_objects", "total_size_mb", "summary_by": "callsite"}}``; an object counts once.
 
     Raises:
         SessionError, StateError, NotSupportedError: As ``list_tasks``.
@@ -93,12 +93,12 @@ def summarize_objects(
     rows = list_objects(
         address, limit=MOST_ROWS, timeout=timeout, raise_on_missing_output=raise_on_missing_output
     )
-    groups: dict[str, list[Any]] = {}
+    groups: dict[str, list[ObjectState]] = {}
     for row in rows:
         groups.setdefault(row.call_site or row.holder, []).append(row)
     summary = {}
     for site, group in groups.items():
-        sizes = {row.object_id: row.object_size or 0 for row in group}
+        sizes = _sizes(group)
         summary[site] = {
             "total_objects": len(sizes),
             "total_size_mb": sum(sizes.values()) / 1e6,
@@ -107,7 +107,7 @@ def summarize_objects(
             "task_state_counts": dict(Counter(row.task_status for row in group)),
             "ref_type_counts": dict(Counter(row.reference_type for row in group)),
         }
-    sizes = {row.object_id: row.object_size or 0 for row in rows}
+    sizes = _sizes(rows)
     return {
         "cluster": {
             "summary": summary,
@@ -116,3 +116,11 @@ def summarize_objects(
             "summary_by": "callsite",
         }
     }
+
+
+def _sizes(rows: Iterable[ObjectState]) -> dict[str, int]:
+    """Return the size of each object; some processes do not know it."""
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.object_id] = max(row.object_size or 0, sizes.get(row.object_id, 0))
+    return sizes

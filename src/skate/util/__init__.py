@@ -16,7 +16,7 @@ _HOME_OF = {
     "ActorPool": "actor_pool",
 }
 #: Modules that are reached as attributes: ``skate.util.queue.Queue``.
-_MODULES: tuple[str, ...] = ()
+_MODULES: tuple[str, ...] = ("state",)
 
 __all__ = ["ActorPool"]
 

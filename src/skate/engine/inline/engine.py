@@ -26,6 +26,7 @@ from skate.engine.inline.running import (
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
+    NotSupportedError,
     ObjectLostError,
     TaskError,
     WorkerCrashedError,

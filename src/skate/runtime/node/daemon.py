@@ -266,7 +266,8 @@ class Daemon:
 
     def _on_closed(self, link: Link) -> None:
         if link.kind:
-            self._looking.gone(link.process_id)
+            ended = self.workers.by_id.get(link.process_id)
+            self._looking.gone(link.process_id, ended is not None and ended.expected)
         if link is self._driver:
             self._driver = None
             self._end("the driver has closed its connection")

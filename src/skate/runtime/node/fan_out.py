@@ -90,8 +90,11 @@ class FanOut:
         )
         return self._finish(message.query_id)
 
-    def gone(self, process_id: bytes) -> Outgoing:
-        """A process has ended or lost its link."""
+    def gone(self, process_id: bytes, expected: bool) -> Outgoing:
+        """A process has ended or lost its link.
+
+        ``expected``: it was told to end, or let go: there is nothing that it has not told.
+        """
         outgoing: Outgoing = []
         for number, question in list(self._questions.items()):
             if question.asker == process_id:
@@ -99,7 +102,8 @@ class FanOut:
                 continue
             member = question.waiting.pop(process_id, None)
             if member is not None:
-                self._miss(question, member, "it ended before it answered")
+                if not expected:
+                    self._miss(question, member, "it ended before it answered")
                 outgoing += self._finish(number)
         return outgoing
 

@@ -40,9 +40,9 @@ class Looking:
         """A process hands over what it has done lately."""
         self.kept.add(message)
 
-    def gone(self, process_id: bytes) -> None:
-        """A process has lost its link."""
-        self._links.deliver(self._fan_out.gone(process_id))
+    def gone(self, process_id: bytes, expected: bool) -> None:
+        """A process has lost its link; ``expected`` as in ``FanOut.gone``."""
+        self._links.deliver(self._fan_out.gone(process_id, expected))
 
     def _deliver_expired(self, number: int) -> None:
         self._links.deliver(self._fan_out.expired(number))

@@ -106,9 +106,7 @@ class Attached:
             SessionError: The session has ended.
         """
         self._number += 1
-        self._send(
-            Inspect(self._number, what, limit, list(filters), timeout, list(processes))
-        )
+        self._send(Inspect(self._number, what, limit, list(filters), timeout, list(processes)))
         return self._wait(Inspection, timeout + ANSWER_SECONDS, self._number)
 
     def _send(self, *messages: object) -> None:
@@ -120,11 +118,11 @@ class Attached:
     def _wait(self, kind: type[M], seconds: float, number: int = 0) -> M:
         deadline = time.monotonic() + seconds
         while True:
-            for message in self._inbox:
+            for index, message in enumerate(self._inbox):
                 if isinstance(message, kind) and (
                     not number or getattr(message, "request_id", 0) == number
                 ):
-                    self._inbox.clear()
+                    del self._inbox[: index + 1]
                     return message
             left = deadline - time.monotonic()
             if left <= 0:

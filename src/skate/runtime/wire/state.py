@@ -141,7 +141,7 @@ class ObjectRow(msgspec.Struct, array_like=True, gc=False):
     object_id: bytes
     #: -1: not known, because it is not there yet.
     size: int
-    #: "pending", "inline", "memory", "failed".
+    #: "pending", "inline", "memory", "failed", or "owner": the value was not asked for.
     location: str
     #: Whether this process is its owner.
     owned: bool

@@ -46,7 +46,7 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
             cells.append(thing)
         elif kind.__name__ == "Region" and hasattr(thing, "pin"):
             # What views of shared memory are views of; see ``store.segment``.
-            regions[_pinned(thing.pin)] += 1
+            regions.update(_pinned(thing.pin))
     del thing
     rows: list[ObjectRow] = []
     with core.lock:
@@ -68,7 +68,7 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
             row = ObjectRow(
                 cell.object_id,
                 _size(cell),
-                _LOCATIONS[cell.status],
+                _location(cell),
                 owner_of(cell.object_id) == core.process_id,
                 refs[key],
                 regions[key] > 0,
@@ -86,9 +86,19 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
     yield from rows
 
 
-def _pinned(pin: Any) -> int:
-    """Return the identity of the cell that a view keeps: pins are pairs of mapping and cell."""
-    return id(pin[1]) if type(pin) is tuple and len(pin) == 2 else 0
+def _location(cell: Any) -> str:
+    if type(cell) is BorrowedCell and cell.status == PENDING and not cell.requested:
+        return "owner"
+    return _LOCATIONS[cell.status]
+
+
+def _pinned(pin: Any) -> Iterator[int]:
+    """Find the identities of the cells that a view keeps, in what its memory is pinned by."""
+    if type(pin) is tuple:
+        for part in pin:
+            yield from _pinned(part)
+    elif type(pin) in (Cell, BorrowedCell):
+        yield id(pin)
 
 
 def _size(cell: Any) -> int:

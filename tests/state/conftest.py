@@ -1,0 +1,39 @@
+"""A session to look into, and patience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+import skate
+
+T = TypeVar("T")
+
+#: Nothing in these tests takes longer, in seconds, however loaded the machine.
+PATIENCE = 40.0
+
+
+@pytest.fixture
+def session() -> Iterator[None]:
+    """A native session with two CPUs."""
+    skate.shutdown()
+    skate.init(engine="native", num_cpus=2, namespace="state-tests")
+    yield
+    skate.shutdown()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], T]], T]:
+    """Call a function until what it returns is true."""
+
+    def wait(look: Callable[[], T]) -> T:
+        deadline = time.monotonic() + PATIENCE
+        while not (found := look()):
+            assert time.monotonic() < deadline, "it did not come about"
+            time.sleep(0.02)
+        return found
+
+    return wait
