@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skate.util.actor_pool import ActorPool
+    from skate.util.concurrent import SkateExecutor
 
 #: Where each name lives.
 _HOME_OF = {
     "ActorPool": "actor_pool",
+    "SkateExecutor": "concurrent",
 }
 #: Modules that are reached as attributes: ``skate.util.queue.Queue``.
-_MODULES: tuple[str, ...] = ("state",)
+_MODULES = (
+    "concurrent",
+    "multiprocessing",
+    "state",
+)
 
-__all__ = ["ActorPool"]
+__all__ = [
+    "ActorPool",
+    "SkateExecutor",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -418,6 +418,9 @@ class Pump:
                         self._promote()
                 if self.callbacks:
                     self.run_callbacks()
+                    # What they have submitted is no sign of a busy foreground: programs that submit
+                    # the next task when a future completes would be held up for a tick each time.
+                    seen = self.activity
             else:
                 self._park.acquire(timeout=TICK)
 
