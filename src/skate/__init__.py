@@ -21,10 +21,13 @@ from skate.api.remote import remote
 from skate.api.runtime_context import get_runtime_context
 from skate.api.session import init, is_initialized, shutdown
 from skate.api.state import available_resources, cluster_resources, get_gpu_ids, nodes
+from skate.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from skate.refs import ObjectRef
 
 __all__ = [
+    "DynamicObjectRefGenerator",
     "ObjectRef",
+    "ObjectRefGenerator",
     "__version__",
     "actor",
     "available_resources",

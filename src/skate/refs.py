@@ -35,6 +35,8 @@ class Hooks:
     resolve: Callable[[bytes, str], Any]
     #: A ref was pickled by somebody else than ``skate.serialization``; keep its object for good.
     pin: Callable[[Any], None]
+    #: Return a future of the running event loop that receives the same.
+    awaited: Callable[[Any], Any]
     #: Return a ``concurrent.futures.Future`` that receives the value or the exception of a cell.
     future: Callable[[Any], concurrent.futures.Future[Any]]
 
@@ -50,6 +52,7 @@ class Hooks:
         self.resolve = no_engine
         self.pin = no_engine
         self.future = no_engine
+        self.awaited = no_engine
 
 
 hooks = Hooks()
@@ -97,9 +100,8 @@ class ObjectRef(Tracked, Generic[T]):
         return hooks.future(self._cell)
 
     def __await__(self) -> Generator[Any, None, T]:
-        import asyncio  # 35 ms, and whoever awaits has it
-
-        return asyncio.wrap_future(self.future()).__await__()
+        value: T = yield from hooks.awaited(self._cell)
+        return value
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not ObjectRef:

@@ -354,7 +354,7 @@ def test_class_without_constructor() -> None:
         Plain.remote(1)
 
 
-def test_async_and_generator_methods_are_refused_when_called() -> None:
+def test_async_methods_are_refused_when_called() -> None:
     @skate.remote
     class Later:
         def now(self) -> int:
@@ -363,14 +363,9 @@ def test_async_and_generator_methods_are_refused_when_called() -> None:
         async def later(self) -> int:
             return 2
 
-        def some(self) -> Any:
-            yield 3
-
     actor = Later.remote()
     with pytest.raises(NotSupportedError, match="async"):
         actor.later.remote()
-    with pytest.raises(NotImplementedError, match="generator"):
-        actor.some.remote()
     assert skate.get(actor.now.remote()) == 1
 
 

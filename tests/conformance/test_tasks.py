@@ -513,14 +513,9 @@ def test_wrong_arguments_fail_at_the_call() -> None:
         add.remote(1, 2, 3)
 
 
-def test_async_and_generator_functions_are_refused() -> None:
+def test_async_functions_are_refused() -> None:
     async def coroutine() -> None:
         pass
 
-    def generator() -> Any:
-        yield 1
-
     with pytest.raises(NotSupportedError, match="async"):
         skate.remote(coroutine)
-    with pytest.raises(NotImplementedError, match="generator"):
-        skate.remote(generator)

@@ -181,7 +181,9 @@ class ActorMethod:
         """Call the method after all earlier calls of this process.
 
         Returns:
-            An ``ObjectRef``; a list of them for ``num_returns`` above one, None for zero.
+            An ``ObjectRef``; a list of them for ``num_returns`` above one, None for zero.  Of a
+            generator (or with ``num_returns="streaming"``) an ``ObjectRefGenerator``; with
+            ``num_returns="dynamic"`` the ref of a ``DynamicObjectRefGenerator``.
 
         Raises:
             TypeError: The method cannot be called like this.
@@ -193,12 +195,12 @@ class ActorMethod:
         spec.signature.check(args, kwargs)
         options = self._options
         refs = current().submit_call(self._handle._cell, self._name, args, kwargs, options)
-        return refs[0] if options.num_returns == 1 else refs or None
+        count = options.num_returns
+        return refs[0] if count == 1 or count < 0 else refs or None
 
     def options(self, **options: Any) -> ActorMethod:
         """Return the same method with other options for the calls made through it."""
-        merged = option_checks.call_options({**self._spec.given, **options})
-        return ActorMethod(self._handle, self._name, self._spec, merged)
+        return ActorMethod(self._handle, self._name, self._spec, self._spec.merged(options))
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
         name = self._spec.signature.name

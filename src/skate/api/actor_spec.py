@@ -28,20 +28,24 @@ class MethodSpec:
     def __init__(self, signature: Signature, given: dict[str, Any], kind: str) -> None:
         self.signature = signature
         self.given = given
-        self.options: CallOptions = option_checks.call_options(given)
-        #: "", or what it is and cannot be run as: "async" or "generator".
+        #: "", "async", "generator" or "async generator".
         self.kind = kind
+        self.options = self.merged({})
+
+    def merged(self, given: dict[str, Any]) -> CallOptions:
+        """Return the options of calls, those of the method overridden by ``given``."""
+        return option_checks.call_options(
+            {**self.given, **given}, generator=self.kind.endswith("generator")
+        )
 
     def refuse(self) -> None:
         """Raise if calls of this kind of method cannot be run."""
         name = self.signature.name
-        if self.kind == "async":
+        if self.kind.startswith("async"):
             raise NotSupportedError(
                 f"{name} is an async method, and actors do not run in an event loop: "
                 "make it a plain method, with max_concurrency for calls at the same time"
             )
-        if self.kind == "generator":
-            raise NotSupportedError(f"{name} is a generator, which is not supported: return a list")
 
 
 class ActorSpec:
@@ -109,8 +113,10 @@ def _describe(actor_class: type, name: str, member: Any) -> tuple[Any, dict[str,
     plain = inspect.unwrap(getattr(member, "__func__", member))
     bound = not isinstance(member, staticmethod | classmethod)
     kind = ""
-    if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
+    if inspect.iscoroutinefunction(plain):
         kind = "async"
+    elif inspect.isasyncgenfunction(plain):
+        kind = "async generator"
     elif inspect.isgeneratorfunction(plain):
         kind = "generator"
     given = getattr(member, METHOD_OPTIONS, None) or getattr(plain, METHOD_OPTIONS, {})

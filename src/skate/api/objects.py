@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 from skate.api.session import current
+from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ def wait(
     """Wait until ``num_returns`` of the refs have their values (or errors).
 
     Args:
-        object_refs: Different refs.
+        object_refs: Different refs; also generators, which are ready when their next item is.
         num_returns: How many to wait for.
         timeout: Seconds to wait at most; None: as long as it takes.
         fetch_local: Accepted for compatibility; on one machine every object is local.
@@ -99,32 +100,46 @@ def wait(
     return current().wait(object_refs, num_returns, timeout)
 
 
-def cancel(object_ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+def cancel(
+    object_ref: ObjectRef[Any] | ObjectRefGenerator[Any],
+    *,
+    force: bool = False,
+    recursive: bool = True,
+) -> None:
     """Stop the task that makes ``object_ref``; nothing happens if it has finished.
 
     ``get`` of its refs then raises ``TaskCancelledError``.
 
     Args:
-        object_ref: A ref that a task will make.
+        object_ref: A ref that a task will make, or the generator that it is.
         force: End the process if the task runs, instead of raising KeyboardInterrupt in it.
         recursive: Stop the tasks that it has started too.
 
     Raises:
         TypeError: ``object_ref`` is not a ref.
     """
-    if type(object_ref) is not ObjectRef:
+    if type(object_ref) is not ObjectRef and type(object_ref) is not ObjectRefGenerator:
         raise TypeError(f"cancel() takes the ref of a task, not {type(object_ref).__name__}")
     current().cancel(object_ref, force, recursive)
 
 
 def _check_refs(function: str, refs: Any) -> None:
-    if isinstance(refs, ObjectRef):
+    if isinstance(refs, ObjectRefGenerator) and function == "get":
+        raise TypeError(
+            "get() takes refs, not a generator of them: get each ref that it yields, as in"
+            " [skate.get(ref) for ref in generator]"
+        )
+    if isinstance(refs, ObjectRef | ObjectRefGenerator):
         raise TypeError(f"{function}() takes a list of refs, not a single one")
     if not isinstance(refs, list | tuple):
         raise (TypeError if function == "wait" else ValueError)(
             f"{function}() takes refs, but got {type(refs).__name__}: {_short(refs)}"
         )
-    if list(map(type, refs)).count(ObjectRef) != len(refs):
+    kinds = list(map(type, refs))
+    count = kinds.count(ObjectRef)
+    if function == "wait":
+        count += kinds.count(ObjectRefGenerator)
+    if count != len(refs):
         index, wrong = next((i, r) for i, r in enumerate(refs) if type(r) is not ObjectRef)
         raise TypeError(
             f"{function}() takes a list of refs, but element {index} is of type"

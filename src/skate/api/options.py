@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from skate.engine.base import ActorOptions, CallOptions, TaskOptions
+from skate.engine.base import DYNAMIC, STREAMING, ActorOptions, CallOptions, TaskOptions
 from skate.exceptions import NotSupportedError
 
 #: Amounts of resources are multiples of this.
@@ -86,9 +86,20 @@ def _retries(option: str, value: object) -> int:
 
 
 def _num_returns(option: str, value: object) -> int:
-    if value in ("dynamic", "streaming"):
-        raise NotSupportedError(f"{option}={value!r}: tasks that are generators are not supported")
+    if isinstance(value, str):
+        if value not in ("dynamic", "streaming"):
+            raise ValueError(
+                f"{option} must be a whole number, 'streaming' or 'dynamic', not {value!r}"
+            )
+        return STREAMING if value == "streaming" else DYNAMIC
     return _integer(option, value, 0)
+
+
+def _backpressure(option: str, value: object) -> int:
+    number = _integer(option, value, -1, " (-1: without limit)")
+    if number == 0:
+        raise ValueError(f"{option} must be at least 1, or -1 (without limit), but is 0")
+    return max(number, 0)
 
 
 def _retry_exceptions(option: str, value: object) -> bool | tuple[type[BaseException], ...]:
@@ -169,6 +180,7 @@ _OF_RAY: dict[str, _Check] = {
 _TASK: dict[str, _Check] = {
     **_RESOURCES,
     "num_returns": _num_returns,
+    "_generator_backpressure_num_objects": _backpressure,
     "max_retries": _retries,
     "retry_exceptions": _retry_exceptions,
     "name": _text,
@@ -191,6 +203,7 @@ _ACTOR: dict[str, _Check] = {
 }
 _CALL: dict[str, _Check] = {
     "num_returns": _num_returns,
+    "_generator_backpressure_num_objects": _backpressure,
     "max_task_retries": _retries,
     "name": _text,
     "retry_exceptions": _unsupported,
@@ -234,8 +247,12 @@ def _resources(checked: Mapping[str, Any], default_cpus: float) -> dict[str, flo
     return {name: number for name, number in amounts.items() if number}
 
 
-def task_options(given: Given) -> TaskOptions:
+def task_options(given: Given, generator: bool = False) -> TaskOptions:
     """Turn what the user gave for a function into options with defaults.
+
+    Args:
+        given: Options by name.
+        generator: It is a generator function: its items are streamed unless told otherwise.
 
     Raises:
         TypeError, ValueError, NotSupportedError: An option that is unknown, wrong or not supported.
@@ -244,7 +261,8 @@ def task_options(given: Given) -> TaskOptions:
     checked = _check(given, _TASK)
     defaults = TaskOptions()
     return TaskOptions(
-        num_returns=checked.get("num_returns", defaults.num_returns),
+        num_returns=checked.get("num_returns", STREAMING if generator else defaults.num_returns),
+        generator_backpressure=checked.get("_generator_backpressure_num_objects", 0),
         resources=_resources(checked, default_cpus=1.0),
         max_retries=checked.get("max_retries", defaults.max_retries),
         retry_exceptions=checked.get("retry_exceptions", defaults.retry_exceptions),
@@ -275,8 +293,12 @@ def actor_options(given: Given) -> ActorOptions:
     )
 
 
-def call_options(given: Given) -> CallOptions:
+def call_options(given: Given, generator: bool = False) -> CallOptions:
     """Turn what the user gave for a method into options with defaults.
+
+    Args:
+        given: Options by name.
+        generator: It is a generator function: its items are streamed unless told otherwise.
 
     Raises:
         TypeError, ValueError, NotSupportedError: An option that is unknown, wrong or not supported.
@@ -284,7 +306,8 @@ def call_options(given: Given) -> CallOptions:
     check_names(given, "method")
     checked = _check(given, _CALL)
     return CallOptions(
-        num_returns=checked.get("num_returns", 1),
+        num_returns=checked.get("num_returns", STREAMING if generator else 1),
+        generator_backpressure=checked.get("_generator_backpressure_num_objects", 0),
         max_task_retries=checked.get("max_task_retries"),
         name=checked.get("name", ""),
     )

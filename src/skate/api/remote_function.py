@@ -21,7 +21,7 @@ class RemoteFunction:
     __qualname__: str
 
     def __init__(self, function: Callable[..., Any], given: dict[str, Any]) -> None:
-        _refuse(function)
+        self._generator = _is_generator(function)
         functools.update_wrapper(self, function)
         self._function = function
         self._code = Code(function)
@@ -30,8 +30,8 @@ class RemoteFunction:
 
     def _set_options(self, given: dict[str, Any]) -> None:
         self._given = given
-        self._options = option_checks.task_options(given)
-        self._single = self._options.num_returns == 1
+        self._options = option_checks.task_options(given, self._generator)
+        self._single = self._options.num_returns == 1 or self._options.num_returns < 0
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start a task that calls the function.
@@ -39,7 +39,9 @@ class RemoteFunction:
         Top-level arguments that are refs are replaced by their values, once there are any.
 
         Returns:
-            An ``ObjectRef``; a list of them for ``num_returns`` above one, None for zero.
+            An ``ObjectRef``; a list of them for ``num_returns`` above one, None for zero.  Of a
+            generator function (or with ``num_returns="streaming"``) an ``ObjectRefGenerator``;
+            with ``num_returns="dynamic"`` the ref of a ``DynamicObjectRefGenerator``.
 
         Raises:
             TypeError: The function cannot be called like this.
@@ -74,16 +76,18 @@ class RemoteFunction:
         self.__init__(**state)  # type: ignore[misc]  # the same object, filled in
 
 
-def _refuse(function: Callable[..., Any]) -> None:
+def _is_generator(function: Callable[..., Any]) -> bool:
+    """Return whether a function is a generator.
+
+    Raises:
+        NotSupportedError: it is async.
+    """
     import inspect
 
     name = getattr(function, "__qualname__", repr(function))
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise NotSupportedError(
             f"{name} is an async function, and tasks are not run in an event loop: "
-            "call asyncio.run(...) in a plain function"
+            "call asyncio.run(...) in a plain function, or make it a method of an actor"
         )
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise NotSupportedError(
-            f"{name} is a generator, which is not supported: return a list, or refs made by put()"
-        )
+    return inspect.isgeneratorfunction(function)

@@ -13,12 +13,20 @@ from typing import Any, Protocol
 from skate import serialization
 from skate.refs import ObjectRef
 
+#: ``num_returns`` of calls that return an ``ObjectRefGenerator`` ...
+STREAMING = -1
+#: ... or a ref of a ``DynamicObjectRefGenerator``.
+DYNAMIC = -2
+
 
 @dataclass(slots=True)
 class TaskOptions:
     """What ``@remote`` and ``.options`` say of a task, checked and with defaults filled in."""
 
+    #: ``STREAMING`` or ``DYNAMIC`` for the items of a generator.
     num_returns: int = 1
+    #: How many items of a generator may wait for their consumer; 0: without limit.
+    generator_backpressure: int = 0
     #: ``CPU``, ``GPU``, ``memory`` (bytes) and custom names; zero amounts are left out.
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     max_retries: int = 3
@@ -48,6 +56,7 @@ class CallOptions:
     """What ``@method`` and ``.options`` say of one actor call."""
 
     num_returns: int = 1
+    generator_backpressure: int = 0
     max_task_retries: int | None = None
     name: str = ""
 
@@ -136,8 +145,11 @@ class Engine(Protocol):
 
     def submit_task(
         self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
-    ) -> list[ObjectRef[Any]]:
-        """Start one call of a function; return ``options.num_returns`` refs at once."""
+    ) -> list[Any]:
+        """Start one call of a function; return ``options.num_returns`` refs at once.
+
+        For ``STREAMING`` it is one ``ObjectRefGenerator``, for ``DYNAMIC`` one ref.
+        """
 
     def create_actor(
         self,
@@ -160,7 +172,7 @@ class Engine(Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         """Call a method of the actor of cell ``actor``; calls of one caller run in this order."""
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
@@ -186,8 +198,8 @@ class Engine(Protocol):
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split refs into ready ones (at most ``num_returns``) and others, both in their order."""
 
-    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
-        """Stop the task that makes ``ref`` if it has not finished."""
+    def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
+        """Stop the task that makes ``ref`` (or is this generator) if it has not finished."""
 
     def state(self, what: str) -> list[dict[str, Any]]:
         """Return rows: "nodes", "cluster_resources", "available_resources", "workers", "actors"...

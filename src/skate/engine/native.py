@@ -17,7 +17,6 @@ from skate.engine.base import (
 )
 from skate.exceptions import SessionError
 from skate.ids import new_process_id
-from skate.refs import ObjectRef
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
 from skate.runtime.wire.messages import StateRequest
 from skate.runtime.wire.state import Filter, Inspect, Inspection
@@ -55,7 +54,7 @@ class NativeEngine:
             return None
         return WeakActorCell(executor.invoker.actor_id, ""), executor.invoker.actor_handle
 
-    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+    def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
         """Stop the task that makes ``ref`` if it has not finished."""
         self.core.submitter.cancel(ref._cell, force, recursive)
 

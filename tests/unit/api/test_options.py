@@ -44,8 +44,8 @@ WRONG_FOR_BOTH = [
 WRONG_FOR_TASKS = [
     ({"num_returns": -1}, ValueError, "num_returns"),
     ({"num_returns": 1.5}, TypeError, "num_returns"),
-    ({"num_returns": "two"}, TypeError, "num_returns"),
-    ({"num_returns": "dynamic"}, NotSupportedError, "generator"),
+    ({"num_returns": "two"}, ValueError, "streaming"),
+    ({"_generator_backpressure_num_objects": 0}, ValueError, "at least 1"),
     ({"max_retries": -2}, ValueError, "max_retries"),
     ({"max_retries": "3"}, TypeError, "max_retries"),
     ({"retry_exceptions": 1}, TypeError, "retry_exceptions"),

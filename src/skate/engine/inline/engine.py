@@ -11,7 +11,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from skate.engine.base import ActorOptions, CallOptions, Code, Context, SessionConfig, TaskOptions
+from skate.engine.base import (
+    STREAMING,
+    ActorOptions,
+    CallOptions,
+    Code,
+    Context,
+    SessionConfig,
+    TaskOptions,
+)
 from skate.engine.inline.records import Actor, ActorCell, Cell, Running, current
 from skate.engine.inline.running import (
     actor_died,
@@ -21,8 +29,10 @@ from skate.engine.inline.running import (
     exit_code,
     find_method,
     may_retry,
+    ready_arguments,
     store_value,
 )
+from skate.engine.inline.streams import InlineStream
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
@@ -31,6 +41,7 @@ from skate.exceptions import (
     TaskError,
     WorkerCrashedError,
 )
+from skate.generators import ObjectRefGenerator
 from skate.ids import IdSource, new_process_id
 from skate.refs import ObjectRef, hooks
 from skate.serialization import (
@@ -67,20 +78,33 @@ class InlineEngine:
         hooks.resolve = self._resolve
         hooks.pin = self._pin
         hooks.future = self._future
+        hooks.awaited = self._awaited
 
     # ------------------------------------------------------------------ tasks
 
     def submit_task(
         self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         """Run the function now; retry it if it raises and the options say so."""
         arguments = self._pack(args, kwargs)
         _ = code.payload  # what cannot be pickled is the caller's error, at once
         name = options.name or code.name
         self._warn_if_too_much(name, options.resources)
-        cells = self._new_cells(options.num_returns)
+        cells = self.new_cells(1 if options.num_returns < 0 else options.num_returns)
+        if options.num_returns < 0:
+            stream = InlineStream(
+                self,
+                cells[0],
+                lambda attempt: (
+                    self._begin(name, options.resources, None, attempt),
+                    lambda: call_function(self._load(code), *ready_arguments(arguments)),
+                ),
+                options.max_retries,
+                options.retry_exceptions,
+            )
+            return self._open(stream, cells[0], options.num_returns, arguments)
         if isinstance(arguments, Cell):
-            self._fail(cells, arguments.data)
+            self.fail(cells, arguments.data)
             return [ObjectRef(cell) for cell in cells]
         for attempt in itertools.count():
             running = self._begin(name, options.resources, None, attempt)
@@ -94,21 +118,37 @@ class InlineEngine:
                     f"{name}() ended its process: exited with code {exit_code(error)}"
                 )
             else:
-                failure = TaskError.from_exception(name, error, os.getpid(), self._node)
+                failure = TaskError.from_exception(name, error, os.getpid(), self.node)
             left = options.max_retries - attempt if options.max_retries >= 0 else 1
             if left <= 0 or not may_retry(error, options.retry_exceptions):
-                self._fail(cells, dump_error(failure))
+                self.fail(cells, dump_error(failure))
                 break
         return [ObjectRef(cell) for cell in cells]
+
+    def _open(
+        self, stream: InlineStream, cell: Cell, num_returns: int, arguments: object
+    ) -> list[Any]:
+        """Return what the call of a generator returns."""
+        if isinstance(arguments, Cell):
+            stream.fail(arguments.data)
+        if num_returns == STREAMING:
+            return [ObjectRefGenerator(stream)]
+        if not isinstance(arguments, Cell):
+            stream.dynamic()
+        return [ObjectRef(cell)]
 
     def _execute(
         self, running: Running, cells: list[Cell], call: Callable[[], Any]
     ) -> BaseException | None:
         """Run user code and fill the cells with what it returns; return what it raises instead."""
+        return self.run(running, lambda: self._fill(cells, call(), running.name))
+
+    def run(self, running: Running, step: Callable[[], None]) -> BaseException | None:
+        """Run user code as ``running`` and return what it raises."""
         token = current.set(running)
         try:
             with deeper(running.level):
-                self._fill(cells, call(), running.name)
+                step()
         except KeyboardInterrupt:
             raise  # it is the driver's: there is no other process to interrupt
         except BaseException as error:
@@ -172,7 +212,7 @@ class InlineEngine:
         if error is None:
             actor.instance = made[0]
             return
-        failure = TaskError.from_exception(name, error, os.getpid(), self._node)
+        failure = TaskError.from_exception(name, error, os.getpid(), self.node)
         self._bury(
             actor,
             ActorDiedError.in_constructor(actor.class_name, failure, actor_id=actor.actor_id.hex()),
@@ -185,19 +225,21 @@ class InlineEngine:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         """Call the method now."""
         self._check_cell(actor)
         arguments = self._pack(args, kwargs)
-        cells = self._new_cells(options.num_returns)
+        if options.num_returns < 0:
+            return self._stream_call(actor.object_id, method, arguments, options)
+        cells = self.new_cells(options.num_returns)
         refs: list[ObjectRef[Any]] = [ObjectRef(cell) for cell in cells]
         target = self._actors.get(actor.object_id)
         if target is None or target.death is not None:
             died = target.death if target is not None else None
-            self._fail(cells, dump_error(died or actor_died(actor.object_id, "it is dead")))
+            self.fail(cells, dump_error(died or actor_died(actor.object_id, "it is dead")))
             return refs
         if isinstance(arguments, Cell):
-            self._fail(cells, arguments.data)
+            self.fail(cells, arguments.data)
             return refs
         ready = arguments
         name = options.name or f"{target.class_name}.{method}"
@@ -214,11 +256,36 @@ class InlineEngine:
                 target.actor_id, f"{name}() ended its process: exited with code {code}"
             )
             self._bury(target, died)
-            self._fail(cells, dump_error(died))
+            self.fail(cells, dump_error(died))
         elif error is not None:
-            failure = TaskError.from_exception(name, error, os.getpid(), self._node)
-            self._fail(cells, dump_error(failure))
+            failure = TaskError.from_exception(name, error, os.getpid(), self.node)
+            self.fail(cells, dump_error(failure))
         return refs
+
+    def _stream_call(
+        self, actor_id: bytes, method: str, arguments: Any, options: CallOptions
+    ) -> list[Any]:
+        """Call a method that is a generator."""
+        completed = self.new_cells(1)[0]
+        target = self._actors.get(actor_id)
+        if target is None or target.death is not None:
+            died = target.death if target is not None else None
+            lost = self.new_cells(1)[0]
+            self.fail([lost], dump_error(died or actor_died(actor_id, "it is dead")))
+            arguments = lost
+        name = options.name or f"{target.class_name if target is not None else ''}.{method}"
+
+        def start(attempt: int) -> tuple[Running, Callable[[], Any]]:
+            assert target is not None
+            return (
+                self._begin(name, target.options.resources, target, attempt),
+                lambda: call_function(
+                    find_method(target.instance, method), *ready_arguments(arguments)
+                ),
+            )
+
+        stream = InlineStream(self, completed, start, 0, False)
+        return self._open(stream, completed, options.num_returns, arguments)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
         """Return a cell that does not keep the actor alive."""
@@ -263,7 +330,7 @@ class InlineEngine:
 
     def put(self, value: object) -> ObjectRef[Any]:
         """Store the pickle of a value."""
-        cell = self._new_cells(1)[0]
+        cell = self.new_cells(1)[0]
         store_value(cell, value)
         return ObjectRef(cell)
 
@@ -286,9 +353,13 @@ class InlineEngine:
         """Everything is ready."""
         return list(refs[:num_returns]), list(refs[num_returns:])
 
-    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
-        """Every task has finished: there is nothing to stop."""
-        self._check_cell(ref._cell)
+    def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
+        """End a generator; every other task has finished: there is nothing to stop."""
+        if isinstance(ref, ObjectRefGenerator):
+            stream: Any = ref._cell
+            stream.cancel()
+        else:
+            self._check_cell(ref._cell)
 
     # ------------------------------------------------------------------ state
 
@@ -306,7 +377,7 @@ class InlineEngine:
         if what == "nodes":
             return [
                 {
-                    "NodeID": self._node,
+                    "NodeID": self.node,
                     "Alive": True,
                     "NodeManagerHostname": socket.gethostname(),
                     "NodeManagerAddress": "127.0.0.1",
@@ -360,14 +431,14 @@ class InlineEngine:
     # ------------------------------------------------------------------ inside
 
     @property
-    def _node(self) -> str:
+    def node(self) -> str:
         return self._process_id.hex()
 
     def _new_id(self) -> bytes:
         with self._id_lock:
             return self._ids.draw()
 
-    def _new_cells(self, count: int) -> list[Cell]:
+    def new_cells(self, count: int) -> list[Cell]:
         cells = [Cell(self, self._new_id()) for _ in range(count)]
         for cell in cells:
             self._cells[cell.object_id] = cell
@@ -386,7 +457,7 @@ class InlineEngine:
         if object_id in self._actors:
             return ActorCell(self, object_id, keeps=False)
         lost = Cell(self, object_id)
-        self._fail([lost], dump_error(ObjectLostError(f"object {object_id.hex()} was freed")))
+        self.fail([lost], dump_error(ObjectLostError(f"object {object_id.hex()} was freed")))
         return lost
 
     def _pin(self, cell: Any) -> None:
@@ -401,6 +472,11 @@ class InlineEngine:
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def _awaited(self, cell: Any) -> Any:
+        import asyncio  # whoever awaits has it
+
+        return asyncio.wrap_future(self._future(cell))
 
     def _load(self, code: Code) -> Any:
         """Return the function or class as another process would have it: a copy."""
@@ -457,7 +533,7 @@ class InlineEngine:
         for cell, part in zip(cells, parts, strict=True):
             store_value(cell, part)
 
-    def _fail(self, cells: list[Cell], data: bytes) -> None:
+    def fail(self, cells: list[Cell], data: bytes) -> None:
         for cell in cells:
             cell.data = data
             cell.failed = True

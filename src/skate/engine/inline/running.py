@@ -40,6 +40,12 @@ def call_function(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return function(*args, **kwargs)
 
 
+def ready_arguments(arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return fresh copies of arguments that were packed, and have not failed."""
+    copies: tuple[tuple[Any, ...], dict[str, Any]] = arguments()
+    return copies
+
+
 def find_method(instance: Any, name: str) -> Any:
     """Return a method of an actor's instance."""
     return (lambda: True) if name == "__ray_ready__" else getattr(instance, name)

@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from skate.runtime.wire.calls import StreamDropped as StreamDropped
+from skate.runtime.wire.calls import StreamEnded as StreamEnded
+from skate.runtime.wire.calls import StreamItems as StreamItems
+from skate.runtime.wire.calls import StreamTaken as StreamTaken
+from skate.runtime.wire.calls import StreamValues as StreamValues
+from skate.runtime.wire.calls import Terms as Terms
 from skate.runtime.wire.lineage import ReportLost as ReportLost
 from skate.runtime.wire.parts import PROTOCOL_VERSION as PROTOCOL_VERSION
 from skate.runtime.wire.parts import ArgSlot as ArgSlot
@@ -60,6 +66,7 @@ class Task(Message, tag=12):
     function_id: bytes
     #: ``(args, kwargs)`` as written by ``skate.serialization``; slots stand where refs stood.
     arguments: bytes
+    #: Or ``STREAMING`` or ``DYNAMIC``.
     num_returns: int
     #: Top-level refs, in the order of their slots.
     slots: list[ArgSlot]
@@ -77,6 +84,7 @@ class Task(Message, tag=12):
     #: Send all earlier replies before this task starts, so that if the worker dies it is known
     #: which tasks have finished: for tasks that must not run twice.
     exact: bool = False
+    terms: Terms | None = None
 
 
 class Reply(Message, tag=13):
@@ -186,6 +194,11 @@ PeerMessage: TypeAlias = (
     | BorrowerAdded
     | ReleaseBorrow
     | ReportLost
+    | StreamItems
+    | StreamValues
+    | StreamEnded
+    | StreamTaken
+    | StreamDropped
 )
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from skate.engine.base import ActorOptions, CallOptions, Code
+from skate.engine.base import STREAMING, ActorOptions, CallOptions, Code
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorUnavailableError,
     TaskError,
 )
+from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
 from skate.runtime.wire.messages import (
     ActorStarted,
@@ -32,6 +33,7 @@ from skate.runtime.worker.cells import ActorCell, Cell, WeakActorCell
 from skate.runtime.worker.links import FLUSH_AT
 from skate.runtime.worker.pump import Waiter
 from skate.runtime.worker.record import NOTHING, Record
+from skate.runtime.worker.tasks import open_stream
 from skate.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -356,7 +358,7 @@ class Actors:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         """Call a method; see ``Engine.submit_call``."""
         core = self.core
         data, slot_cells, nested = pack(core, args, kwargs)
@@ -386,6 +388,8 @@ class Actors:
             record.options = _AnyRetry
             record.home = client
             record.kept = actor
+            if options.num_returns < 0:
+                stream = open_stream(core, record, options.generator_backpressure)
             # None: what the actor was made with, which this process may not know yet.
             record.retries = options.max_task_retries
             if running is not None:
@@ -399,6 +403,8 @@ class Actors:
         core.pump.activity += 1
         if core.pump.interrupted is not None:
             core.pump.raise_interrupt()
+        if options.num_returns == STREAMING:
+            return [ObjectRefGenerator(stream)]
         return [ObjectRef(cell) for cell in cells]
 
     def find(self, name: str, namespace: str | None) -> tuple[Cell, bytes] | None:

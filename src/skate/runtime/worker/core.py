@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skate.exceptions import NodeDiedError, SessionError
 from skate.ids import IdSource, nth
@@ -29,8 +29,12 @@ from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.ownership import Ownership
 from skate.runtime.worker.pump import Pump, Waiter
 from skate.runtime.worker.record import Record
+from skate.runtime.worker.streams import IDS_PER_STREAM, Streams
 from skate.runtime.worker.tasks import Submitter
 from skate.serialization import serialize
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.awaiting import Awaiting
 
 #: A process whose connection has ended is reported to the daemon if it lives on this many seconds.
 PEER_LOST_SECONDS = 1.0
@@ -100,6 +104,8 @@ class Core:
         self.leasing = Leasing(self)
         self.submitter = Submitter(self)
         self.actors = Actors(self)
+        self._awaiting: Awaiting | None = None
+        self.streams = Streams(self)
         #: None in drivers.
         self.executor: Executor | None = None if is_driver else Executor(self)
         self._requests: dict[int, _Answer] = {}
@@ -129,6 +135,7 @@ class Core:
         hooks.resolve = self.ownership.resolve
         hooks.pin = self.ownership.pin
         hooks.future = self.objects.future
+        hooks.awaited = lambda cell: self.awaiting.future(cell)
         self.pump.start()
 
     def shutdown(self, timeout: float) -> None:
@@ -193,6 +200,15 @@ class Core:
         return bool(len(self.ownership.borrows) or self.submitter.pending or self.actors.owned)
 
     @property
+    def awaiting(self) -> Awaiting:
+        """Who awaits refs in event loops."""
+        if self._awaiting is None:
+            from skate.runtime.worker.awaiting import Awaiting  # it imports asyncio: 35 ms
+
+            self._awaiting = Awaiting(self)
+        return self._awaiting
+
+    @property
     def executing(self) -> Running | None:
         """The call that runs in this process, None in the driver and between tasks."""
         executor = self.executor
@@ -203,9 +219,12 @@ class Core:
         return serialize(error).to_bytes()
 
     def new_cells(self, count: int) -> tuple[bytes, list[Cell]]:
-        """Locked.  Return a task id and the cells of its results."""
+        """Locked.  Return a task id and the cells of its results; of a stream, that of its end."""
         if count == 1:
             task_id = self.ids.draw()
+            return task_id, [Cell(task_id, self.address)]
+        if count < 0:
+            task_id = self.ids.draw(IDS_PER_STREAM)
             return task_id, [Cell(task_id, self.address)]
         task_id = self.ids.draw(count or 1)
         return task_id, [Cell(nth(task_id, index), self.address) for index in range(count)]
@@ -283,6 +302,9 @@ class Core:
 
         ``receiver`` None: it is not known yet and will register its borrows by itself.
         """
+        if record.stream is not None:
+            assert record.task.terms is not None
+            record.stream.resume(record.task.terms)
         if not record.slot_cells and not record.nested:
             return
         objects = self.objects
@@ -324,7 +346,7 @@ class Core:
             """A message that this kind of process has no use for."""
 
         submitter, objects, executor = self.submitter, self.objects, self.executor
-        leasing = self.leasing
+        leasing, streams = self.leasing, self.streams
         return {
             wire.Hello: ignore,
             wire.Reply: submitter.on_reply,
@@ -343,6 +365,11 @@ class Core:
             wire.Task: executor.on_task if executor else ignore,
             wire.Steal: executor.on_steal if executor else ignore,
             wire.Cancel: executor.on_cancel if executor else ignore,
+            wire.StreamItems: streams.on_items,
+            wire.StreamValues: streams.on_values,
+            wire.StreamEnded: streams.on_ended,
+            wire.StreamTaken: executor.producers.on_taken if executor else ignore,
+            wire.StreamDropped: executor.on_stream_dropped if executor else ignore,
         }
 
     def _make_node_handlers(self) -> dict[type, Callable[[Any], None]]:
@@ -399,6 +426,8 @@ class Core:
         self.dead[process_id] = message.cause
         self.submitter.on_process_died(process_id, message.pid, message.cause, message.log_path)
         self.ownership.on_process_died(process_id)
+        if self.executor is not None:
+            self.executor.producers.on_process_died(process_id)
         self.pump.completions += 1
 
     def _on_peer_closed(self, peer: Peer | None) -> None:

@@ -27,12 +27,14 @@ from skate.runtime.wire.messages import (
     StartActor,
     Steal,
     StillNeeded,
+    StreamDropped,
     Task,
     Unblocked,
 )
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.events import describe_error
 from skate.runtime.worker.invoke import Invoker, Running
+from skate.runtime.worker.producer import Producers
 from skate.runtime.worker.pump import Waiter
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Executor:
     def __init__(self, core: Core) -> None:
         self.core = core
         self.invoker = Invoker(core)
+        self.producers = Producers(core)
         self._queue: deque[tuple[Task, Peer] | Callable[[], None]] = deque()
         self._idle: Waiter | None = None
         self._main = threading.get_ident()
@@ -65,7 +68,12 @@ class Executor:
         self._waiting = 0
         #: How many calls of the main thread's stack wait: nothing that queues behind them can run.
         self._blocked = 0
-        self._cancelling: bytes | None = None
+        #: Calls to interrupt.
+        self._cancelling: set[bytes] = set()
+        #: The main thread has taken a call off the queue and not put it on the stack yet ...
+        self._popping = False
+        #: ... and these were cancelled meanwhile, or are no longer here.
+        self._doomed: set[bytes] = set()
         self._flushed_at = 0.0
         self._exiting = False
         self.resources: dict[str, float] = {}
@@ -154,29 +162,43 @@ class Executor:
 
     def on_cancel(self, peer: Peer, message: Cancel) -> None:
         """Locked.  Drop a queued task, or interrupt the running one."""
-        for item in list(self._queue):
-            if isinstance(item, tuple) and item[0].task_id == message.task_id:
-                try:
-                    self._queue.remove(item)
-                except ValueError:  # the main thread was faster
-                    break
-                self._decline(item[0])
-                self.invoker.reply_cancelled(item[0], peer, 0)
-                return
+        if self._unqueue(message.task_id, peer):
+            return
         if not any(running.task_id == message.task_id for running in self._stack):
+            if self._popping:
+                self._doomed.add(message.task_id)
             return
         if message.recursive:
             self.core.submitter.cancel_children(message.task_id, message.force)
         if message.force:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._cancelling = message.task_id
+        self._cancelling.add(message.task_id)
         signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _unqueue(self, task_id: bytes, peer: Peer) -> bool:
+        """Take a call off the queue and say that it was cancelled; return whether it was there."""
+        for item in list(self._queue):
+            if isinstance(item, tuple) and item[0].task_id == task_id:
+                try:
+                    self._queue.remove(item)
+                except ValueError:  # the main thread was faster
+                    return False
+                self._decline(item[0])
+                self.invoker.reply_cancelled(item[0], peer, 0)
+                return True
+        return False
+
+    def on_stream_dropped(self, peer: Peer, message: StreamDropped) -> None:
+        """Locked.  Nobody wants the items of a generator: it does not start, or it is closed."""
+        task_id = message.task_id
+        if self.producers.on_dropped(message) or self._unqueue(task_id, peer):
+            return
+        if self._popping or any(running.task_id == task_id for running in self._stack):
+            self.producers.drop_early(task_id)
 
     def handle_interrupt(self, _signum: int, _frame: object) -> None:
         """SIGINT in a worker: raise KeyboardInterrupt in the task that is being cancelled."""
-        if self._cancelling is None or not self._stack:
-            return
-        if self._stack[-1].task_id == self._cancelling:
+        if self._stack and self._stack[-1].task_id in self._cancelling:
             self.core.pump.interrupt(KeyboardInterrupt())
 
     # ------------------------------------------------------------------ the main loop
@@ -195,14 +217,17 @@ class Executor:
                 core.pump.block(waiter)
                 self._idle = None
                 continue
+            self._popping = True
             try:
                 item = queue.popleft()
             except IndexError:  # stolen meanwhile
                 continue
             if not isinstance(item, tuple):
+                self._popping = False
                 core.pump.busy()
                 item()
             elif self._pool is not None:
+                self._popping = False
                 self._pool.submit(self._execute_in_thread, *item)
             else:
                 self._execute(*item)
@@ -218,6 +243,9 @@ class Executor:
         self.core.pump.interrupted = None
         # First of all: a Cancel that arrives from here on finds it.
         self._stack.append(running)
+        self._popping = False
+        if self._doomed and self._is_doomed(task, peer):
+            return
         if task.exact:
             with self.core.lock:
                 self.core.links.flush()
@@ -226,6 +254,17 @@ class Executor:
             self._flushed_at = finished
             with self.core.lock:
                 self.core.links.flush()
+
+    def _is_doomed(self, task: Task, peer: Peer) -> bool:
+        """A call is about to start: return whether it was cancelled just before."""
+        doomed = task.task_id in self._doomed
+        self._doomed.clear()
+        if doomed:
+            self._stack.pop()
+            with self.core.lock:
+                self._decline(task)
+                self.invoker.reply_cancelled(task, peer, 0)
+        return doomed
 
     def _execute_in_thread(self, task: Task, peer: Peer) -> None:
         running = self._local.running = Running(task, peer, ())
@@ -253,11 +292,15 @@ class Executor:
         try:
             try:
                 result = invoker.call(running)
+                if task.num_returns < 0:
+                    result = self.producers.run(task, peer, result, running.name)
             finally:
                 finished = time.perf_counter()
                 leave()
             duration = int((finished - started - running.blocked_seconds) * 1e6)
             invoker.reply(task, peer, result, duration, running.name)
+            if self._cancelling:
+                self._cancelling.discard(task.task_id)
         except BaseException as error:
             duration = int((finished - started - running.blocked_seconds) * 1e6)
             error_type, error_message = describe_error(error)
@@ -269,8 +312,8 @@ class Executor:
     def _reply_error(
         self, task: Task, peer: Peer, error: BaseException, duration: int, name: str
     ) -> None:
-        if self._cancelling == task.task_id:
-            self._cancelling = None
+        if task.task_id in self._cancelling:
+            self._cancelling.discard(task.task_id)
             if isinstance(error, KeyboardInterrupt):
                 self.invoker.reply_cancelled(task, peer, duration)
                 return

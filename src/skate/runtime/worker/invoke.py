@@ -17,6 +17,7 @@ from skate.runtime.wire.messages import (
     Reply,
     ReplyValues,
     StartActor,
+    StreamEnded,
     Task,
     TaskFailed,
     Value,
@@ -168,7 +169,7 @@ class Invoker:
     # ------------------------------------------------------------------ the answer
 
     def reply(self, task: Task, peer: Peer, result: Any, duration: int, name: str) -> None:
-        """Send what a task returned.
+        """Send what a task returned; of a generator, how many items it had.
 
         Raises:
             SerializationError: it cannot be pickled.
@@ -187,6 +188,10 @@ class Invoker:
             values = [core.objects.value_of(serialized, task.task_id, peer.process_id)]
         elif count == 0:
             values = []
+        elif count < 0:
+            with core.lock:
+                core.links.send(peer, StreamEnded(task.task_id, result, duration))
+            return
         else:
             parts = _split_result(result, count, name)
             values = [

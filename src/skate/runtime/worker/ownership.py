@@ -234,6 +234,8 @@ class Ownership:
                     core.links.send(peer, ReleaseBorrow(object_id, count))
             elif item[0] == "lineage":
                 core.lineages.drop(item[1])
+            elif item[0] == "stream":
+                item[1].on_dropped()
             else:
                 core.actors.forget(item[1])
                 core.links.send_node(KillActor(item[1], no_restart=True, graceful=True))

@@ -113,7 +113,8 @@ class Pump:
         self._announced = 0
         #: Waiters to wake after every batch of completions.
         self.any_waiters: list[Waiter] = []
-        self._main = threading.main_thread().ident
+        #: The main thread, which takes interrupts.
+        self.main = threading.main_thread().ident
         #: What the main thread waits for, if it is in ``block``.
         self.main_waiter: Waiter | None = None
         #: Left by ``interrupt``, raised at the next safe point.
@@ -247,7 +248,7 @@ class Pump:
                 "Skate cannot wait here: this code (a finalizer or signal handler) has interrupted"
                 " Skate itself in this thread"
             )
-        is_main = ident == self._main
+        is_main = ident == self.main
         outer = self.main_waiter
         # A handler of the user's that raises must not tear a batch of messages.
         guarded = is_main and callable(signal.getsignal(signal.SIGALRM))

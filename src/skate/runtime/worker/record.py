@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import Code
 from skate.runtime.wire.messages import Task
 from skate.runtime.worker.cells import FAILED, Cell
 from skate.runtime.worker.leases import FunctionStats, Lease
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.links import Peer
+    from skate.runtime.worker.streams import Stream
 
 #: The empty lists of most messages, one object for all: records by the hundred thousand keep the
 #: garbage collector busy.  Messages get new lists, these are never changed.
@@ -38,6 +42,7 @@ class Record:
         "since",
         "slot_cells",
         "stats",
+        "stream",
         "task",
         "task_id",
         "waiting",
@@ -69,6 +74,8 @@ class Record:
         #: What else has to live until the reply: the actor's cell.
         self.kept: Any = None
         self.cancelled = False
+        #: The items of a generator.
+        self.stream: Stream | None = None
         #: The task that submitted it; empty in drivers.
         self.parent = b""
 
@@ -81,6 +88,13 @@ class Record:
             resolved, self.on_resolved = self.on_resolved, None
             if resolved is not None:
                 resolved(self)
+
+    @property
+    def peer(self) -> Peer | None:
+        """Where it was sent to, if it was."""
+        if self.lease is not None:
+            return self.lease.peer  # type: ignore[no-any-return]  # plain decisions know no peers
+        return self.home.peer_of(self)  # type: ignore[no-any-return]  # a key or an actor
 
     @property
     def name(self) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from skate.engine.base import Code, TaskOptions
+from skate.engine.base import STREAMING, Code, TaskOptions
 from skate.exceptions import SerializationError, TaskCancelledError, WorkerCrashedError
+from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
+from skate.runtime.wire.calls import Terms
 from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import Cancel, Reply, ReplyValues, Task, TaskFailed
 from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import INLINE, Cell
 from skate.runtime.worker.leases import FunctionStats
 from skate.runtime.worker.record import NOTHING, Record
+from skate.runtime.worker.streams import Stream
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -35,7 +38,7 @@ class Submitter:
 
     def submit(
         self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
-    ) -> list[ObjectRef[Any]]:
+    ) -> list[Any]:
         """Start one call of a function; see ``Engine.submit_task``."""
         core = self.core
         stats = code.stats
@@ -68,6 +71,8 @@ class Submitter:
             record.options = options
             record.retries = options.max_retries
             task.exact = options.max_retries == 0
+            if options.num_returns < 0:
+                stream = open_stream(core, record, options.generator_backpressure)
             record.home = core.leasing.key(options)
             self.pending[task_id] = record
             if slot_cells or nested:
@@ -79,6 +84,8 @@ class Submitter:
         core.pump.activity += 1
         if core.pump.interrupted is not None:
             core.pump.raise_interrupt()
+        if options.num_returns == STREAMING:
+            return [ObjectRefGenerator(stream)]
         return [ObjectRef(cell) for cell in cells]
 
     def _first_use(self, code: Code) -> FunctionStats:
@@ -109,8 +116,8 @@ class Submitter:
         else:
             self.core.leasing.enqueue(record)
 
-    def _take(self, task_id: bytes, duration: int) -> Record | None:
-        """A call has been answered."""
+    def answered(self, task_id: bytes, duration: int) -> Record | None:
+        """A call has been answered; return its record if it was still awaited."""
         record = self.pending.pop(task_id, None)
         if record is None:
             return None
@@ -124,7 +131,7 @@ class Submitter:
 
     def on_reply(self, _peer: Peer, message: Reply) -> None:
         """A call returned one small value."""
-        record = self._take(message.task_id, message.duration)
+        record = self.answered(message.task_id, message.duration)
         if record is not None:
             cell = record.cells[0]
             cell.data = message.data
@@ -136,7 +143,7 @@ class Submitter:
     def on_reply_values(self, _peer: Peer, message: ReplyValues) -> None:
         """A call returned something else."""
         objects = self.core.objects
-        record = self._take(message.task_id, message.duration)
+        record = self.answered(message.task_id, message.duration)
         if record is None:
             for value in message.values:
                 self.core.ownership.accept_all(value.refs)
@@ -149,7 +156,7 @@ class Submitter:
 
     def on_failed(self, _peer: Peer, message: TaskFailed) -> None:
         """A call raised."""
-        record = self._take(message.task_id, message.duration)
+        record = self.answered(message.task_id, message.duration)
         if record is None:
             return
         again = (
@@ -163,7 +170,7 @@ class Submitter:
             self.finish_failed(record, message.error)
         else:
             # Whoever ran it has recorded it.
-            self._fail(record, message.error)
+            self._fail(record, message.error, raised=True)
 
     def _retry(self, record: Record) -> None:
         assert record.retries is not None
@@ -191,10 +198,13 @@ class Submitter:
         self.core.events.lost(record, error)
         self._fail(record, error, crash)
 
-    def _fail(self, record: Record, error: bytes, crash: str = "") -> None:
+    def _fail(self, record: Record, error: bytes, crash: str = "", raised: bool = False) -> None:
         self.pending.pop(record.task_id, None)
         if self.core.lineages.running:
             error = self.core.lineages.ended(record.task_id, crash) or error
+        if record.stream is not None:
+            record.stream.end(error, raised)
+            return
         for cell in record.cells:
             self.core.objects.fail(cell, error)
 
@@ -231,15 +241,18 @@ class Submitter:
         for record in [r for r in self.pending.values() if r.parent == task_id]:
             self._cancel(record, force, True)
 
-    def cancel(self, cell: Cell, force: bool, recursive: bool) -> None:
+    def cancel(self, cell: Cell | Stream, force: bool, recursive: bool) -> None:
         """Stop the task that makes ``cell`` if it has not finished."""
         core = self.core
         with core.lock:
-            if cell.status:
+            if isinstance(cell, Stream):
+                record = cell.record
+            elif cell.status:
                 return
-            record = self.pending.get(cell.object_id) or next(
-                (found for found in self.pending.values() if cell in found.cells), None
-            )
+            else:
+                record = self.pending.get(cell.object_id) or next(
+                    (found for found in self.pending.values() if cell in found.cells), None
+                )
             if record is None:
                 return
             self._cancel(record, force, recursive)
@@ -249,14 +262,24 @@ class Submitter:
         core = self.core
         record.cancelled = True
         record.retries = 0
-        lease = record.lease
-        peer = lease.peer if lease is not None else record.home.peer_of(record)
+        peer = record.peer
         if peer is None:
-            record.home.discard(record)
-            self.finish_failed(record, core.error(_cancelled(record)))
+            self.withdraw(record)
         else:
             core.links.send(peer, Cancel(record.task_id, force, recursive))
             core.pump.nudge()
+
+    def withdraw(self, record: Record) -> None:
+        """End a call that was not sent."""
+        record.home.discard(record)
+        self.finish_failed(record, self.core.error(_cancelled(record)))
+
+
+def open_stream(core: Core, record: Record, limit: int) -> Stream:
+    """Locked.  Have the items of a call of a generator collected."""
+    record.task.terms = Terms(stream_limit=limit)
+    stream = record.stream = Stream(core, record, limit)
+    return stream
 
 
 def _cancelled(record: Record) -> TaskCancelledError:

@@ -1,0 +1,130 @@
+"""``await`` of refs: values for event loops.
+
+Completions happen in whichever thread pumps.  What has completed in one turn of the pump goes to
+each event loop in one batch, with one wake-up, instead of one per ref.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.cells import Cell
+    from skate.runtime.worker.core import Core
+    from skate.runtime.worker.streams import Stream
+
+
+class _Awaited(asyncio.Future[Any]):
+    """A future of an event loop that listens to a cell, or to a stream."""
+
+    def __init__(self, deliveries: _Deliveries, source: Any) -> None:
+        super().__init__(loop=deliveries.loop)
+        self._deliveries = deliveries
+        self._source = source
+
+    def on_ready(self, _source: Any) -> None:
+        """Locked.  What it listens to is ready."""
+        self._deliveries.add(self)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Stop listening: a timeout must leave nothing behind."""
+        source = self._source
+        with self._deliveries.core.lock:
+            listeners = source.listeners
+            if listeners is not None and self in listeners:
+                listeners.remove(self)
+        return super().cancel(msg)
+
+    def deliver(self) -> None:
+        """In the loop: take the value."""
+        if self.done():
+            return
+        source = self._source
+        if not hasattr(source, "data"):
+            self.set_result(None)
+            return
+        try:
+            value = self._deliveries.core.objects.load(source)
+        except StopIteration as error:
+            # A future refuses it, since it would end the coroutine that awaits.
+            failure = RuntimeError(f"the task raised {error!r}")
+            failure.__cause__ = error
+            self.set_exception(failure)
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+
+
+class _Deliveries:
+    """What has completed for one event loop."""
+
+    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
+        self.core = core
+        self.loop = loop
+        self._ready: deque[_Awaited] = deque()
+        self._scheduled = False
+
+    def add(self, future: _Awaited) -> None:
+        """Locked.  A future can be completed."""
+        self._ready.append(future)
+        if not self._scheduled:
+            self._scheduled = True
+            # The pump calls it at the end of its turn.
+            self.core.pump.callbacks.append(self._schedule)
+
+    def _schedule(self) -> None:
+        # The loop is closed: nobody awaits any more.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._scheduled = False
+        ready = self._ready
+        while ready:
+            ready.popleft().deliver()
+
+
+class Awaiting:
+    """The event loops of this process in which somebody awaits refs."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Deliveries] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def _deliveries(self) -> _Deliveries:
+        loop = asyncio.get_running_loop()
+        deliveries = self._by_loop.get(loop)
+        if deliveries is None:
+            deliveries = self._by_loop[loop] = _Deliveries(self.core, loop)
+        return deliveries
+
+    def future(self, cell: Cell) -> asyncio.Future[Any]:
+        """Return a future of the running event loop for the value of a cell."""
+        future = _Awaited(self._deliveries(), cell)
+        core = self.core
+        with core.lock:
+            if not cell.status:
+                cell.listen(future)
+                core.objects.request_if_borrowed(cell)
+                if core.links.dirty:
+                    core.pump.nudge()
+                return future
+        future.deliver()
+        return future
+
+    def stream(self, stream: Stream) -> asyncio.Future[Any]:
+        """Return a future that completes when the stream has an item or has ended."""
+        future = _Awaited(self._deliveries(), stream)
+        with self.core.lock:
+            if not stream.status:
+                stream.listeners.append(future)
+                return future
+        future.deliver()
+        return future
