@@ -103,6 +103,8 @@ class Producer:
             self._sent_at = now
             with core.lock:
                 core.links.flush()
+            # The background thread thinks that a busy main thread looks by itself.
+            core.poll()
         else:
             # The background thread flushes at its next look; if it sleeps in epoll, it is woken.
             pump.activity += 1
