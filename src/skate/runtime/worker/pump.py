@@ -291,11 +291,16 @@ class Pump:
         return waiter.done
 
     def _take_turn(self, ident: int, deadline: float | None, guarded: bool) -> bool:
-        """Pump once, holding the pump; return False if the deadline has passed."""
+        """Pump once, holding the pump; return False if the deadline has passed.
+
+        Deadline 0: without waiting.
+        """
         self._holder = ident
         try:
             timeout = -1.0
-            if deadline is not None:
+            if deadline == 0.0:
+                timeout = 0.0
+            elif deadline is not None:
                 timeout = deadline - time.monotonic()
                 if timeout <= 0:
                     return False
@@ -310,7 +315,8 @@ class Pump:
     def poll(self) -> None:
         """Handle what has arrived, without waiting; nothing if another thread is at it."""
         if self._held.acquire(blocking=False):
-            self._take_turn(threading.get_ident(), time.monotonic() + 1e-6, False)
+            # Not by a deadline that is very near: epoll rounds up to milliseconds.
+            self._take_turn(threading.get_ident(), 0.0, False)
             if self.callbacks:
                 self.run_callbacks()
 
