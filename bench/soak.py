@@ -13,6 +13,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,14 +146,17 @@ def array_of(value: int) -> Any:
     return np.full(ARRAY_BYTES // 8, value, dtype=np.int64)
 
 
-@skate.remote
-class Counter:
+class _Counter:
     def __init__(self, start: int) -> None:
         self.value = start
 
     def add(self, x: int) -> int:
         self.value += x
         return self.value
+
+
+# By a call: mypy does not follow decorators of classes.
+Counter = skate.remote(_Counter)
 
 
 def run_tasks(count: int) -> None:
@@ -197,7 +201,7 @@ def _check(condition: bool) -> None:
 
 def soak(scale: float, console: Console) -> list[str]:
     """Do all of it and print a table; return what has leaked, in words."""
-    work = [
+    work: list[tuple[str, Callable[[], None]]] = [
         (f"{round(TASKS * scale):,} tasks", lambda: run_tasks(round(TASKS * scale))),
         (f"{round(ACTORS * scale):,} actors", lambda: run_actors(round(ACTORS * scale))),
         (f"{GIGABYTES * scale:.4g} GB of data", lambda: run_data(GIGABYTES * scale)),

@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,8 @@ class Killer:
 
 
 @pytest.fixture
-def busy_session(cluster: Callable[..., None]) -> Iterator[None]:
+def busy_session(cluster: Callable[..., None]) -> None:
     cluster(num_cpus=4, log_to_driver=False)
-    yield
 
 
 @skate.remote(max_retries=-1)

@@ -20,7 +20,7 @@ from skate.ids import owner_of
 from skate.runtime.wire.messages import ActorState, CreateActor
 
 #: Dead actors that are remembered with their cause, for those who ask late.
-REMEMBERED = 10_000
+REMEMBERED = 1_000
 #: An actor whose process lived shorter than this many seconds is restarted with a delay ...
 SHORT_LIFE_SECONDS = 2.0
 #: ... of this many seconds, doubled every time, ...

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: A process whose connection has ended is reported to the daemon if it lives on this many seconds.
 PEER_LOST_SECONDS = 1.0
+#: Dead processes that are remembered with their cause; those before cannot be connected to either.
+REMEMBERED_DEAD = 4096
 
 
 def _allow_many_descriptors() -> None:
@@ -424,6 +426,8 @@ class Core:
         # What it said before it died still counts: replies first, then its death.
         self.links.forget(process_id)
         self.dead[process_id] = message.cause
+        if len(self.dead) > REMEMBERED_DEAD:
+            del self.dead[next(iter(self.dead))]
         self.submitter.on_process_died(process_id, message.pid, message.cause, message.log_path)
         self.ownership.on_process_died(process_id)
         if self.executor is not None:
