@@ -38,7 +38,7 @@ MEMORY_GROWTH_MB = 12.0
 DESCRIPTOR_GROWTH = 4
 #: Until surplus workers have been retired and idle memory is given back nothing changes for less
 #: than so many seconds.
-QUIET_SECONDS = 7.0
+QUIET_SECONDS = 12.0
 #: Seconds to wait for that at most.
 SETTLE_SECONDS = 40.0
 
@@ -60,9 +60,9 @@ class Snapshot:
         """Names and figures, for the table."""
         return [
             ("processes beside the driver", self.processes),
-            ("driver, private memory (MB)", self.driver_mb),
-            ("node daemon and zygote, private memory (MB)", self.daemons_mb),
-            ("workers, private memory, each (MB)", self.workers_mb),
+            ("driver, memory of its own (MB)", self.driver_mb),
+            ("node daemon and zygote, memory of their own (MB)", self.daemons_mb),
+            ("workers, memory of its own each (MB)", self.workers_mb),
             ("driver, descriptors", self.driver_descriptors),
             ("node daemon, descriptors", self.daemon_descriptors),
             ("/dev/shm and anonymous shared memory (MB)", self.shared_mb),
@@ -92,10 +92,10 @@ def _daemon_pids() -> set[int]:
 
 
 def _private_mb(pid: int) -> float:
+    """Return what is neither a file nor a segment: those that nobody else has mapped count too."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
         lines = file.read().splitlines()
-    kilobytes = sum(int(x.split()[1]) for x in lines if x.startswith("Private_"))
-    return kilobytes * 1024 / 1e6
+    return next(int(x.split()[1]) for x in lines if x.startswith("Anonymous:")) * 1024 / 1e6
 
 
 def _shared_mb(daemon_pid: int) -> float:
