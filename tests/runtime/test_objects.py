@@ -15,6 +15,7 @@ import pytest
 
 import skate
 from skate import exceptions
+from skate.runtime.wire.messages import Location, ObjectFreed
 
 MB = 1 << 20
 
@@ -227,3 +228,72 @@ def test_thousand_refs_in_one_object(session: None) -> None:
 
     refs = [skate.put(i) for i in range(1000)]
     assert skate.get(add_all.remote(refs), timeout=20) == sum(range(1000))
+
+
+def core_of_driver() -> Any:
+    from skate.api import session as session_module
+
+    return session_module.current().core  # type: ignore[attr-defined]  # the native engine has one
+
+
+def test_a_stale_location_is_corrected_by_the_daemon(session: None) -> None:
+    array = np.arange(MB, dtype=np.uint8)
+    refs = [skate.put(array), make.remote(MB, 3)]
+    skate.wait(refs, num_returns=2, timeout=20)
+    for ref in refs:
+        handle = ref._cell.handle
+        right = handle.location
+        for wrong in (
+            Location(right.node_id, 999, 0, right.size),
+            Location(right.node_id, right.segment_id, right.offset + 64, right.size),
+            Location(b"nowhere.", right.segment_id, right.offset, right.size),
+        ):
+            handle.location = wrong
+            assert len(skate.get(ref)) == MB
+            assert handle.location == right
+        handle.location = Location(right.node_id, 999, 0, right.size)
+        assert skate.get(total.remote(ref), timeout=20) > 0
+
+
+def test_a_lost_object_is_an_error_that_names_it(session: None) -> None:
+    core = core_of_driver()
+    for ref in (skate.put(bytes(MB)), make.options(max_retries=0).remote(MB)):
+        skate.wait([ref], timeout=20)
+        with core.lock:
+            core.links.send_node(ObjectFreed(ref._cell.object_id, ref._cell.location))
+        skate.available_resources()  # the daemon has handled what was sent before
+        with pytest.raises(exceptions.ObjectLostError, match=ref._cell.object_id.hex()):
+            skate.get(ref)
+        with pytest.raises(exceptions.ObjectLostError, match=ref._cell.object_id.hex()):
+            skate.get(total.remote(ref), timeout=20)
+
+
+def test_memory_of_a_dead_owner_is_used_again(cluster: Callable[..., None]) -> None:
+    """Neither its own objects nor those that others wrote for it keep shared memory."""
+    cluster(num_cpus=2, object_store_memory=100 * MB)
+
+    @skate.remote
+    class Maker:
+        def make(self) -> int:
+            self.kept = [skate.put(bytes(20 * MB)), make.remote(20 * MB)]
+            skate.wait(self.kept, num_returns=2)
+            return os.getpid()
+
+    for _ in range(6):
+        os.kill(skate.get(Maker.remote().make.remote(), timeout=30), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while skate.available_resources()["object_store_memory"] < 60 * MB:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_fork_of_a_process_that_looks_at_objects(session: None) -> None:
+    array = skate.get(skate.put(np.full(MB, 7, dtype=np.uint8)))
+    pid = os.fork()
+    if pid == 0:
+        del array
+        os._exit(0)
+    os.waitpid(pid, 0)
+    for i in range(50):
+        skate.put(np.full(MB, i, dtype=np.uint8))
+    assert int(array.min()) == int(array.max()) == 7

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import skate
 from skate.api.session import current
-from skate.runtime.wire.messages import Location, ObjectFreed
+from skate.runtime.wire.messages import ObjectFreed
 
 
 def lose(ref: Any) -> None:
@@ -13,12 +14,8 @@ def lose(ref: Any) -> None:
     core = current().core  # type: ignore[attr-defined]  # of the native engine
     handle = ref._cell.handle
     assert handle is not None, "only objects in shared memory can be lost"
-    location = handle.location
     with core.lock:
-        if core.objects.store.is_writer(location):
-            core.objects.store.free(location)
-        else:
-            core.links.send_node(ObjectFreed(handle.object_id, location))
-            core.links.flush()
-        # Where nothing ever was.
-        handle.location = Location(location.node_id, 1 << 40, location.offset, location.size)
+        core.links.send_node(ObjectFreed(handle.object_id, handle.location))
+        core.links.flush()
+    # Once the daemon answers, it has handled that.
+    skate.available_resources()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +25,26 @@ def data_of(size: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.frombuffer(np.random.default_rng(seed).bytes(size), dtype="u1")
 
 
-def put(client: StoreClient, value: Any) -> Location:
-    return client.write(serialize(value))
+_numbers = itertools.count(1)
+_ids: dict[Location, bytes] = {}
+
+
+def put(client: StoreClient, value: Any, owner: bytes = WRITER) -> Location:
+    object_id = owner + next(_numbers).to_bytes(8, "big")
+    location = client.write(object_id, serialize(value))
+    _ids[location] = object_id
+    return location
+
+
+def id_at(location: Location) -> bytes:
+    """Return the id of what was put there last."""
+    return _ids[location]
 
 
 def get(client: StoreClient, location: Location, pin: object = None) -> Any:
-    return deserialize(client.open(location, pin))
+    return deserialize(client.open(location, _ids.get(location, bytes(16)), pin))
+
+
+def free(client: StoreClient, location: Location) -> None:
+    """Free an object whose owner is its writer."""
+    client.take(_ids.get(location, bytes(16)), location)

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from skate.runtime.store import header
 from skate.runtime.store.server import MAX_EARLY_FREES, SegmentTable
 from skate.runtime.wire.messages import Location, ObjectFreed, ObjectStored, SegmentRetired
 
@@ -29,6 +30,12 @@ def table() -> Any:
     table.close()
 
 
+def write_header(table: SegmentTable, oid: bytes, location: Location) -> None:
+    """What a writer does before it announces an object."""
+    fd = table._segments[location.segment_id].fd
+    os.pwrite(fd, header.header(oid, location.size), location.offset)
+
+
 def segment_of(table: SegmentTable, writer: bytes = WRITER, size: int = MIB) -> int:
     answer, fd = table.acquire(writer, size)
     assert answer.error == ""
@@ -40,6 +47,7 @@ def segment_of(table: SegmentTable, writer: bytes = WRITER, size: int = MIB) -> 
 def store(table: SegmentTable, segment: int, owner: bytes, number: int = 1, offset: int = 0) -> Any:
     """Announce an object of 100 bytes; return how its owner frees it."""
     location = Location(NODE, segment, offset, 100)
+    write_header(table, object_id(owner, number), location)
     assert table.object_stored(WRITER, ObjectStored(object_id(owner, number), location)) == []
     return ObjectFreed(object_id(owner, number), location)
 
@@ -83,14 +91,52 @@ def test_unknown_segments_are_answered(table: SegmentTable) -> None:
 
 def test_a_freed_object_is_passed_on_to_the_writer_once(table: SegmentTable) -> None:
     freed = store(table, segment_of(table), OWNER)
+    assert table.locate(freed.object_id) == freed.location
     assert table.object_freed(freed) == [(WRITER, freed)]
+    assert table.locate(freed.object_id) is None
     assert table.object_freed(freed) == []
     assert table.object_freed(freed) == []
+
+
+def test_a_late_free_does_not_hit_the_next_copy(table: SegmentTable) -> None:
+    """The object was lost and made again; its owner knows of the new copy."""
+    freed = store(table, segment_of(table), OWNER)
+    earlier = ObjectFreed(freed.object_id, Location(NODE, 5, 0, 100))
+    assert table.object_freed(earlier) == []
+    assert table.locate(freed.object_id) == freed.location
+
+
+def test_what_somebody_looks_at_is_freed_later(table: SegmentTable) -> None:
+    segment = segment_of(table)
+    freed = store(table, segment, OWNER)
+    reader = header.reopen(table._segments[segment].fd, writable=False)
+    assert header.share(reader, 0)
+    assert table.object_freed(freed) == []
+    assert table.locate(freed.object_id) is None
+    assert table.has_doomed
+    assert table.sweep() == []
+    header.release(reader, 0)
+    assert table.sweep() == [(WRITER, freed)]
+    assert not table.has_doomed
+    os.close(reader)
+
+
+def test_the_second_run_of_a_task_replaces_what_the_first_wrote(table: SegmentTable) -> None:
+    segment = segment_of(table)
+    first = store(table, segment, OWNER)
+    location = Location(NODE, segment, 256, 100)
+    write_header(table, first.object_id, location)
+    assert table.object_stored(WRITER, ObjectStored(first.object_id, location)) == [(WRITER, first)]
+    assert table.locate(first.object_id) == location
+    assert table.object_freed(first) == []
+    second = ObjectFreed(first.object_id, location)
+    assert table.object_freed(second) == [(WRITER, second)]
 
 
 def test_a_free_that_overtakes_the_announcement_waits_for_it(table: SegmentTable) -> None:
     segment = segment_of(table)
     location = Location(NODE, segment, 64, 100)
+    write_header(table, object_id(OWNER), location)
     freed = ObjectFreed(object_id(OWNER), location)
     assert table.object_freed(freed) == []
     outgoing = table.object_stored(WRITER, ObjectStored(object_id(OWNER), location))
@@ -106,11 +152,29 @@ def test_early_frees_are_bounded(table: SegmentTable) -> None:
     assert len(table._segments[segment].early_frees) <= MAX_EARLY_FREES
 
 
-def test_objects_of_the_writer_are_its_own_business(table: SegmentTable) -> None:
+def test_a_writer_takes_its_own_memory_itself(table: SegmentTable) -> None:
     segment = segment_of(table)
     freed = store(table, segment, WRITER)
+    os.pwrite(table._segments[segment].fd, header.EMPTY, 0)
+    assert table.locate(freed.object_id) is None
     assert table.object_freed(freed) == []
+    assert table.rows()[0]["objects"] == 0
+
+
+def test_a_writer_that_could_not_take_its_own_memory_is_given_it(table: SegmentTable) -> None:
+    freed = store(table, segment_of(table), WRITER)
+    assert table.object_freed(freed) == [(WRITER, freed)]
+
+
+def test_a_segment_with_objects_of_its_writer_alone_is_taken_back(table: SegmentTable) -> None:
+    segment = segment_of(table)
+    freed = store(table, segment, WRITER)
+    os.pwrite(table._segments[segment].fd, header.EMPTY, 0)
+    # The connections are two: that it was freed is heard afterwards.
     assert table.give_back(WRITER, segment)[0].error == ""
+    assert table.object_freed(freed) == []
+    assert table.object_stored(WRITER, ObjectStored(freed.object_id, freed.location)) == []
+    assert table.locate(freed.object_id) is None
 
 
 @pytest.mark.parametrize(
@@ -141,6 +205,7 @@ def test_only_the_writer_can_announce(table: SegmentTable) -> None:
 
 def test_short_ids_do_no_harm(table: SegmentTable) -> None:
     location = Location(NODE, segment_of(table), 0, 100)
+    write_header(table, b"", location)
     assert table.object_stored(WRITER, ObjectStored(b"", location)) == []
     assert table.object_freed(ObjectFreed(b"", location)) == [(WRITER, ObjectFreed(b"", location))]
 
@@ -158,7 +223,7 @@ def test_a_segment_that_is_given_back_is_retired_for_its_readers(table: SegmentT
 def test_a_segment_with_objects_of_others_is_not_taken_back(table: SegmentTable) -> None:
     segment = segment_of(table)
     freed = store(table, segment, OWNER)
-    assert "living owners" in table.give_back(WRITER, segment)[0].error
+    assert "other owners" in table.give_back(WRITER, segment)[0].error
     table.object_freed(freed)
     assert table.give_back(WRITER, segment)[0].error == ""
 
@@ -167,8 +232,8 @@ def test_segments_outlive_their_writer_while_an_owner_needs_them(table: SegmentT
     segment = segment_of(table)
     segment_of(table)
     first = store(table, segment, OWNER, 1)
-    second = store(table, segment, OWNER, 2, offset=128)
-    store(table, segment, WRITER, 3, offset=256)
+    second = store(table, segment, OWNER, 2, offset=192)
+    store(table, segment, WRITER, 3, offset=384)
     table.map(READER, segment)
     assert table.process_died(WRITER) == []
     assert table.used_bytes == MIB
@@ -192,26 +257,28 @@ def test_an_owners_death_ends_segments_without_writer(table: SegmentTable) -> No
     assert table.used_bytes == 0
 
 
-def test_orphans_retire_the_segment_of_a_living_writer(table: SegmentTable) -> None:
-    segment, other = segment_of(table), segment_of(table)
+def test_orphans_are_freed_at_once_unless_somebody_looks(table: SegmentTable) -> None:
+    segment = segment_of(table)
     orphan = store(table, segment, OWNER)
-    living = store(table, segment, READER, 2, offset=128)
-    store(table, other, READER, 3)
-    # Retired first: freed before, the memory could be used while a borrower looks at it.
-    assert table.process_died(OWNER) == [
-        (WRITER, SegmentRetired(segment)),
-        (WRITER, orphan),
-    ]
+    looked_at = store(table, segment, OWNER, 2, offset=192)
+    living = store(table, segment, READER, 3, offset=384)
+    reader = header.reopen(table._segments[segment].fd, writable=False)
+    assert header.share(reader, 192)
+    assert table.process_died(OWNER) == [(WRITER, orphan)]
     assert table.process_died(OWNER) == []
+    assert table.sweep() == []
+    os.close(reader)
+    assert table.sweep() == [(WRITER, looked_at)]
     assert table.object_freed(living) == [(WRITER, living)]
     assert table.give_back(WRITER, segment)[0].error == ""
-    assert table.used_bytes == MIB
+    assert table.used_bytes == 0
 
 
 def test_what_is_written_for_a_dead_owner_is_freed_at_once(table: SegmentTable) -> None:
     segment = segment_of(table)
     table.process_died(OWNER)
     location = Location(NODE, segment, 0, 100)
+    write_header(table, object_id(OWNER), location)
     outgoing = table.object_stored(WRITER, ObjectStored(object_id(OWNER), location))
     assert outgoing == [(WRITER, ObjectFreed(object_id(OWNER), location))]
     assert table.give_back(WRITER, segment)[0].error == ""
@@ -232,8 +299,7 @@ def test_rows(table: SegmentTable) -> None:
             "segment_id": segment,
             "size": MIB,
             "writer": WRITER.hex(),
-            "retired": False,
-            "objects_of_others": 1,
+            "objects": 1,
             "readers": 1,
         }
     ]
@@ -250,6 +316,8 @@ class Written:
         self.announced = False
         self.freed = False
         self.passed_on = 0
+        #: Its header names it.
+        self.there = True
 
 
 class TableMachine(RuleBasedStateMachine):
@@ -263,7 +331,9 @@ class TableMachine(RuleBasedStateMachine):
         #: Segment: its writer, as long as that has not given it back.
         self.writers: dict[int, bytes] = {}
         self.readers: dict[int, set[bytes]] = {}
-        self.retired: set[int] = set()
+        #: A description of each segment through which all readers lock.
+        self.fds: dict[int, int] = {}
+        self.pinned: set[bytes] = set()
         self.objects: list[Written] = []
 
     def draw_process(self, data: st.DataObject) -> bytes:
@@ -274,19 +344,16 @@ class TableMachine(RuleBasedStateMachine):
         for process, message in outgoing:
             assert process in self.living
             if isinstance(message, SegmentRetired):
-                if self.writers.get(message.segment_id) == process:
-                    self.retired.add(message.segment_id)
-                else:
-                    assert process in self.readers[message.segment_id]
-                    self.readers[message.segment_id].remove(process)
+                assert process in self.readers[message.segment_id]
+                self.readers[message.segment_id].remove(process)
                 continue
             (found,) = [o for o in self.objects if o.oid == message.object_id]
             assert message.location == found.location
             assert process == found.writer
             assert found.announced
             assert found.freed or found.owner not in self.living
-            if not found.freed and found.announced_while_owner_lived:
-                assert found.location.segment_id in self.retired
+            assert found.oid not in self.pinned
+            found.there = False
             found.passed_on += 1
             assert found.passed_on == 1
 
@@ -300,6 +367,7 @@ class TableMachine(RuleBasedStateMachine):
         if fd is not None:
             self.writers[answer.segment_id] = process
             self.readers[answer.segment_id] = set()
+            self.fds[answer.segment_id] = header.reopen(fd, writable=True)
 
     @precondition(lambda self: self.living and self.writers)
     @rule(data=st.data())
@@ -307,13 +375,31 @@ class TableMachine(RuleBasedStateMachine):
         """Take memory for an object; nothing is announced yet."""
         segment = data.draw(st.sampled_from(sorted(self.writers)))
         writer = self.writers[segment]
-        if writer not in self.living or segment in self.retired:
+        if writer not in self.living:
             return
-        owner = self.draw_process(data)
+        owner = data.draw(st.sampled_from([writer, self.draw_process(data)]))
         number = len(self.objects)
-        location = Location(NODE, segment, 64 * number, 64)
-        if location.offset + 64 <= MIB:
+        location = Location(NODE, segment, 128 * number, 64)
+        if location.offset + 128 <= MIB:
             self.objects.append(Written(object_id(owner, number), location, writer))
+            write_header(self.table, object_id(owner, number), location)
+
+    @precondition(lambda self: self.objects)
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        """Somebody opens an object, or closes it."""
+        found = data.draw(st.sampled_from(self.objects))
+        fd = self.fds[found.location.segment_id]
+        if found.oid in self.pinned:
+            self.pinned.remove(found.oid)
+            header.release(fd, found.location.offset)
+        elif found.announced and header.is_there(fd, found.location.offset, found.oid, 64):
+            assert header.share(fd, found.location.offset)
+            self.pinned.add(found.oid)
+
+    @rule()
+    def sweep(self) -> None:
+        self.receive(self.table.sweep())
 
     @precondition(lambda self: self.objects)
     @rule(data=st.data())
@@ -331,10 +417,14 @@ class TableMachine(RuleBasedStateMachine):
     @rule(data=st.data(), again=st.booleans())
     def free(self, data: st.DataObject, again: bool) -> None:
         found = data.draw(st.sampled_from(self.objects))
-        if found.owner not in self.living or found.owner == found.writer:
+        if found.owner not in self.living or (found.owner == found.writer and not found.announced):
             return
         if found.freed and not (again and found.announced):
             return
+        if found.owner == found.writer and not found.freed and found.oid not in self.pinned:
+            fd = self.fds[found.location.segment_id]
+            assert header.take(fd, found.location.offset, found.oid, 64)
+            found.there = False
         found.freed = True
         self.receive(self.table.object_freed(ObjectFreed(found.oid, found.location)))
 
@@ -353,9 +443,7 @@ class TableMachine(RuleBasedStateMachine):
     def give_back(self, data: st.DataObject) -> None:
         segment = data.draw(st.sampled_from(sorted(self.writers)))
         writer = self.writers[segment]
-        used = [
-            o for o in self.objects if o.location.segment_id == segment and self.in_use(o, writer)
-        ]
+        used = [o for o in self.objects if o.location.segment_id == segment and o.there]
         if used or writer not in self.living:
             return
         answer, outgoing = self.table.give_back(writer, segment)
@@ -363,10 +451,6 @@ class TableMachine(RuleBasedStateMachine):
         del self.writers[segment]
         self.receive(outgoing)
         assert not self.readers[segment]
-
-    def in_use(self, found: Written, writer: bytes) -> bool:
-        """Whether the writer still counts the object as allocated."""
-        return found.passed_on == 0 and found.owner != writer
 
     @precondition(lambda self: len(self.living) > 1)
     @rule(data=st.data())
@@ -386,13 +470,30 @@ class TableMachine(RuleBasedStateMachine):
         needed |= {
             o.location.segment_id
             for o in self.objects
-            if o.announced and not o.freed and o.owner in self.living and o.owner != o.writer
+            if o.announced and not o.freed and o.owner in self.living
         }
-        assert set(rows) == needed
+        # Or somebody looks, or has looked until the last sweep.
+        doomed = {entry.segment.segment_id for entry in self.table._doomed}
+        assert set(rows) == needed | doomed
+        for o in self.objects:
+            if o.announced and not o.freed and o.owner in self.living:
+                assert self.table.locate(o.oid) == o.location
+            elif o.announced:
+                assert self.table.locate(o.oid) is None
+
+    @invariant()
+    def what_somebody_looks_at_stays(self) -> None:
+        for o in self.objects:
+            if o.oid in self.pinned:
+                fd = self.fds[o.location.segment_id]
+                assert header.is_there(fd, o.location.offset, o.oid, 64)
 
     def teardown(self) -> None:
+        for fd in self.fds.values():
+            os.close(fd)
         for process in sorted(self.living):
             self.table.process_died(process)
+        self.table.sweep()
         assert self.table.rows() == []
         assert self.table.used_bytes == 0
         assert len(os.listdir("/proc/self/fd")) == self.descriptors

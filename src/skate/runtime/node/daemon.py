@@ -22,6 +22,7 @@ from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.logs import Forwarder
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
+from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.state import State
 from skate.runtime.node.store_links import StoreLinks
@@ -85,6 +86,7 @@ class Daemon:
         self.dispatcher.actor_keeper = self.actors
         self.workers.on_forked = self.dispatcher.worker_forked
         self.segments = SegmentTable(node_id, config.object_store_memory)
+        self.objects = NodeObjects(self.loop, node_id, self.segments, self.links.deliver)
         self._store_links = StoreLinks(
             self.loop, self.segments, self._is_member, self.links.deliver
         )
@@ -286,7 +288,7 @@ class Daemon:
         self._store_links.process_died(process_id)
         if self._ending:
             return
-        self.links.deliver(self.segments.process_died(process_id))
+        self.objects.process_died(process_id)
         if worker.address:
             self.links.broadcast(wire.WorkerDied(process_id, worker.pid, cause, worker.log_path))
             self.dispatcher.process_died(process_id)
@@ -333,10 +335,9 @@ class Daemon:
             wire.Inspect: self._looking.ask,
             wire.StateReply: self._looking.replied,
             wire.EventsFlushed: self._looking.flushed,
-            wire.ObjectStored: lambda link, m: links.deliver(
-                self.segments.object_stored(link.process_id, m)
-            ),
-            wire.ObjectFreed: lambda link, m: links.deliver(self.segments.object_freed(m)),
+            wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
+            wire.ObjectFreed: lambda link, m: self.objects.freed(m),
+            wire.LocateObject: lambda link, m: self.objects.locate(link.process_id, m),
             wire.Shutdown: self._shutdown,
         }
 

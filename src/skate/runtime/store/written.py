@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from skate.runtime.store import header
 from skate.runtime.store.allocator import Allocator
-from skate.runtime.store.segment import Descriptor, Mapping
+from skate.runtime.store.opened import OpenSegment
+from skate.runtime.store.segment import Descriptor
 from skate.serialization import Serialized
 
 MIB = 1 << 20
@@ -22,24 +24,21 @@ class WrittenSegment:
 
     __slots__ = (
         "_allocator",
-        "_descriptor",
         "_filled",
         "_mapped",
-        "mapping",
+        "opened",
         "retired",
         "segment_id",
         "size",
     )
 
-    def __init__(self, segment_id: int, mapping: Mapping, descriptor: Descriptor) -> None:
-        self.segment_id = segment_id
-        self.mapping = mapping
-        self.size = mapping.size
+    def __init__(self, opened: OpenSegment) -> None:
+        self.opened = opened
+        self.segment_id = opened.segment_id
+        self.size = opened.mapping.size
         #: No further allocation.
         self.retired = False
-        self._allocator = Allocator(mapping.size)
-        #: For writing fresh pages; dropped when there are hardly any, descriptors are scarce.
-        self._descriptor: Descriptor | None = descriptor
+        self._allocator = Allocator(self.size)
         #: Pages below this offset exist, and pages below this offset are in our page table.
         #: High-water marks are enough: the allocator fills a segment from below, and a mistake
         #: costs page faults only.
@@ -54,37 +53,56 @@ class WrittenSegment:
     @property
     def largest_free(self) -> int:
         """The largest object that fits, in bytes; 0 once retired."""
-        return 0 if self.retired else self._allocator.largest_free
+        return 0 if self.retired else max(0, self._allocator.largest_free - header.HEADER_SIZE)
 
     def allocate(self, size: int) -> int | None:
-        """Return the offset of ``size`` fresh bytes, or None."""
-        return None if self.retired else self._allocator.allocate(size)
+        """Return the offset of room for a header and ``size`` bytes, or None."""
+        return None if self.retired else self._allocator.allocate(header.HEADER_SIZE + size)
 
-    def free(self, offset: int, size: int) -> bool:
-        """Free an object; return False if there is none of that size at that offset."""
-        if not self._allocator.holds(offset, size):
+    def take(self, offset: int, object_id: bytes, size: int) -> bool:
+        """Use the memory of an object again unless somebody looks at it or has taken it already."""
+        opened = self.opened
+        # Our own readers' lock would not stop us: it was taken through the same description.
+        if not self.holds(offset, size) or opened.is_pinned(offset):
             return False
-        self._allocator.free(offset)
-        return True
+        return bool(header.take(opened.descriptor.fd, offset, object_id, size))
 
-    def prepare(self, offset: int, size: int) -> Callable[[Serialized], None]:
-        """Return a function that copies an object to ``offset``; it may run without the lock."""
-        end = offset + size
-        descriptor = self._descriptor
-        if descriptor is not None and end > self._filled:
+    def holds(self, offset: int, size: int) -> bool:
+        """Return whether memory for an object of ``size`` bytes is allocated at ``offset``."""
+        return size >= 0 and self._allocator.holds(offset, header.HEADER_SIZE + size)
+
+    def free(self, offset: int) -> None:
+        """Use the memory of an allocation again."""
+        self._allocator.free(offset)
+
+    def prepare(self, offset: int, object_id: bytes, size: int) -> Callable[[Serialized], None]:
+        """Return a function that copies an object to ``offset``; it may run without the lock.
+
+        The header comes last: only complete objects have one.
+        """
+        name = header.header(object_id, size)
+        body = offset + header.HEADER_SIZE
+        end = body + size
+        opened = self.opened
+        if end > self._filled:
             self._filled = end
-            if self.size - end < MIB:
-                self._descriptor = None
-            return lambda serialized: _write_pages(descriptor, offset, serialized)
-        mapping = self.mapping
+            descriptor = opened.descriptor
+
+            def write(serialized: Serialized) -> None:
+                _write_pages(descriptor, body, serialized)
+                os.pwrite(descriptor.fd, name, offset)
+
+            return write
+        mapping = opened.mapping
         fresh_from = self._mapped
-        if end <= fresh_from:
-            return lambda serialized: serialized.write_into(mapping.writable_view(offset, size))
-        self._mapped = end
+        self._mapped = max(fresh_from, end)
 
         def copy(serialized: Serialized) -> None:
-            mapping.populate(max(offset, fresh_from), end)
-            serialized.write_into(mapping.writable_view(offset, size))
+            if end > fresh_from:
+                mapping.populate(max(offset, fresh_from), end)
+            view = mapping.writable_view(offset, header.HEADER_SIZE + size)
+            serialized.write_into(view[header.HEADER_SIZE :])
+            view[: header.HEADER_SIZE] = name
 
         return copy
 

@@ -27,6 +27,8 @@ from skate.runtime.wire.state import Inspect as Inspect
 from skate.runtime.wire.state import Inspection as Inspection
 from skate.runtime.wire.state import StateQuery as StateQuery
 from skate.runtime.wire.state import StateReply as StateReply
+from skate.runtime.wire.store import LocateObject as LocateObject
+from skate.runtime.wire.store import ObjectLocated as ObjectLocated
 
 # --------------------------------------------------------------------------- both links
 
@@ -388,15 +390,15 @@ class StateAnswer(Message, tag=61):
 
 
 class ObjectStored(Message, tag=62):
-    """A process wrote an object to shared memory."""
+    """A process wrote an object to shared memory, for itself or for another owner."""
 
     object_id: bytes
     location: Location
 
 
 class ObjectFreed(Message, tag=63):
-    """The owner says that nobody can reach the object any more; the daemon passes it on to the
-    process that holds the segment."""
+    """From the owner: nobody can reach the object any more.  From the daemon, to the process that
+    writes the segment: this memory is free, its header is wiped."""
 
     object_id: bytes
     location: Location
@@ -467,6 +469,8 @@ NodeMessage: TypeAlias = (
     | StateAnswer
     | ObjectStored
     | ObjectFreed
+    | LocateObject
+    | ObjectLocated
     | SegmentRetired
     | LogLines
     | Warn

@@ -101,7 +101,10 @@ class Core:
         self.events = Events(self)
         self.looking = Looking(self)
         self.ownership = Ownership(self)
-        self.objects = Objects(self, StoreClient(store_address, node_id, process_id))
+        store = StoreClient(store_address, node_id, process_id)
+        store.safe_point = self.pump.safe_point
+        self.pump.is_busy_elsewhere = store.is_busy
+        self.objects = Objects(self, store)
         self.lineages = Lineages(self)
         self.leasing = Leasing(self)
         self.submitter = Submitter(self)
@@ -175,6 +178,7 @@ class Core:
             if not cell.status:
                 cell.data = error
                 cell.status = FAILED
+        self.objects.store.abandon()
         self.pump.abandon()
         self.links.abandon()
         hooks.clear()
@@ -268,6 +272,29 @@ class Core:
         Raises:
             SessionError: the daemon is gone.
         """
+        answer, _ = self._request(make)
+        self.pump.block(answer)
+        if answer.message is None:
+            raise self.ended
+        return answer.message
+
+    def ask_patiently(self, make: Callable[[int], object], deadline: float | None) -> Any:
+        """Like ``ask``, but a task that waits does not keep its CPU; None after the deadline.
+
+        Raises:
+            SessionError: the daemon is gone.
+        """
+        answer, number = self._request(make)
+        try:
+            if not self.block(answer, deadline):
+                return None
+        finally:
+            self._requests.pop(number, None)
+        if answer.message is None:
+            raise self.ended
+        return answer.message
+
+    def _request(self, make: Callable[[int], object]) -> tuple[_Answer, int]:
         answer = _Answer()
         with self.lock:
             self.check_open()
@@ -275,10 +302,7 @@ class Core:
             number = self._request_number
             self._requests[number] = answer
             self.links.send_node(make(number))
-        self.pump.block(answer)
-        if answer.message is None:
-            raise self.ended
-        return answer.message
+        return answer, number
 
     def resolve_arguments(self, record: Record, ready: Callable[[Record], None]) -> None:
         """Locked.  Call ``ready(record)`` once all top-level refs have values or one failed."""
@@ -387,7 +411,8 @@ class Core:
             wire.StateAnswer: self._on_answer,
             wire.Inspection: self._on_answer,
             wire.StateQuery: self.looking.on_query,
-            wire.ObjectFreed: self._on_object_freed,
+            wire.ObjectFreed: lambda message: self.ownership.free_own(message.location),
+            wire.ObjectLocated: self._on_answer,
             wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
             # The user's streams and logging handlers may do anything: not under the lock.
             wire.LogLines: lambda message: callbacks.append(lambda: self.on_log(message)),
@@ -413,11 +438,6 @@ class Core:
         if answer is not None:
             answer.message = message
             answer.on_ready()
-
-    def _on_object_freed(self, message: wire.ObjectFreed) -> None:
-        """The owner has freed what this process wrote."""
-        if self.objects.store.is_writer(message.location):
-            self.ownership.free_own(message.location)
 
     def _on_worker_died(self, message: wire.WorkerDied) -> None:
         process_id = message.process_id

@@ -221,6 +221,8 @@ class Lineages:
             return  # it has another copy by now, or is being made
         cell.status = PENDING
         cell.handle = None
+        # It has nothing left to free, and what it would say could be taken for the next copy.
+        handle.finalized = None
         self.remake(cell, handle.origin, reason)
 
     def remake(self, cell: Cell, lineage: Lineage | None, reason: str) -> None:

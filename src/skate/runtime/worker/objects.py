@@ -21,10 +21,12 @@ from skate.exceptions import (
 )
 from skate.ids import owner_of
 from skate.refs import ObjectRef
-from skate.runtime.store.client import StoreClient
+from skate.runtime.store.client import NotHereError, StoreClient
 from skate.runtime.wire.messages import (
     FetchObject,
+    LocateObject,
     Location,
+    ObjectLocated,
     ObjectStored,
     ObjectValue,
     ReportLost,
@@ -124,11 +126,15 @@ class Objects:
             cell.data = data
             status = INLINE
         else:
-            location = self._write(serialized)
             with core.lock:
                 object_id = core.ids.draw()
+            location = self._write(object_id, serialized)
             cell = Cell(object_id, core.address)
             cell.handle = StoredObject(object_id, location, core.finalized)
+            with core.lock:
+                core.links.send_node(ObjectStored(object_id, location))
+            core.pump.activity += 1
+            core.pump.nudge()
             status = STORED
         if refs:
             cell.contained = [ref._cell for ref in refs]
@@ -139,17 +145,17 @@ class Objects:
         cell.status = status
         return cell
 
-    def _write(self, serialized: Serialized) -> Location:
+    def _write(self, object_id: bytes, serialized: Serialized) -> Location:
         """Write to shared memory, where what has become unreachable makes room."""
         self.core.drain()
         try:
-            return self.store.write(serialized)
+            return self.store.write(object_id, serialized)
         except ObjectStoreFullError:
             # Refs in cycles, and releases of borrowers that nobody has read yet.
             gc.collect()
             self.core.poll()
             self.core.drain()
-            return self.store.write(serialized)
+            return self.store.write(object_id, serialized)
 
     def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
         """Return the value of a ref, or raise its exception."""
@@ -257,8 +263,7 @@ class Objects:
                 if handle is None:
                     continue  # another thread has just found that it is lost
                 try:
-                    # The cell may get another handle, but this memory is for the view.
-                    view = self.store.open(handle.location, (cell, handle))
+                    view = self._view(cell, handle, deadline, timeout)
                 except ObjectLostError as error:
                     self._report_lost(cell, handle.location, str(error))
                     continue
@@ -284,6 +289,39 @@ class Objects:
                 cell.requested = False
                 self.request(cell, ReportLost(cell.object_id, location, reason))
             core.links.flush()
+
+    def _view(
+        self, cell: Any, handle: StoredObject, deadline: float | None, timeout: float | None
+    ) -> memoryview:
+        """Return a view of a stored value, which is brought to this node if it is elsewhere.
+
+        Raises:
+            ObjectLostError: no copy is left.  This is the one place where that is found out.
+            GetTimeoutError: bringing it here takes too long.
+        """
+        object_id = cell.object_id
+        while True:
+            location = handle.location
+            try:
+                # The cell may get another handle, but this memory is for the view.
+                return self.store.open(location, object_id, (cell, handle))
+            except NotHereError:
+                answer = self._locate(object_id, location, deadline)
+            if answer is None:
+                raise GetTimeoutError(
+                    f"object {object_id.hex()} could not be brought here within {timeout} s"
+                )
+            if answer.location is None:
+                raise ObjectLostError(answer.reason)
+            handle.location = answer.location
+
+    def _locate(
+        self, object_id: bytes, location: Location, deadline: float | None
+    ) -> ObjectLocated | None:
+        answer: ObjectLocated | None = self.core.ask_patiently(
+            lambda number: LocateObject(number, object_id, location), deadline
+        )
+        return answer
 
     # ------------------------------------------------------------------ completing (locked)
 
@@ -341,7 +379,7 @@ class Objects:
         if serialized.size <= INLINE_MAX:
             value = Value(serialized.to_bytes())
         else:
-            value = Value(None, self._write(serialized))
+            value = Value(None, self._write(object_id, serialized))
         with core.lock:
             if value.location is not None:
                 core.links.send_node(ObjectStored(object_id, value.location))

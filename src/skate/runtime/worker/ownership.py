@@ -202,6 +202,9 @@ class Ownership:
     def free_own(self, location: Location) -> None:
         """Reuse memory that this process wrote; if unused for long, give it back."""
         self.core.objects.store.free(location)
+        self._trim_later()
+
+    def _trim_later(self) -> None:
         if not self._trims_due:
             self.core.pump.call_later(TRIM_SECONDS, self._trim)
         self._trims_due = 2
@@ -221,10 +224,11 @@ class Ownership:
             item = items.popleft()
             if item[0] == "free":
                 _, object_id, location = item
-                if self.core.objects.store.is_writer(location):
-                    self.free_own(location)
-                else:
-                    core.links.send_node(ObjectFreed(object_id, location))
+                store = core.objects.store
+                if store.is_writer(location):
+                    store.take(object_id, location)
+                    self._trim_later()
+                core.links.send_node(ObjectFreed(object_id, location))
             elif item[0] == "release":
                 _, object_id, address, count = item
                 core.actors.forget(object_id)

@@ -120,6 +120,8 @@ class Pump:
         #: Left by ``interrupt``, raised at the next safe point.
         self.interrupted: BaseException | None = None
         self.housekeeping: Callable[[], None] = lambda: None
+        #: Whether the calling thread is inside of something else that no signal must tear.
+        self.is_busy_elsewhere: Callable[[], bool] = lambda: False
         self.closed = False
         self._thread: threading.Thread | None = None
 
@@ -216,12 +218,21 @@ class Pump:
         the pump, raising at once would leave them held, or a batch of messages half handled.
         """
         waiter = self.main_waiter
-        if waiter is None and not self._lock._is_owned():
+        if waiter is None and not self._lock._is_owned() and not self.is_busy_elsewhere():
             raise error
         self.interrupted = error
         if waiter is not None:
             self.wake()
             waiter.wake()
+
+    def safe_point(self) -> None:
+        """Raise what ``interrupt`` left, if this is where that breaks nothing."""
+        if (
+            self.interrupted is not None
+            and self.main_waiter is None
+            and threading.get_ident() == self._main
+        ):
+            self.raise_interrupt()
 
     def raise_interrupt(self) -> None:
         """Raise what ``interrupt`` left."""

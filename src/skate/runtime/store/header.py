@@ -1,0 +1,112 @@
+"""The 64 bytes in front of every object in shared memory, and the locks on them that pin it.
+
+A header names the object behind it.  Readers hold a shared lock on the header for as long as they
+look at the object; whoever wants the memory takes an exclusive one, and gives up if it cannot have
+it.  With the lock it checks that the header still names the object, and wipes it: the memory
+belongs to whoever wiped the header, so it is freed exactly once.
+
+The locks are those of open file descriptions (``F_OFD_SETLK``): one costs 0.8 us, asks nobody, and
+the kernel drops it when the process dies.  Two locks conflict only if they were taken through
+different open file descriptions, so every process opens a segment anew (``reopen``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+
+from skate.runtime.store.allocator import ALIGNMENT
+
+try:
+    import fcntl
+
+    _SETLK = fcntl.F_OFD_SETLK
+except (ImportError, AttributeError):  # not on Linux, where the native engine does not run either
+    _SETLK = -1
+
+#: Bytes of a header: objects begin aligned behind it.
+HEADER_SIZE = ALIGNMENT
+#: A header that names nothing.
+EMPTY = bytes(HEADER_SIZE)
+
+_MAGIC = b"skateobj"
+_HEADER = struct.Struct("<8s16sQ")
+#: Bytes at the start of a header that say something.
+NAMED_SIZE = _HEADER.size
+# ``struct flock``: type, whence, start, length, pid.
+_FLOCK = struct.Struct("hhxxxxqqixxxx")
+
+
+def header(object_id: bytes, size: int) -> bytes:
+    """Return the header of an object of ``size`` bytes."""
+    return _HEADER.pack(_MAGIC, object_id, size).ljust(HEADER_SIZE, b"\0")
+
+
+def names(data: bytes, object_id: bytes, size: int) -> bool:
+    """Return whether ``data``, which starts with a header, names that object."""
+    return data[:NAMED_SIZE] == _HEADER.pack(_MAGIC, object_id, size)
+
+
+def reopen(fd: int, *, writable: bool) -> int:
+    """Return a descriptor of the same segment with an open file description of its own.
+
+    Raises:
+        OSError: no descriptors are left, or there is no ``/proc``.
+    """
+    mode = os.O_RDWR if writable else os.O_RDONLY
+    return os.open(f"/proc/self/fd/{fd}", mode | os.O_CLOEXEC)
+
+
+def share(fd: int, offset: int) -> bool:
+    """Lock the header at ``offset`` as one of its readers; False while somebody claims it.
+
+    Raises:
+        OSError: the kernel has no memory for another lock.
+    """
+    return _lock(fd, fcntl.F_RDLCK, offset)
+
+
+def claim(fd: int, offset: int) -> bool:
+    """Lock the header for ourselves alone; False while anybody else reads or claims it."""
+    try:
+        return _lock(fd, fcntl.F_WRLCK, offset)
+    except OSError:  # out of locks: later then
+        return False
+
+
+def release(fd: int, offset: int) -> None:
+    """Give up a lock on the header, whichever it is."""
+    with contextlib.suppress(OSError):
+        _lock(fd, fcntl.F_UNLCK, offset)
+
+
+def _lock(fd: int, kind: int, offset: int) -> bool:
+    try:
+        fcntl.fcntl(fd, _SETLK, _FLOCK.pack(kind, os.SEEK_SET, offset, HEADER_SIZE, 0))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def is_there(fd: int, offset: int, object_id: bytes, size: int) -> bool:
+    """Return whether the header at ``offset`` names the object."""
+    return names(os.pread(fd, NAMED_SIZE, offset), object_id, size)
+
+
+def take(fd: int, offset: int, object_id: bytes, size: int) -> bool | None:
+    """Wipe the header of an object that nobody looks at: its memory is the caller's.
+
+    Returns:
+        None if somebody holds a lock; False if the header names something else, because the memory
+        was taken before.
+    """
+    if not claim(fd, offset):
+        return None
+    try:
+        if not is_there(fd, offset, object_id, size):
+            return False
+        os.pwrite(fd, EMPTY, offset)
+        return True
+    finally:
+        release(fd, offset)

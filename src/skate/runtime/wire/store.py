@@ -1,0 +1,25 @@
+"""Messages about objects in shared memory, between a process and the daemon of its node."""
+
+from __future__ import annotations
+
+from skate.runtime.wire.parts import Location, Message
+
+
+class LocateObject(Message, tag=120):
+    """Where on this node is the object?  ``location`` is where it was said to be.
+
+    The daemon brings it here if it has to: from disk, or from another node.
+    """
+
+    request_id: int
+    object_id: bytes
+    location: Location
+
+
+class ObjectLocated(Message, tag=121):
+    """Answer to ``LocateObject``; without ``location`` the object is lost, ``reason`` says why."""
+
+    request_id: int
+    object_id: bytes
+    location: Location | None
+    reason: str
