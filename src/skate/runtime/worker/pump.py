@@ -230,7 +230,7 @@ class Pump:
         if (
             self.interrupted is not None
             and self.main_waiter is None
-            and threading.get_ident() == self._main
+            and threading.get_ident() == self.main
         ):
             self.raise_interrupt()
 
