@@ -148,6 +148,6 @@ def describe_error(error: BaseException) -> tuple[str, str]:
     cause = error.cause if isinstance(error, TaskError) and error.cause is not None else error
     try:
         message = str(cause)[:MAX_MESSAGE]
-    except Exception:
+    except BaseException:  # as in ``Invoker.reply_error``
         message = "(its message cannot be shown)"
     return type(cause).__name__, message
