@@ -20,6 +20,7 @@ _HOME_OF = {
 #: Modules that are reached as attributes: ``skate.util.queue.Queue``.
 _MODULES = (
     "concurrent",
+    "joblib",
     "multiprocessing",
     "state",
 )
