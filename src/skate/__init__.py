@@ -11,7 +11,7 @@
 The names are those of Ray, so that ``import skate as ray`` runs a Ray program.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skate import actor, exceptions
 from skate._version import __version__
@@ -23,6 +23,9 @@ from skate.api.session import init, is_initialized, shutdown
 from skate.api.state import available_resources, cluster_resources, get_gpu_ids, nodes
 from skate.generators import DynamicObjectRefGenerator, ObjectRefGenerator
 from skate.refs import ObjectRef
+
+if TYPE_CHECKING:
+    from skate.state import timeline
 
 __all__ = [
     "DynamicObjectRefGenerator",
@@ -46,14 +49,19 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "timeline",
     "wait",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # Ray programs write ``ray.util.ActorPool`` after a plain ``import ray``.
-    if name == "util":
+    if name in ("state", "util"):
         import importlib
 
-        return importlib.import_module("skate.util")
+        return importlib.import_module(f"skate.{name}")
+    if name == "timeline":
+        from skate.state import timeline
+
+        return timeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import skate
@@ -206,13 +207,18 @@ def test_summaries() -> None:
     del ref
 
 
+def stop(pid: int, until: Until) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+
+
 def test_a_worker_that_is_stopped_costs_its_rows_only(gate: Any, until: Until) -> None:
     path, _ = gate
     stopped, other = wait_for.remote(path), wait_for.remote(path)
     until(lambda: states("wait_for") == {"RUNNING": 2})
     [victim] = state.list_tasks(filters=[("task_id", "=", stopped.hex())])
     assert victim.worker_pid is not None
-    os.kill(victim.worker_pid, signal.SIGSTOP)
+    stop(victim.worker_pid, until)
     try:
         with pytest.warns(state.MissingStateWarning) as caught:
             rows = state.list_tasks(timeout=2)
@@ -234,7 +240,7 @@ def test_a_worker_that_dies_while_it_is_asked(gate: Any, until: Until) -> None:
     until(lambda: states("wait_for") == {"RUNNING": 2})
     victim = state.list_tasks(filters=[("state", "=", "RUNNING")])[0]
     assert victim.worker_pid is not None
-    os.kill(victim.worker_pid, signal.SIGSTOP)
+    stop(victim.worker_pid, until)
     killer = threading.Timer(0.3, os.kill, (victim.worker_pid, signal.SIGKILL))
     killer.start()
     with pytest.warns(state.MissingStateWarning, match="ended before it answered"):

@@ -120,7 +120,7 @@ def list_nodes(
     raise_on_missing_output: bool = False,
 ) -> list[NodeState]:
     """Return the nodes of the cluster.  For arguments see ``list_tasks``."""
-    return _list(address, NodeState, _nodes, filters, limit, timeout, raise_on_missing_output)
+    return _list(address, NodeState, nodes_of, filters, limit, timeout, raise_on_missing_output)
 
 
 def list_jobs(
@@ -315,7 +315,8 @@ def _workers(source: Source, *_: object) -> list[WorkerState]:
     ]
 
 
-def _nodes(source: Source, *_: object) -> list[NodeState]:
+def nodes_of(source: Source, *_: object) -> list[NodeState]:
+    """Return the nodes of a session."""
     return [
         NodeState(
             node_id=str(row["NodeID"]),

@@ -37,6 +37,10 @@ def objects(
         for page, found in pages
         for row in found
     ]
+    # Processes that have not asked for a value do not know how large it is.
+    sizes = {row.object_id: row.object_size for row in rows if row.object_size is not None}
+    for row in rows:
+        row.object_size = sizes.get(row.object_id)
     rows.sort(key=lambda row: (-(row.object_size or 0), row.object_id, not row.owned))
     return rows
 

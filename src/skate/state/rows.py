@@ -64,20 +64,21 @@ class TaskState(Row):
     """A task or actor call.  Ids are hexadecimal digits, times are Unix times in milliseconds."""
 
     task_id: str = ""
-    attempt_number: int = 0
     name: str = ""
     #: "PENDING_ARGS_AVAIL": an argument is not ready. "PENDING_NODE_ASSIGNMENT": no worker yet.
     #: "SUBMITTED_TO_WORKER": in a worker's pipeline. "RUNNING". "FINISHED". "FAILED".
     state: str = ""
+    worker_pid: int | None = None
+    #: It runs, and waits in ``get`` or ``wait`` (its CPUs are lent to others meanwhile).
+    blocked: bool = False
+    error_type: str | None = None
     #: "NORMAL_TASK", "ACTOR_TASK" or "ACTOR_CREATION_TASK".
     type: str = ""
     actor_id: str | None = None
-    node_id: str | None = None
     worker_id: str | None = None
-    worker_pid: int | None = None
-    error_type: str | None = None
-    #: It runs, and waits in ``get`` or ``wait`` (its CPUs are lent to others meanwhile).
-    blocked: bool = False
+    node_id: str | None = None
+    #: 0: the first; a task that is tried again has a row for each attempt.
+    attempt_number: int = 0
     job_id: str = _detail()
     func_or_class_name: str = _detail()
     parent_task_id: str | None = _detail(None)
@@ -100,11 +101,11 @@ class ActorState(Row):
     class_name: str = ""
     #: "PENDING_CREATION", "ALIVE", "RESTARTING" or "DEAD".
     state: str = ""
-    job_id: str = ""
     name: str = ""
-    node_id: str | None = None
     #: None if it has no process now.
     pid: int | None = None
+    job_id: str = ""
+    node_id: str | None = None
     ray_namespace: str = ""
     death_cause: str | None = _detail(None)
     num_restarts: int = _detail(0)
@@ -155,14 +156,14 @@ class WorkerState(Row):
     """A process of the session."""
 
     worker_id: str = ""
-    is_alive: bool = True
+    pid: int = 0
     #: "DRIVER" or "WORKER".
     worker_type: str = ""
-    node_id: str = ""
-    pid: int = 0
     #: "starting", "idle", "leased", "blocked", "actor", "ending"; of drivers "driver".
     state: str = ""
     actor_id: str | None = None
+    is_alive: bool = True
+    node_id: str = ""
     log_path: str = _detail()
 
 
@@ -171,11 +172,11 @@ class NodeState(Row):
     """A node of the cluster."""
 
     node_id: str = ""
-    node_ip: str = ""
-    is_head_node: bool = True
     #: "ALIVE" or "DEAD".
     state: str = ""
     node_name: str = ""
+    node_ip: str = ""
+    is_head_node: bool = True
     resources_total: dict[str, float] = dataclasses.field(default_factory=dict)
     resources_available: dict[str, float] = dataclasses.field(
         default_factory=dict, metadata=_DETAIL

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skate.state.filters import MOST_ROWS
 from skate.state.rows import TaskState
 from skate.state.source import Source, pages_of
 
@@ -32,6 +33,7 @@ _PROGRESS = {
     "FAILED": 5,
     "FINISHED": 6,
 }
+_ENDED = {"FAILED", "FINISHED"}
 _ORDER = {
     "RUNNING": 0,
     "SUBMITTED_TO_WORKER": 1,
@@ -46,14 +48,16 @@ def tasks(
     source: Source, limit: int, filters: Sequence[Filter], timeout: float, strict: bool
 ) -> list[TaskState]:
     """Return all tasks that may pass the filters: running, then pending, then ended ones."""
-    from skate.runtime.wire.state import TASKS, TaskRow
+    from skate.runtime.wire.state import LIVE_TASKS, TASKS, TaskRow
 
     stable = [(_STABLE[name], op, value) for name, op, value in filters if name in _STABLE]
     # Not told to the processes, but the daemon must not cut off what other filters would find.
     others = [f for f in filters if f[0] not in _STABLE]
-    wanted = limit if not others else max(limit, 10_000)
+    wanted = limit if not others else max(limit, MOST_ROWS)
+    states = {str(value).upper() for name, op, value in filters if (name, op) == ("state", "=")}
+    what = LIVE_TASKS if states and not states & _ENDED else TASKS
     pages, own = pages_of(
-        source, TASKS, TaskRow, limit=wanted, timeout=timeout, strict=strict, filters=stable
+        source, what, TaskRow, limit=wanted, timeout=timeout, strict=strict, filters=stable
     )
     jobs = source.state("jobs")
     job_id = str(jobs[0]["job_id"]) if jobs else ""

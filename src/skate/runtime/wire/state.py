@@ -18,11 +18,12 @@ Filter: TypeAlias = tuple[str, str, str | int | float | bool | None]
 
 #: What processes can be asked for.
 TASKS = "tasks"
+#: Tasks that have not ended: the daemon adds nothing of what it has kept.
+LIVE_TASKS = "live tasks"
 OBJECTS = "objects"
 EVENTS = "events"
 STACKS = "stacks"
 METRICS = "metrics"
-WHATS = (TASKS, OBJECTS, EVENTS, STACKS, METRICS)
 
 # --------------------------------------------------------------------------- node link
 

@@ -24,7 +24,6 @@ from skate.runtime.worker.cells import (
     ActorCell,
     BorrowedCell,
     Cell,
-    WeakActorCell,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +41,14 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
         kind = type(thing)
         if kind is ObjectRef:
             refs[id(thing._cell)] += 1
-        elif kind in (Cell, BorrowedCell, ActorCell):
-            cells.append(thing)
+        elif kind is Cell or kind is ActorCell or kind is BorrowedCell:
+            # Refs of an earlier session of this process may still lie about.
+            if kind is BorrowedCell:
+                ours = thing.finalized is core.finalized
+            else:
+                ours = owner_of(thing.object_id) == core.process_id
+            if ours:
+                cells.append(thing)
         elif kind.__name__ == "Region" and hasattr(thing, "pin"):
             # What views of shared memory are views of; see ``store.segment``.
             regions.update(_pinned(thing.pin))
@@ -62,8 +67,6 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
             for inner in cell.contained or ():
                 captured[id(inner)] += 1
         for cell in cells:
-            if type(cell) is WeakActorCell:
-                continue
             key = id(cell)
             row = ObjectRow(
                 cell.object_id,

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ import msgspec
 from skate.runtime.wire.filters import matches
 from skate.runtime.wire.state import (
     EVENTS,
+    LIVE_TASKS,
     OBJECTS,
     STACKS,
     TASKS,
@@ -27,7 +29,9 @@ from skate.runtime.wire.state import (
     StateReply,
     TaskRow,
 )
+from skate.runtime.worker import invoke, pump
 from skate.runtime.worker.held_objects import held_objects
+from skate.runtime.worker.pump import PUMP_THREAD
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 #: Objects that a task waits for, named in its row.
 WAITS_NAMED = 10
 
+_PUMP_FILE = pump.__file__
+_INVOKE_FILE = invoke.__file__
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -48,9 +54,10 @@ class Looking:
 
     def on_query(self, message: StateQuery) -> None:
         """Locked.  The daemon asks."""
-        if message.what == TASKS:
-            # What has finished is the daemon's to tell, and this goes first.
-            self.core.events.flush()
+        if message.what in (TASKS, LIVE_TASKS):
+            if message.what == TASKS:
+                # What has finished is the daemon's to tell, and this goes first.
+                self.core.events.flush()
             self._reply_matching(message, self._tasks())
         elif message.what == EVENTS:
             self.core.events.flush()
@@ -154,26 +161,44 @@ class Looking:
     def _stacks(self) -> list[Stack]:
         executor = self.core.executor
         running = executor.running_calls() if executor is not None else []
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
         main = threading.main_thread().ident
-        own = threading.get_ident()
         by_thread = {call.thread or main: call for call in running}
+        frames = sys._current_frames()
         stacks = []
-        for ident, frame in sys._current_frames().items():
-            if ident == own and ident != main:
-                # The background thread that answers this.
+        for thread in threading.enumerate():
+            frame = frames.get(thread.ident or 0)
+            if frame is None or thread.name == PUMP_THREAD:
                 continue
-            call = by_thread.get(ident)
+            call = by_thread.get(thread.ident)
             stacks.append(
                 Stack(
-                    names.get(ident, f"thread {ident}"),
-                    "".join(traceback.format_stack(frame)),
+                    thread.name,
+                    _describe(frame, executor is not None and thread.ident == main),
                     call.name if call is not None else "",
                     call.task_id if call is not None else b"",
                 )
             )
         stacks.sort(key=lambda stack: stack.thread != "MainThread")
         return stacks
+
+
+def _describe(frame: FrameType, is_worker: bool) -> str:
+    """Return a stack as Python prints it, without what it is surrounded by in a worker, and
+    without the frames that make this very answer."""
+    summary = traceback.extract_stack(frame)
+    for index, entry in enumerate(summary):
+        if entry.name == "run_callbacks" and entry.filename == _PUMP_FILE:
+            summary = traceback.StackSummary.from_list(summary[:index])
+            break
+    if is_worker:
+        for index, entry in enumerate(summary):
+            if entry.filename == _INVOKE_FILE and entry.name in ("call", "construct"):
+                return (
+                    "".join(traceback.format_list(summary[index + 1 :]))
+                    or "  (unpickles its arguments)\n"
+                )
+        return "  (waits for its next task)\n"
+    return "".join(summary.format())
 
 
 def _type(task_id: bytes, actor_id: bytes) -> str:

@@ -33,6 +33,10 @@ RAISING_SIGNALS = frozenset(
 )
 
 
+#: What the background thread is called.
+PUMP_THREAD = "skate-pump"
+
+
 class Waiter:
     """What one blocked thread waits for: ``remaining`` completions."""
 
@@ -378,7 +382,7 @@ class Pump:
 
     def start(self) -> None:
         """Start the background thread."""
-        self._thread = threading.Thread(target=self._background, name="skate-pump", daemon=True)
+        self._thread = threading.Thread(target=self._background, name=PUMP_THREAD, daemon=True)
         self._thread.start()
 
     def busy(self) -> None:
