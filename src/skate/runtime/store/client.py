@@ -46,7 +46,7 @@ class NotHereError(Exception):
     """A location does not hold the object, or no longer: ask the daemon where it is."""
 
 
-class _Pin:
+class Pin:
     """Keeps an object where it is for as long as anything made from its view lives."""
 
     __slots__ = ("client", "keep", "offset", "opened")
@@ -159,7 +159,7 @@ class StoreClient:
         opened = self._opened.get(location.segment_id) or self._map(location.segment_id)
         if not opened.pin(location.offset, object_id, location.size):
             raise NotHereError
-        pin = _Pin(self, opened, location.offset, keep)
+        pin = Pin(self, opened, location.offset, keep)
         return opened.view(location.offset, location.size, pin)
 
     def is_writer(self, location: Location) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from skate.ids import owner_of
 from skate.refs import ObjectRef
+from skate.runtime.store.client import Pin
 from skate.runtime.wire.state import ObjectRow
 from skate.runtime.worker.cells import (
     FAILED,
@@ -36,7 +37,7 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
     """Return a row per object or actor handle that this process holds; takes the lock itself."""
     cells: list[Any] = []
     refs: Counter[int] = Counter()
-    regions: Counter[int] = Counter()
+    views: Counter[int] = Counter()
     for thing in gc.get_objects():
         kind = type(thing)
         if kind is ObjectRef:
@@ -49,9 +50,8 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
                 ours = owner_of(thing.object_id) == core.process_id
             if ours:
                 cells.append(thing)
-        elif kind.__name__ == "Region" and hasattr(thing, "pin"):
-            # What views of shared memory are views of; see ``store.segment``.
-            regions.update(_pinned(thing.pin))
+        elif kind is Pin:
+            views.update(_cells_in(thing.keep))
     del thing
     rows: list[ObjectRow] = []
     with core.lock:
@@ -74,7 +74,7 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
                 _location(cell),
                 owner_of(cell.object_id) == core.process_id,
                 refs[key],
-                regions[key] > 0,
+                views[key] > 0,
                 arguments[key],
                 captured[key],
                 task_name=makers.get(key, ""),
@@ -95,13 +95,13 @@ def _location(cell: Any) -> str:
     return _LOCATIONS[cell.status]
 
 
-def _pinned(pin: Any) -> Iterator[int]:
-    """Find the identities of the cells that a view keeps, in what its memory is pinned by."""
-    if type(pin) is tuple:
-        for part in pin:
-            yield from _pinned(part)
-    elif type(pin) in (Cell, BorrowedCell):
-        yield id(pin)
+def _cells_in(kept: Any) -> Iterator[int]:
+    """Find the identities of the cells among what a view keeps."""
+    if type(kept) is tuple:
+        for part in kept:
+            yield from _cells_in(part)
+    elif type(kept) in (Cell, BorrowedCell):
+        yield id(kept)
 
 
 def _size(cell: Any) -> int:
