@@ -208,7 +208,7 @@ def test_options_of_ray_that_do_no_harm(no_session: str) -> None:
         ({"engine": "nativ"}, ValueError, "native"),
         ({"address": "skate://elsewhere:1"}, NotSupportedError, "cluster"),
         ({"address": "auto"}, NotSupportedError, "cluster"),
-        ({"runtime_env": {"pip": ["x"]}}, NotSupportedError, "runtime_env"),
+        ({"runtime_env": {"conda": "x"}}, NotSupportedError, "conda"),
     ],
     ids=str,
 )

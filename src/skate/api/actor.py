@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 
 from skate.api import actor_spec
 from skate.api import options as option_checks
-from skate.api.session import current
+from skate.api.session import current, portable
 from skate.api.signature import Signature
 from skate.engine.base import CallOptions, Code
 from skate.exceptions import ActorAlreadyExistsError
@@ -93,7 +93,7 @@ class ActorClass:
 
     def __getstate__(self) -> dict[str, Any]:
         # As state for the same reason as in RemoteFunction.
-        return {"cls": self._class, "given": self._given}
+        return {"cls": self._class, "given": portable(self._given)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # the same object, filled in

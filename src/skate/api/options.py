@@ -6,9 +6,10 @@ Whatever a user may write wrong here is refused when it is written, not when the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from skate.api.checks import nearest as nearest
 from skate.engine.base import DYNAMIC, STREAMING, ActorOptions, CallOptions, TaskOptions
 from skate.exceptions import NotSupportedError
 
@@ -16,14 +17,6 @@ from skate.exceptions import NotSupportedError
 RESOURCE_STEP = 0.0001
 
 Given = Mapping[str, Any]
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return " Did you mean ...?" if ``name`` looks like a misspelling of a known name, else ""."""
-    import difflib
-
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 # --------------------------------------------------------------------------- checks of one value
@@ -140,6 +133,12 @@ def _lifetime(option: str, value: object) -> bool:
     raise ValueError(f"{option} must be 'detached' or 'non_detached', not {value!r}")
 
 
+def _environment(option: str, value: object) -> object:
+    from skate.api import runtime_env  # few need it
+
+    return runtime_env.check(option, value)
+
+
 def _ignored(option: str, value: object) -> object:
     return value
 
@@ -168,7 +167,7 @@ _RESOURCES: dict[str, _Check] = {
 _OF_RAY: dict[str, _Check] = {
     "scheduling_strategy": _strategy,
     "enable_task_events": _ignored,
-    "runtime_env": _unsupported,
+    "runtime_env": _environment,
     "placement_group": _unsupported,
     "placement_group_bundle_index": _ignored,
     "placement_group_capture_child_tasks": _ignored,
@@ -267,6 +266,7 @@ def task_options(given: Given, generator: bool = False) -> TaskOptions:
         max_retries=checked.get("max_retries", defaults.max_retries),
         retry_exceptions=checked.get("retry_exceptions", defaults.retry_exceptions),
         name=checked.get("name", ""),
+        runtime_env=checked.get("runtime_env"),
     )
 
 
@@ -290,6 +290,7 @@ def actor_options(given: Given) -> ActorOptions:
         max_task_retries=checked.get("max_task_retries", 0),
         max_concurrency=checked.get("max_concurrency", 1),
         detached=checked.get("lifetime", False),
+        runtime_env=checked.get("runtime_env"),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skate.api import options as option_checks
-from skate.api.session import current
+from skate.api.session import current, portable
 from skate.api.signature import Signature
 from skate.engine.base import Code
 from skate.exceptions import NotSupportedError
@@ -70,7 +70,7 @@ class RemoteFunction:
     def __getstate__(self) -> dict[str, Any]:
         # As state, not as arguments of a constructor: the function's globals may hold this very
         # object (recursion), and a pickle may refer back only to what it has begun to build.
-        return {"function": self._function, "given": self._given}
+        return {"function": self._function, "given": portable(self._given)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # the same object, filled in

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from skate.api import actor_spec
 from skate.api.actor import ActorHandle
 from skate.api.session import current
 from skate.engine.base import Context
 from skate.exceptions import SkateError
+
+if TYPE_CHECKING:
+    from skate.api.runtime_env import RuntimeEnv
 
 
 class RuntimeContext:
@@ -70,6 +75,22 @@ class RuntimeContext:
         if not self._context.actor_id:
             raise SkateError("was_current_actor_reconstructed: this code does not run in an actor")
         return self._context.restarts > 0
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The runtime environment that this code runs in; in the driver: that of its tasks.
+
+        Files are named by their content, ``package://...``, which other tasks may be given.
+        """
+        from skate.api.runtime_env import RuntimeEnv  # few need it
+
+        return RuntimeEnv(**self._context.runtime_env)
+
+    def get_runtime_env_string(self) -> str:
+        """Return the runtime environment as JSON."""
+        import json
+
+        return json.dumps(self.runtime_env, sort_keys=True)
 
     def get_assigned_resources(self) -> dict[str, float]:
         """Return the amounts that the current task or actor holds, by name."""

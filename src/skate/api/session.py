@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from skate.exceptions import NotSupportedError, SessionError
@@ -34,6 +34,20 @@ def current() -> Engine:
 def running() -> Engine | None:
     """Return the engine of this process, or None."""
     return _engine
+
+
+def portable(given: dict[str, Any]) -> dict[str, Any]:
+    """Return options that mean the same in another process.
+
+    Local files in a runtime environment are brought into the session; without one they stay paths.
+    """
+    environment = given.get("runtime_env")
+    if not environment or _engine is None:
+        return given
+    from skate.api import runtime_env
+
+    checked = runtime_env.check("runtime_env", environment)
+    return {**given, "runtime_env": runtime_env.RuntimeEnv(**_engine.portable(checked))}
 
 
 def _start_implicitly() -> Engine:
@@ -69,6 +83,7 @@ def init(
     logging_level: int | str | None = None,
     log_to_driver: bool = True,
     ignore_reinit_error: bool = False,
+    runtime_env: Mapping[str, Any] | None = None,
     engine: str | None = None,
     **others: Any,
 ) -> Context:
@@ -86,6 +101,8 @@ def init(
         logging_level: Of the logger "skate".
         log_to_driver: Whether what workers print appears here.
         ignore_reinit_error: Return the running session's context instead of raising.
+        runtime_env: What tasks and actors find around them unless their own options say
+            otherwise: a dict or a ``skate.runtime_env.RuntimeEnv``.
         engine: "native" (the default on Linux) or "inline": everything in this process, in order.
         others: Options of ``ray.init`` that have no meaning here are accepted.
 
@@ -124,6 +141,7 @@ def init(
             namespace=namespace,
             logging_level=logging_level,
             log_to_driver=log_to_driver,
+            runtime_env=runtime_env,
         )
         session_config.set_log_level(logging_level)
         started = _starter(name)(config)

@@ -30,6 +30,7 @@ _OWN = (
     "logging_level",
     "log_to_driver",
     "ignore_reinit_error",
+    "runtime_env",
     "engine",
 )
 # Options of ray.init about things that Skate does not have, or does without being told.
@@ -51,7 +52,7 @@ _IGNORED = (
     "_enable_object_reconstruction",
     "_tracing_startup_hook",
 )
-_UNSUPPORTED = ("runtime_env", "job_config", "storage", "allow_multiple")
+_UNSUPPORTED = ("job_config", "storage", "allow_multiple")
 
 
 def check_others(others: Mapping[str, Any]) -> bool:
@@ -85,6 +86,7 @@ def check(
     namespace: object,
     logging_level: int | str | None,
     log_to_driver: object,
+    runtime_env: object,
 ) -> SessionConfig:
     """Check the options and fill in what was left out.
 
@@ -119,6 +121,7 @@ def check(
         namespace=namespace,
         logging_level=_level(logging_level),
         log_to_driver=log_to_driver,
+        runtime_env=_environment(runtime_env),
     )
 
 
@@ -135,6 +138,14 @@ def _level(level: int | str | None) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise ValueError(f"logging_level must be a level of logging, not {level!r}")
     return number
+
+
+def _environment(value: object) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    from skate.api import runtime_env
+
+    return runtime_env.check("runtime_env", value)
 
 
 def _gpus(value: object) -> float:

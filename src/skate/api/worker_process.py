@@ -23,6 +23,7 @@ def run(config: WorkerConfig) -> None:
         config.node_address,
         config.store_address,
         is_driver=False,
+        environment=config.environment.environment if config.environment is not None else b"",
     )
     executor = core.executor
     assert executor is not None

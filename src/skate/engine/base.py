@@ -33,8 +33,11 @@ class TaskOptions:
     #: True: retry after any exception of the task; a tuple: after these.
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     name: str = ""
-    #: A place for the engine to keep what it derives from these options.
+    #: A checked runtime environment, to be merged into that of the caller.
+    runtime_env: Mapping[str, Any] | None = None
+    #: Two places for the engine to keep what it derives from these options.
     scheduling_key: Any = None
+    environment: Any = None
 
 
 @dataclass(slots=True)
@@ -49,6 +52,9 @@ class ActorOptions:
     max_task_retries: int = 0
     max_concurrency: int = 1
     detached: bool = False
+    #: As in ``TaskOptions``.
+    runtime_env: Mapping[str, Any] | None = None
+    environment: Any = None
 
 
 @dataclass(slots=True)
@@ -77,6 +83,8 @@ class SessionConfig:
     log_to_driver: bool
     #: "local": a session of its own on this machine.
     address: str = "local"
+    #: A checked runtime environment for everything that does not say otherwise.
+    runtime_env: Mapping[str, Any] | None = None
 
 
 class Code:
@@ -134,6 +142,8 @@ class Context:
     assigned_resources: Mapping[str, float] = field(default_factory=dict)
     gpu_ids: Sequence[int] = ()
     is_driver: bool = True
+    #: The runtime environment that the caller runs in, or that a driver gives its tasks.
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -223,6 +233,9 @@ class Engine(Protocol):
 
     def context(self) -> Context:
         """Return where the caller runs."""
+
+    def portable(self, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a checked runtime environment without paths, for use in other processes."""
 
     def shutdown(self) -> None:
         """End everything that this engine started."""

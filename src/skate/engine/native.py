@@ -15,7 +15,7 @@ from skate.engine.base import (
     Context,
     SessionConfig,
 )
-from skate.exceptions import SessionError
+from skate.exceptions import RuntimeEnvSetupError, SessionError
 from skate.ids import new_process_id
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
 from skate.runtime.wire.messages import StateRequest
@@ -23,6 +23,7 @@ from skate.runtime.wire.state import Filter, Inspect, Inspection
 from skate.runtime.worker.cells import WeakActorCell
 from skate.runtime.worker.core import Core
 from skate.runtime.worker.driver_output import DriverOutput
+from skate.runtime.worker.environments import describe
 
 logger = logging.getLogger("skate")
 
@@ -45,6 +46,7 @@ class NativeEngine:
         self.get = core.objects.get
         self.get_one = core.objects.get_one
         self.wait = core.objects.wait
+        self.portable = core.environments.portable
         _engines.add(self)
 
     def own_actor(self) -> tuple[Any, bytes] | None:
@@ -84,7 +86,13 @@ class NativeEngine:
         executor = core.executor
         running = core.executing
         if executor is None:
-            return Context(core.node_id, core.process_id, core.job_id, core.namespace)
+            return Context(
+                core.node_id,
+                core.process_id,
+                core.job_id,
+                core.namespace,
+                runtime_env=describe(core.environments.inherited),
+            )
         task = running.task if running is not None else None
         return Context(
             core.node_id,
@@ -100,6 +108,7 @@ class NativeEngine:
             assigned_resources=executor.resources,
             gpu_ids=executor.gpu_ids,
             is_driver=False,
+            runtime_env=describe(core.environments.inherited),
         )
 
     def shutdown(self) -> None:
@@ -166,6 +175,10 @@ def start(config: SessionConfig) -> DriverEngine:
         core.on_log = output.on_lines
         core.on_warning = logger.warning
         core.register("driver")
+        core.environments.adopt(config.runtime_env)
+    except RuntimeEnvSetupError:
+        node.kill()
+        raise
     except SessionError as error:
         reason = node.explain()
         node.kill()

@@ -38,7 +38,7 @@ WRONG_FOR_BOTH = [
     ({"resources": {"CPU": 1}}, ValueError, "num_cpus"),
     ({"resources": {"GPU": 1}}, ValueError, "num_gpus"),
     ({"name": 5}, TypeError, "name"),
-    ({"runtime_env": {"pip": []}}, NotSupportedError, "runtime_env"),
+    ({"runtime_env": {"conda": "x"}}, NotSupportedError, "conda"),
     ({"scheduling_strategy": object()}, NotSupportedError, "scheduling_strategy"),
 ]
 WRONG_FOR_TASKS = [

@@ -117,3 +117,58 @@ def test_overdue() -> None:
     pool.forked(b"slow", 0.0)
     pool.forked(b"young", module.START_SECONDS)
     assert pool.overdue(module.START_SECONDS + 1) == [b"slow"]
+
+
+def test_workers_of_an_environment_serve_nobody_else() -> None:
+    pool = Pool(2)
+    pool.forked(b"red", 0.0, b"E")
+    assert pool.to_fork(1, b"E") == 0
+    assert pool.to_fork(2, b"E") == 1
+    assert pool.to_fork(1, b"F") == 1
+    pool.registered(b"red", 0.0)
+    assert pool.take() is None
+    assert pool.take(b"F") is None
+    assert pool.take(b"E") == b"red"
+    pool.put_back(b"red", 1.0)
+    pool.remove(b"red")
+    assert pool.take(b"E") is None
+
+
+def test_environments_share_the_limit_on_starting() -> None:
+    pool = Pool(2)
+    for number in range(module.STARTING_LIMIT):
+        pool.forked(b"w%d" % number, 0.0, b"E")
+    assert pool.to_fork(5, b"F") == 0
+    pool.forked(b"w0", 1.0)  # its process exists now
+    assert pool.to_fork(module.STARTING_LIMIT, b"E") == 0
+
+
+def test_idle_workers_of_rare_environments_are_retired_sooner() -> None:
+    pool = Pool(8)
+    for worker, environment in ((b"plain", b""), (b"rare", b"R"), (b"often", b"O")):
+        pool.forked(worker, 0.0, environment)
+        pool.registered(worker, 0.0)
+    for environment, uses in ((b"R", 1), (b"O", 10)):
+        for _ in range(uses):
+            worker = pool.take(environment)
+            assert worker is not None
+            pool.put_back(worker, 0.0)
+    assert pool.needs_time()
+    assert pool.surplus(module.RARE_SECONDS - 1) == []
+    assert pool.surplus(module.RARE_SECONDS + 1) == [b"rare"]
+    assert pool.surplus(module.RARE_SECONDS * 10 - 1) == []
+    assert pool.surplus(module.RARE_SECONDS * 10 + 1) == [b"often"]
+    assert not pool.needs_time()
+    assert pool.take() == b"plain"
+
+
+def test_failures_are_counted_for_each_environment() -> None:
+    pool = Pool(1)
+    for number in range(module.MAX_FAILURES - 1):
+        assert not pool.failed(b"E")
+        assert not pool.failed(b"F")
+        pool.forked(b"w%d" % number, 0.0)
+        pool.registered(b"w%d" % number, 0.0)
+    assert pool.failed(b"E")
+    pool.forget(b"F")
+    assert not pool.failed(b"F")

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import (
@@ -30,6 +30,7 @@ from skate.engine.inline.running import (
     find_method,
     may_retry,
     ready_arguments,
+    refuse_environment,
     store_value,
 )
 from skate.engine.inline.streams import InlineStream
@@ -65,6 +66,7 @@ class InlineEngine:
     session_dir = ""
 
     def __init__(self, config: SessionConfig) -> None:
+        refuse_environment(config.runtime_env)
         self._config = config
         self._process_id = new_process_id()
         self._ids = IdSource(self._process_id)
@@ -86,6 +88,7 @@ class InlineEngine:
         self, code: Code, args: tuple[Any, ...], kwargs: dict[str, Any], options: TaskOptions
     ) -> list[Any]:
         """Run the function now; retry it if it raises and the options say so."""
+        refuse_environment(options.runtime_env)
         arguments = self._pack(args, kwargs)
         _ = code.payload  # what cannot be pickled is the caller's error, at once
         name = options.name or code.name
@@ -175,6 +178,7 @@ class InlineEngine:
         handle: bytes,
     ) -> Any:
         """Make the instance now."""
+        refuse_environment(options.runtime_env)
         namespace = options.namespace or self._config.namespace
         if options.name and (namespace, options.name) in self._names:
             raise ActorAlreadyExistsError(
@@ -420,6 +424,10 @@ class InlineEngine:
             gpu_ids=range(-int(-gpus // 1)),
             is_driver=False,
         )
+
+    def portable(self, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+        """Return it as it is: nothing leaves this process."""
+        return dict(runtime_env)
 
     def shutdown(self) -> None:
         """Forget everything."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skate.engine.inline.records import Cell
-from skate.exceptions import ActorDiedError
+from skate.exceptions import ActorDiedError, NotSupportedError
 from skate.serialization import serialize
 
 #: Python frames that one nested task may need beyond those of its user code.
@@ -90,3 +90,16 @@ def exit_code(error: SystemExit) -> int:
     if error.code is None:
         return 0
     return error.code if isinstance(error.code, int) else 1
+
+
+def refuse_environment(runtime_env: Mapping[str, Any] | None) -> None:
+    """Refuse a runtime environment: this process has the one that it was started in.
+
+    Raises:
+        NotSupportedError: there is one.
+    """
+    if runtime_env:
+        raise NotSupportedError(
+            "runtime_env: the inline engine runs everything in the calling process and cannot give"
+            f" tasks an environment of their own ({', '.join(runtime_env)}); use the native engine"
+        )

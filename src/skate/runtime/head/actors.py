@@ -80,6 +80,7 @@ class Actor:
         "actor_id",
         "cause",
         "ending",
+        "environment_failed",
         "error",
         "max_restarts",
         "owner",
@@ -107,6 +108,8 @@ class Actor:
         self.pid = 0
         self.cause = ""
         self.error: bytes | None = None
+        #: It is dead because its runtime environment could not be prepared.
+        self.environment_failed = False
         self.watchers: set[bytes] = {owner}
         #: Not empty: the actor was told to end, and why.
         self.ending = ""
@@ -135,6 +138,7 @@ class Actor:
             self.cause,
             self.error,
             self.spec.max_task_retries,
+            self.environment_failed,
         )
 
 
@@ -234,10 +238,15 @@ class ActorDirectory:
         actor.cause = ""
         return [self._notify(actor)]
 
-    def refused(self, actor_id: bytes, cause: str) -> list[Effect]:
+    def refused(
+        self, actor_id: bytes, cause: str, environment_failed: bool = False
+    ) -> list[Effect]:
         """No worker can be had for the actor."""
         actor = self.actors.get(actor_id)
-        return self._die(actor, cause) if actor is not None and actor.waits else []
+        if actor is None or not actor.waits:
+            return []
+        actor.environment_failed = environment_failed
+        return self._die(actor, cause)
 
     def worker_died(
         self, worker_id: bytes, cause: str, now: float, where: str = ""

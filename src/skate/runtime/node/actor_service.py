@@ -71,9 +71,9 @@ class ActorService:
         now = self._loop.now()
         return self.directory.granted(actor_id, worker_id, address, pid, now) is not None
 
-    def refused(self, actor_id: bytes, cause: str) -> None:
+    def refused(self, actor_id: bytes, cause: str, environment_failed: bool = False) -> None:
         """No worker can be had for an actor."""
-        self._apply(self.directory.refused(actor_id, cause))
+        self._apply(self.directory.refused(actor_id, cause, environment_failed))
 
     def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
         """A worker process, which may have held an actor, is gone."""

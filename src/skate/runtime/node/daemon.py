@@ -18,11 +18,13 @@ from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
+from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.logs import Forwarder
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.objects import NodeObjects
+from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.state import State
 from skate.runtime.node.store_links import StoreLinks
@@ -79,7 +81,11 @@ class Daemon:
         self._warnings: list[str] = []
         self.workers.on_warning = self._warn
         resources = NodeResources(config.resources)
-        self.dispatcher = Dispatcher(self.loop, self.links, self.workers, resources)
+        self.packages = PackageStore()
+        self.environments = Environments(self.loop, self.workers, self.packages, paths.directory)
+        self.dispatcher = Dispatcher(
+            self.loop, self.links, self.workers, resources, self.environments
+        )
         self.actors = ActorService(
             self.loop, self.links, self.dispatcher, ActorDirectory(config.namespace)
         )
@@ -292,6 +298,7 @@ class Daemon:
         if worker.address:
             self.links.broadcast(wire.WorkerDied(process_id, worker.pid, cause, worker.log_path))
             self.dispatcher.process_died(process_id)
+            self.packages.process_died(process_id)
         self.dispatcher.worker_ended(worker, cause)
 
     # ------------------------------------------------------------------ messages
@@ -338,6 +345,18 @@ class Daemon:
             wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
             wire.ObjectFreed: lambda link, m: self.objects.freed(m),
             wire.LocateObject: lambda link, m: self.objects.locate(link.process_id, m),
+            wire.PrepareEnvironment: lambda link, m: self.environments.expect(m.environment),
+            wire.FindPackages: lambda link, m: links.send(
+                link.process_id,
+                wire.PackagesMissing(m.request_id, self.packages.missing(m.package_ids)),
+            ),
+            wire.StorePackage: lambda link, m: links.send(
+                link.process_id,
+                wire.PackageStored(m.request_id, self.packages.store(link.process_id, m)),
+            ),
+            wire.ReadPackage: lambda link, m: links.send(
+                link.process_id, self.packages.read(m.request_id, m.package_id, m.offset)
+            ),
             wire.Shutdown: self._shutdown,
         }
 

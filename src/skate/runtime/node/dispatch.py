@@ -6,11 +6,12 @@ import logging
 from typing import Protocol
 
 from skate.runtime.node import session_dir
+from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import NodeResources
-from skate.runtime.node.scheduler import Grant, Request, Scheduler
+from skate.runtime.node.scheduler import Grant, Key, Request, Scheduler
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import (
@@ -39,7 +40,7 @@ class ActorKeeper(Protocol):
     def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
         """A worker was found for an actor; return whether the actor still wants one."""
 
-    def refused(self, actor_id: bytes, cause: str) -> None:
+    def refused(self, actor_id: bytes, cause: str, environment_failed: bool = False) -> None:
         """No worker can be had for an actor."""
 
     def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
@@ -53,12 +54,20 @@ class Dispatcher:
     """Gives workers to lease requests and to actors."""
 
     def __init__(
-        self, loop: Loop, links: Links, workers: Workers, resources: NodeResources
+        self,
+        loop: Loop,
+        links: Links,
+        workers: Workers,
+        resources: NodeResources,
+        environments: Environments,
     ) -> None:
         self._loop = loop
         self._links = links
         self._workers = workers
         self.scheduler = Scheduler(resources)
+        self._environments = environments
+        environments.on_ready = self._environment_ready
+        environments.on_failed = self._environment_failed
         self.actor_keeper: ActorKeeper
         cpus = resources.total.get("CPU", 0) // 10_000
         self.pool = Pool(max(cpus, FEWEST_KEPT))
@@ -72,18 +81,21 @@ class Dispatcher:
         """A process has work for one more worker."""
         try:
             request = Request(
-                holder, message.resources, message.depth, message.name, message.request_id
+                holder,
+                message.resources,
+                message.depth,
+                message.name,
+                message.request_id,
+                environment=message.environment,
             )
         except ValueError as error:
             self._links.send(holder, LeaseRefused(message.request_id, str(error)))
             return
-        self.scheduler.submit(request, self._loop.now())
-        self._dirty = True
+        self._submit(request)
 
     def cancel_request(self, holder: bytes, request_id: int) -> None:
         """The process does not need it any more."""
-        self.scheduler.cancel((holder, request_id))
-        self._dirty = True
+        self._cancel((holder, request_id))
 
     def return_lease(self, holder: bytes, lease_id: int) -> None:
         """The process gives its worker back."""
@@ -131,19 +143,22 @@ class Dispatcher:
         name = f"{actor.class_name} ({actor.name!r})" if actor.name else actor.class_name
         try:
             request = Request(
-                order.owner, actor.resources, actor.depth, name, actor_id=actor.actor_id
+                order.owner,
+                actor.resources,
+                actor.depth,
+                name,
+                actor_id=actor.actor_id,
+                environment=actor.environment,
             )
         except ValueError as error:
             self.actor_keeper.refused(actor.actor_id, str(error))
             return
         request.actor_order = order
-        self.scheduler.submit(request, self._loop.now())
-        self._dirty = True
+        self._submit(request)
 
     def dequeue_actor(self, actor_id: bytes) -> None:
         """An actor needs no worker any more."""
-        self.scheduler.cancel(actor_id)
-        self._dirty = True
+        self._cancel(actor_id)
 
     def kill(self, worker_id: bytes, cause: str) -> None:
         """End a worker at once, because its actor is to end."""
@@ -151,6 +166,44 @@ class Dispatcher:
         if worker is not None:
             worker.expected = True
             self._kill(worker, cause)
+
+    # ------------------------------------------------------------------ runtime environments
+
+    def _submit(self, request: Request) -> None:
+        """Queue a request, or keep it until its environment is ready."""
+        if self._environments.admit(request):
+            self.scheduler.submit(request, self._loop.now())
+            self._dirty = True
+
+    def _cancel(self, key: Key) -> None:
+        self._environments.table.cancel(key)
+        self.scheduler.cancel(key)
+        self._dirty = True
+
+    def _environment_ready(self, requests: list[Request]) -> None:
+        for request in requests:
+            self.scheduler.submit(request, self._loop.now())
+        self._dirty = True
+
+    def _environment_failed(self, requests: list[Request], reason: str) -> None:
+        for request in requests:
+            self._refuse(request, reason, environment_failed=True)
+
+    def _refuse(self, request: Request, reason: str, environment_failed: bool) -> None:
+        if request.actor_id:
+            self.actor_keeper.refused(request.actor_id, reason, environment_failed)
+        else:
+            refusal = LeaseRefused(request.request_id, reason, environment_failed)
+            self._links.send(request.holder, refusal)
+
+    def _release_unused(self, environment: bytes) -> None:
+        """A worker of an environment has ended: perhaps nobody uses it any more."""
+        if any(worker.environment == environment for worker in self._workers.by_id.values()):
+            return
+        if any(request.environment == environment for request in self.scheduler.queue):
+            return
+        self.pool.forget(environment)
+        self._environments.release(environment)
 
     # ------------------------------------------------------------------ workers come and go
 
@@ -167,12 +220,15 @@ class Dispatcher:
     def worker_ended(self, worker: Worker, cause: str) -> None:
         """A worker is gone; whoever had to do with it has been told."""
         worker_id = worker.worker_id
+        if worker.builds:
+            self._environments.build_ended(worker, cause)
+            return
         if worker_id in self.pool.starting:
             text = session_dir.tail(worker.log_path, TAIL_SIZE)
             self._last_failure = f"{cause}" + (f"; it said:\n{text}" if text else "")
             logger.warning("worker %s did not start: %s", worker_id.hex(), self._last_failure)
         if self.pool.ended(worker_id):
-            self._give_up()
+            self._give_up(worker.environment)
         grant = self.scheduler.grant_of(worker_id)
         if grant is not None:
             self.scheduler.release(grant)
@@ -180,11 +236,14 @@ class Dispatcher:
         if worker.log_path:
             where += f"; its output: {worker.log_path}"
         self.actor_keeper.worker_ended(worker_id, cause, where)
+        if worker.environment:
+            self._release_unused(worker.environment)
         self._dirty = True
 
     def process_died(self, process_id: bytes) -> None:
         """A driver or worker is gone: its requests and the tasks that it pushed are of no use."""
         self.scheduler.cancel_all_of(process_id)
+        self._environments.table.cancel_all_of(process_id)
         for grant in self.scheduler.leases_of(process_id):
             worker = self._workers.by_id.get(grant.worker_id)
             if worker is not None:
@@ -193,15 +252,14 @@ class Dispatcher:
         self.actor_keeper.process_died(process_id)
         self._dirty = True
 
-    def _give_up(self) -> None:
-        """Workers do not start: tell everybody who waits for one."""
-        reason = f"worker processes cannot be started: {self._last_failure}"
+    def _give_up(self, environment: bytes) -> None:
+        """Workers of an environment do not start: tell everybody who waits for one."""
+        where = " in this runtime environment" if environment else ""
+        reason = f"worker processes cannot be started{where}: {self._last_failure}"
         for request in self.scheduler.runnable(self._loop.now()):
-            self.scheduler.cancel(request.key)
-            if request.actor_id:
-                self.actor_keeper.refused(request.actor_id, reason)
-            else:
-                self._links.send(request.holder, LeaseRefused(request.request_id, reason))
+            if request.environment == environment:
+                self.scheduler.cancel(request.key)
+                self._refuse(request, reason, bool(environment))
 
     def _kill(self, worker: Worker, cause: str) -> None:
         # Nobody is to be given a worker that is about to end.
@@ -224,7 +282,8 @@ class Dispatcher:
         self._dirty = False
         now = self._loop.now()
         waiting = self._grant_all(now)
-        self._fork(waiting)
+        for environment, count in waiting.items():
+            self._fork(count, environment)
         if self.scheduler.queue:
             for grant in self.scheduler.recalls():
                 self._links.send(grant.holder, RecallLease(grant.grant_id))
@@ -233,13 +292,16 @@ class Dispatcher:
         if self._tick is None and (self.scheduler.queue or self.pool.needs_time()):
             self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
 
-    def _grant_all(self, now: float) -> int:
-        """Serve what can be served; return how many requests wait for nothing but a worker."""
-        runnable = self.scheduler.runnable(now)
-        for served, request in enumerate(runnable):
-            worker_id = self.pool.take()
+    def _grant_all(self, now: float) -> dict[bytes, int]:
+        """Serve what can be served; return how many requests of each environment wait for nothing
+        but a worker."""
+        waiting = {b"": 0}
+        for request in self.scheduler.runnable(now):
+            environment = request.environment
+            worker_id = self.pool.take(environment)
             if worker_id is None:
-                return len(runnable) - served
+                waiting[environment] = waiting.get(environment, 0) + 1
+                continue
             worker = self._workers.by_id[worker_id]
             grant = self.scheduler.grant(request, worker_id)
             if grant is None:
@@ -249,7 +311,7 @@ class Dispatcher:
                 self._start_actor(request, grant, worker, now)
             else:
                 self._grant_lease(request, grant, worker)
-        return 0
+        return waiting
 
     def _grant_lease(self, request: Request, grant: Grant, worker: Worker) -> None:
         self._links.send(
@@ -288,17 +350,18 @@ class Dispatcher:
             ),
         )
 
-    def _fork(self, waiting: int) -> None:
-        for _ in range(self.pool.to_fork(waiting)):
+    def _fork(self, waiting: int, environment: bytes) -> None:
+        prepared = self._environments.table.ready.get(environment)
+        for _ in range(self.pool.to_fork(waiting, environment)):
             try:
-                worker_id = self._workers.fork()
+                worker_id = self._workers.fork(prepared)
             except OSError as error:
                 self._last_failure = str(error)
                 logger.warning("cannot fork a worker: %s", error)
-                if self.pool.failed():
-                    self._give_up()
+                if self.pool.failed(environment):
+                    self._give_up(environment)
                 break
-            self.pool.forked(worker_id, self._loop.now())
+            self.pool.forked(worker_id, self._loop.now(), environment)
 
     def _on_tick(self) -> None:
         self._tick = None

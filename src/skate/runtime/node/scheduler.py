@@ -36,6 +36,7 @@ class Request:
         "actor_id",
         "actor_order",
         "depth",
+        "environment",
         "holder",
         "key",
         "name",
@@ -54,6 +55,7 @@ class Request:
         name: str,
         request_id: int = 0,
         actor_id: bytes = b"",
+        environment: bytes = b"",
     ) -> None:
         """Raise ValueError if the resources make no sense."""
         #: The process that asks.
@@ -65,6 +67,8 @@ class Request:
         self.request_id = request_id
         #: Not empty: the request is an actor's.
         self.actor_id = actor_id
+        #: Names the runtime environment that the worker has to be in.
+        self.environment = environment
         #: Names the request for ``cancel``.
         self.key: Key = actor_id or (holder, request_id)
         #: What to start, if it is an actor's.

@@ -121,7 +121,9 @@ class State:
         worker_id = worker.worker_id
         grant = self._scheduler.grant_of(worker_id)
         actor_id = grant.request.actor_id if grant is not None else b""
-        if worker_id in self._pool.starting:
+        if worker.builds:
+            state = "building"
+        elif worker_id in self._pool.starting:
             state = "starting"
         elif worker.expected or worker.cause or worker.link is None:
             state = "ending"

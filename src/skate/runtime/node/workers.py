@@ -26,7 +26,8 @@ from skate.runtime.node.zygote_link import (
     Signal,
     to_daemon_decoder,
 )
-from skate.runtime.worker.config import WorkerConfig
+from skate.runtime.wire.messages import LogLines
+from skate.runtime.worker.config import PreparedEnvironment, WorkerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ class Worker:
 
     __slots__ = (
         "address",
+        "builds",
         "cause",
+        "environment",
         "expected",
         "link",
         "log_path",
@@ -52,8 +55,14 @@ class Worker:
         "worker_id",
     )
 
-    def __init__(self, worker_id: bytes, log_path: str, output: WorkerOutput) -> None:
+    def __init__(
+        self, worker_id: bytes, log_path: str, output: WorkerOutput, environment: bytes = b""
+    ) -> None:
         self.worker_id = worker_id
+        #: The name of the environment that it runs in; empty for nothing special.
+        self.environment = environment
+        #: It is no worker, but prepares a runtime environment.
+        self.builds = False
         #: 0 until the zygote has said.
         self.pid = 0
         #: Empty until it has registered.
@@ -106,12 +115,25 @@ class Workers:
 
     # ------------------------------------------------------------------ start
 
-    def fork(self) -> bytes:
-        """Have a worker started and return its id.
+    def fork(self, environment: PreparedEnvironment | None = None) -> bytes:
+        """Have a worker started, in an environment or with nothing special; return its id.
 
         Raises:
             OSError: out of descriptors, or the zygote is gone.
         """
+        return self._start(environment, b"").worker_id
+
+    def build(self, environment: bytes) -> bytes:
+        """Have a process started that prepares an environment; return its id.
+
+        Raises:
+            OSError: out of descriptors, or the zygote is gone.
+        """
+        builder = self._start(None, environment)
+        builder.builds = True
+        return builder.worker_id
+
+    def _start(self, environment: PreparedEnvironment | None, build: bytes) -> Worker:
         worker_id = new_process_id()
         log_path = self._paths.worker_log(worker_id)
         fds: list[int] = []
@@ -127,19 +149,23 @@ class Workers:
                 self._config.job_id,
                 self._config.namespace,
                 log_path,
+                environment,
             )
-            self._send(Fork(config), (fds[1], fds[3]))
+            self._send(Fork(config, build), (fds[1], fds[3]))
         except OSError:
             for fd in fds:
                 os.close(fd)
             raise
         os.close(fds[1])
         os.close(fds[3])
-        output = WorkerOutput(log_path, fds[0], fds[2], self._forwarder.forward)
-        self.by_id[worker_id] = Worker(worker_id, log_path, output)
+        # What an installer says is for the log, and for the error if it fails.
+        forward = _keep if build else self._forwarder.forward
+        output = WorkerOutput(log_path, fds[0], fds[2], forward)
+        name = environment.environment if environment is not None else b""
+        worker = self.by_id[worker_id] = Worker(worker_id, log_path, output, name)
         for pipe in output.pipes:
             self._loop.add(pipe, partial(self._read, pipe))
-        return worker_id
+        return worker
 
     def registered(self, worker: Worker, link: Link, address: str) -> None:
         """The worker has introduced itself."""
@@ -250,6 +276,8 @@ class Workers:
         if worker is None:
             logger.warning("an unknown worker with pid %d has ended", message.pid)
             return
+        if worker.builds and message.status == 0:
+            worker.expected = True
         # What it said before it ended still counts.
         if worker.link is not None:
             self.before_ended(worker.link)
@@ -288,3 +316,7 @@ class Workers:
             if pipe.fd >= 0:
                 self._loop.remove(pipe)
         worker.output.close()
+
+
+def _keep(_message: LogLines) -> None:
+    """Send nothing to the driver."""

@@ -127,25 +127,26 @@ class Zygote:
                 processes.kill_group(request.pid, request.number)
             return
         try:
-            answer = self._fork(request.config, fds)
+            answer = self._fork(request, fds)
         finally:
             for fd in fds:
                 os.close(fd)
         zygote_link.send(self._sock, answer)
 
-    def _fork(self, config: WorkerConfig, fds: list[int]) -> Forked:
+    def _fork(self, request: Fork, fds: list[int]) -> Forked:
+        config = request.config
         try:
             pid = os.fork()
         except OSError as error:
             return Forked(config.worker_id, 0, f"cannot fork: {error}")
         if pid == 0:
-            self._become_worker(config, fds)
+            self._become_worker(config, request.build, fds)
         self._workers.add(pid)
         with contextlib.suppress(OSError):  # the child does the same; whoever comes second fails
             os.setpgid(pid, pid)
         return Forked(config.worker_id, pid)
 
-    def _become_worker(self, config: WorkerConfig, fds: list[int]) -> NoReturn:
+    def _become_worker(self, config: WorkerConfig, build: bytes, fds: list[int]) -> NoReturn:
         code: object = 1
         try:
             os.setpgid(0, 0)
@@ -165,6 +166,12 @@ class Zygote:
             if "numpy.random" in sys.modules:
                 sys.modules["numpy.random"].seed()
             gc.enable()
+            if build:
+                importlib.import_module("skate.runtime.node.builder").main(config, build)
+            if config.environment is not None:
+                # Not imported in the zygote: most workers have no use for it.
+                enter = importlib.import_module("skate.runtime.node.enter").enter
+                enter(config, self._config.worker_module, bool(self._config.preload))
             self._worker_module.main(config)
             code = 0
         except SystemExit as end:

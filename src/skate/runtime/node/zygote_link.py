@@ -20,6 +20,8 @@ class Fork(msgspec.Struct, tag=1, array_like=True):
     """Daemon: start a worker.  The write ends of its stdout and stderr come along."""
 
     config: WorkerConfig
+    #: Not empty: it is no worker, but prepares the runtime environment of that name.
+    build: bytes = b""
 
 
 class Signal(msgspec.Struct, tag=2, array_like=True):

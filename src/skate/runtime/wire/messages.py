@@ -15,6 +15,13 @@ from skate.runtime.wire.calls import StreamItems as StreamItems
 from skate.runtime.wire.calls import StreamTaken as StreamTaken
 from skate.runtime.wire.calls import StreamValues as StreamValues
 from skate.runtime.wire.calls import Terms as Terms
+from skate.runtime.wire.environments import FindPackages as FindPackages
+from skate.runtime.wire.environments import PackageData as PackageData
+from skate.runtime.wire.environments import PackagesMissing as PackagesMissing
+from skate.runtime.wire.environments import PackageStored as PackageStored
+from skate.runtime.wire.environments import PrepareEnvironment as PrepareEnvironment
+from skate.runtime.wire.environments import ReadPackage as ReadPackage
+from skate.runtime.wire.environments import StorePackage as StorePackage
 from skate.runtime.wire.lineage import ReportLost as ReportLost
 from skate.runtime.wire.parts import PROTOCOL_VERSION as PROTOCOL_VERSION
 from skate.runtime.wire.parts import ArgSlot as ArgSlot
@@ -235,6 +242,8 @@ class RequestLease(Message, tag=42):
     depth: int
     #: What the work is called, for warnings about resources that do not exist.
     name: str
+    #: The runtime environment of the worker, see ``wire.environments``; empty for nothing special.
+    environment: bytes = b""
 
 
 class LeaseGranted(Message, tag=43):
@@ -251,6 +260,8 @@ class LeaseRefused(Message, tag=44):
 
     request_id: int
     reason: str
+    #: The runtime environment could not be prepared; another request tries again.
+    environment_failed: bool = False
 
 
 class CancelLeaseRequest(Message, tag=45):
@@ -305,6 +316,8 @@ class CreateActor(Message, tag=51):
     depth: int
     #: For callers; the daemon passes it on in ``ActorState``.
     max_task_retries: int = 0
+    #: As in ``RequestLease``.
+    environment: bytes = b""
 
 
 class ActorState(Message, tag=52):
@@ -322,6 +335,8 @@ class ActorState(Message, tag=52):
     #: A pickled exception if the constructor raised.
     error: bytes | None = None
     max_task_retries: int = 0
+    #: It is dead because its runtime environment could not be prepared.
+    environment_failed: bool = False
 
 
 class WatchActor(Message, tag=53):
@@ -483,6 +498,13 @@ NodeMessage: TypeAlias = (
     | Inspection
     | StateQuery
     | StateReply
+    | PrepareEnvironment
+    | FindPackages
+    | PackagesMissing
+    | StorePackage
+    | PackageStored
+    | ReadPackage
+    | PackageData
 )
 
 

@@ -12,6 +12,7 @@ from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorUnavailableError,
+    RuntimeEnvSetupError,
     TaskError,
 )
 from skate.generators import ObjectRefGenerator
@@ -73,6 +74,7 @@ class ActorClient:
         "actor_id",
         "cause",
         "core",
+        "environment_failed",
         "error",
         "in_flight",
         "keeps",
@@ -98,6 +100,8 @@ class ActorClient:
         self.cause = ""
         #: The serialized exception of a constructor that raised.
         self.error: bytes | None = None
+        #: It is dead because its runtime environment could not be prepared.
+        self.environment_failed = False
         self.max_task_retries = 0
         #: The constructor's arguments, of an actor made here that is not restarted.
         self.keeps: list[Any] | None = None
@@ -160,6 +164,9 @@ class ActorClient:
         """Return the exception for calls on a dead actor."""
         name = self.name or "the actor"
         actor_id = self.actor_id.hex()
+        if self.environment_failed:
+            text = f"{name} (actor {actor_id}) could not be started: {self.cause}"
+            return self.core.error(RuntimeEnvSetupError(text))
         if self.error is not None:
             error = deserialize(self.error)
             if isinstance(error, TaskError):
@@ -187,6 +194,7 @@ class ActorClient:
             self.lose_in_flight(message)
         self.cause = message.cause or self.cause
         self.error = message.error
+        self.environment_failed = message.environment_failed
         self.state = message.state
         self.max_task_retries = message.max_task_retries
         self.restarts = message.restarts
@@ -261,6 +269,7 @@ class Actors:
         """Start an actor; see ``Engine.create_actor``."""
         core = self.core
         payload = code.payload
+        environment = core.environments.of(options)
         data, slot_cells, nested = pack(core, args, kwargs)
         running = core.executing
         namespace = options.namespace if options.namespace is not None else core.namespace
@@ -305,6 +314,7 @@ class Actors:
                 options.detached,
                 spec.depth,
                 options.max_task_retries,
+                environment,
             )
 
             def send(resolved: Record) -> None:

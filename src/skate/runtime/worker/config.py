@@ -5,6 +5,20 @@ from __future__ import annotations
 import msgspec
 
 
+class PreparedEnvironment(msgspec.Struct, frozen=True):
+    """A runtime environment whose parts are on this node, as a worker enters it."""
+
+    #: The encoded ``wire.environments.Environment``, which names it.
+    environment: bytes
+    env_vars: dict[str, str]
+    #: Where the worker runs; "" for where it was started.
+    working_dir: str = ""
+    #: Directories that come first when modules are searched.
+    sys_path: list[str] = []
+    #: A virtual environment, whose packages come next; "" for none.
+    virtual_environment: str = ""
+
+
 class WorkerConfig(msgspec.Struct, frozen=True):
     """Everything a new worker needs to introduce itself; sent by the daemon through the zygote."""
 
@@ -21,3 +35,5 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     namespace: str
     #: Where the daemon writes what this worker prints.
     log_path: str
+    #: None: nothing special.
+    environment: PreparedEnvironment | None = None

@@ -18,6 +18,7 @@ from skate.runtime.store.client import StoreClient
 from skate.runtime.wire import messages as wire
 from skate.runtime.worker.actors import Actors
 from skate.runtime.worker.cells import FAILED, Cell, Finalized
+from skate.runtime.worker.environments import Environments
 from skate.runtime.worker.events import Events
 from skate.runtime.worker.execute import Executor
 from skate.runtime.worker.invoke import Running
@@ -71,7 +72,9 @@ class Core:
         node_address: str,
         store_address: str,
         is_driver: bool,
+        environment: bytes = b"",
     ) -> None:
+        """``environment`` names the runtime environment that this process runs in."""
         _allow_many_descriptors()
         self.process_id = process_id
         self.is_driver = is_driver
@@ -106,6 +109,7 @@ class Core:
         self.pump.is_busy_elsewhere = store.is_busy
         self.objects = Objects(self, store)
         self.lineages = Lineages(self)
+        self.environments = Environments(self, environment)
         self.leasing = Leasing(self)
         self.submitter = Submitter(self)
         self.actors = Actors(self)
@@ -413,6 +417,8 @@ class Core:
             wire.StateQuery: self.looking.on_query,
             wire.ObjectFreed: lambda message: self.ownership.free_own(message.location),
             wire.ObjectLocated: self._on_answer,
+            wire.PackagesMissing: self._on_answer,
+            wire.PackageStored: self._on_answer,
             wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
             # The user's streams and logging handlers may do anything: not under the lock.
             wire.LogLines: lambda message: callbacks.append(lambda: self.on_log(message)),

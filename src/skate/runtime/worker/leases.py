@@ -95,12 +95,14 @@ class Lease:
 
 
 class SchedulingKey:
-    """The tasks that need one set of resources, and the leases for them."""
+    """The tasks that need one set of resources and one environment, and the leases for them."""
 
-    __slots__ = ("leases", "limit", "queue", "requests", "resources")
+    __slots__ = ("environment", "leases", "limit", "queue", "requests", "resources")
 
-    def __init__(self, resources: dict[str, float], limit: int) -> None:
+    def __init__(self, resources: dict[str, float], limit: int, environment: bytes = b"") -> None:
         self.resources = resources
+        #: Names the runtime environment.
+        self.environment = environment
         #: How many such leases the cluster could grant at once, at most.
         self.limit = limit
         self.queue: deque[Any] = deque()

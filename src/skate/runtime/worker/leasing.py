@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from skate.engine.base import TaskOptions
-from skate.exceptions import TaskUnschedulableError
+from skate.exceptions import RuntimeEnvSetupError, SkateError, TaskUnschedulableError
 from skate.runtime.wire.messages import (
     BeginLease,
     CancelLeaseRequest,
@@ -44,7 +44,7 @@ class Leasing:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self._keys: dict[tuple[tuple[str, float], ...], SchedulingKey] = {}
+        self._keys: dict[tuple[tuple[tuple[str, float], ...], bytes], SchedulingKey] = {}
         self._leases: dict[int, Lease] = {}
         self._requests: dict[int, SchedulingKey] = {}
         self._request_ids = itertools.count(1)
@@ -57,11 +57,12 @@ class Leasing:
         key = options.scheduling_key
         if key is not None and key in self._watched:
             return key  # type: ignore[no-any-return]  # opaque to the layer that declares it
-        shape = tuple(sorted(options.resources.items()))
+        environment = self.core.environments.of(options)
+        shape = (tuple(sorted(options.resources.items())), environment)
         key = self._keys.get(shape)
         if key is None:
             limit = lease_limit(options.resources, self.core.total_resources)
-            key = self._keys[shape] = SchedulingKey(dict(options.resources), limit)
+            key = self._keys[shape] = SchedulingKey(dict(options.resources), limit, environment)
         options.scheduling_key = key
         if key not in self._watched:
             self._watched.add(key)
@@ -153,7 +154,9 @@ class Leasing:
         key.requests.add(request_id)
         self._requests[request_id] = key
         name = record.task.name or (record.code.name if record.code is not None else "")
-        self.core.links.send_node(RequestLease(request_id, key.resources, record.task.depth, name))
+        self.core.links.send_node(
+            RequestLease(request_id, key.resources, record.task.depth, name, key.environment)
+        )
 
     def _drop_request(self, key: SchedulingKey, request_id: int) -> None:
         key.requests.discard(request_id)
@@ -186,7 +189,14 @@ class Leasing:
         if key is None:
             return
         key.requests.discard(message.request_id)
-        error = self.core.error(TaskUnschedulableError(message.reason))
+        failure: type[SkateError] = TaskUnschedulableError
+        if message.environment_failed:
+            failure = RuntimeEnvSetupError
+            # The others are about to be refused for the same reason, and what is submitted from
+            # now on is to be tried again.
+            for request_id in list(key.requests):
+                self._drop_request(key, request_id)
+        error = self.core.error(failure(message.reason))
         while key.queue:
             self.core.submitter.finish_failed(key.queue.popleft(), error)
 

@@ -44,6 +44,8 @@ class Submitter:
         stats = code.stats
         if stats is None:
             stats = self._first_use(code)
+        if options.runtime_env is not None:
+            core.environments.of(options)  # now, since packing files does not go with the lock
         data, slot_cells, nested = pack(core, args, kwargs)
         running = core.executing
         with core.lock:
