@@ -61,6 +61,32 @@ def explain(value: object, name: str, error: BaseException) -> str:
     return f"cannot serialize {part.place} (type {shown}): {_describe(cause)}"
 
 
+class Failure(NamedTuple):
+    """A part that cannot be pickled though all of its own parts can, as far as they were tried."""
+
+    place: Place
+    value: Any
+    #: The part that it belongs to; None if it is the value itself.
+    parent: Any
+    #: What pickling it raised, in one line.
+    reason: str
+
+
+def failures(value: object, name: str, depth: int) -> list[Failure]:
+    """Return what in ``value`` cannot be pickled; [] if it can be.
+
+    Args:
+        value: Anything.
+        name: What it is called.
+        depth: How many levels of parts are looked into.
+    """
+    search = _Search()
+    error = search.try_to_pickle(value)
+    if error is None:
+        return []
+    return search.find_all(_Part(Place("", name, ""), value), None, error, depth, {id(value)})
+
+
 def _describe(error: BaseException) -> str:
     if _is_recursion(error):
         return "it is nested too deeply to be pickled (recursion limit reached)"
@@ -102,6 +128,17 @@ class _Search:
             seen.add(id(here.value))
         return here, error
 
+    def find_all(
+        self, whole: _Part, parent: Any, error: BaseException, depth: int, seen: set[int]
+    ) -> list[Failure]:
+        """Return the innermost parts of ``whole``, which raises ``error``, that fail."""
+        found: list[Failure] = []
+        if depth > 0 and not _is_recursion(error):
+            for part, inner in self._failing_parts(whole, "", seen):
+                seen.add(id(part.value))
+                found += self.find_all(part, whole.value, inner, depth - 1, seen)
+        return found or [Failure(whole.place, whole.value, parent, _describe(error))]
+
     def _top_of_recursion(
         self, here: _Part, name: str, error: BaseException
     ) -> tuple[_Part, BaseException]:
@@ -115,22 +152,30 @@ class _Search:
     def _failing_part(
         self, whole: _Part, name: str, seen: set[int]
     ) -> tuple[_Part, BaseException] | None:
+        return next(self._failing_parts(whole, name, seen), None)
+
+    def _failing_parts(
+        self, whole: _Part, name: str, seen: set[int]
+    ) -> Iterator[tuple[_Part, BaseException]]:
         is_call = name == "" and whole.place.expression == ""
-        try:
-            for part in _parts_of_call(whole.value) if is_call else _parts(whole):
-                if self._attempts >= MAX_ATTEMPTS or time.monotonic() > self._deadline:
-                    return None
+        parts = _parts_of_call(whole.value) if is_call else _parts(whole)
+        while self._attempts < MAX_ATTEMPTS and time.monotonic() < self._deadline:
+            try:
+                part = next(parts, None)
+                if part is None:
+                    return
                 if type(part.value) in _ATOMS or id(part.value) in seen:
                     continue
-                error = self._try(part.value)
-                if error is not None:
-                    return part, error
-        except Exception:
-            # Foreign code (__reduce_ex__, a property) failed: the whole is as far as we can look.
-            return None
-        return None
+                error = self.try_to_pickle(part.value)
+            except Exception:
+                # Foreign code (__reduce_ex__, a property) failed: the whole is as far as we can
+                # look.
+                return
+            if error is not None:
+                yield part, error
 
-    def _try(self, value: object) -> Exception | None:
+    def try_to_pickle(self, value: object) -> Exception | None:
+        """Return what pickling ``value`` raises, or None."""
         self._attempts += 1
         try:
             buffers: list[Any] = []

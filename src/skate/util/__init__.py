@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skate.util.actor_pool import ActorPool
     from skate.util.concurrent import SkateExecutor
+    from skate.util.named_actors import list_named_actors
+    from skate.util.serializability import inspect_serializability
 
 #: Where each name lives.
 _HOME_OF = {
     "ActorPool": "actor_pool",
     "SkateExecutor": "concurrent",
+    "inspect_serializability": "serializability",
+    "list_named_actors": "named_actors",
 }
 #: Modules that are reached as attributes: ``skate.util.queue.Queue``.
 _MODULES = (
@@ -28,6 +32,8 @@ _MODULES = (
 __all__ = [
     "ActorPool",
     "SkateExecutor",
+    "inspect_serializability",
+    "list_named_actors",
 ]
 
 
