@@ -379,6 +379,10 @@ class ActorUnavailableError(ActorError):
     """The actor cannot be reached now; it may come back.  The call may or may not have run."""
 
 
+class PendingCallsLimitExceeded(ActorError):  # noqa: N818  # the name that Ray has
+    """The caller has ``max_pending_calls`` unfinished calls of the actor already."""
+
+
 class ActorUnschedulableError(ActorError):
     """No worker can ever be had for the actor."""
 

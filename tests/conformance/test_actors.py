@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import skate
-from skate.exceptions import ActorDiedError, NotSupportedError
+from skate.exceptions import ActorDiedError
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -352,21 +352,6 @@ def test_class_without_constructor() -> None:
     assert skate.get(Plain.remote().hello.remote()) == "hello"
     with pytest.raises(TypeError):
         Plain.remote(1)
-
-
-def test_async_methods_are_refused_when_called() -> None:
-    @skate.remote
-    class Later:
-        def now(self) -> int:
-            return 1
-
-        async def later(self) -> int:
-            return 2
-
-    actor = Later.remote()
-    with pytest.raises(NotSupportedError, match="async"):
-        actor.later.remote()
-    assert skate.get(actor.now.remote()) == 1
 
 
 def test_handles_are_equal_hashable_and_printable() -> None:

@@ -28,12 +28,13 @@ class ActorClass:
         self._class = cls
         self._code = Code(cls)
         self._signature = Signature.of(cls.__name__, cls)
-        self._spec: actor_spec.ActorSpec | None = None
+        self._asynchronous = actor_spec.is_async(cls)
         self._set_options(given)
 
     def _set_options(self, given: dict[str, Any]) -> None:
         self._given = given
-        self._options = option_checks.actor_options(given)
+        self._options = option_checks.actor_options(given, self._asynchronous)
+        self._spec: actor_spec.ActorSpec | None = None
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Create an actor.  The arguments are those of the constructor.
@@ -48,7 +49,7 @@ class ActorClass:
         """
         self._signature.check(args, kwargs)
         if self._spec is None:
-            self._spec = actor_spec.ActorSpec.of(self._class)
+            self._spec = actor_spec.ActorSpec.of(self._class, self._options)
         spec = self._spec
         engine = current()
         options = self._options
@@ -190,8 +191,6 @@ class ActorMethod:
             SerializationError: An argument cannot be pickled.
         """
         spec = self._spec
-        if spec.kind:
-            spec.refuse()
         spec.signature.check(args, kwargs)
         options = self._options
         refs = current().submit_call(self._handle._cell, self._name, args, kwargs, options)
@@ -229,6 +228,11 @@ def method(*args: Any, **options: Any) -> Callable[[F], F]:
     if args or not options:
         raise TypeError("@method takes options by name, as in @method(num_returns=2)")
     option_checks.call_options(options)
+    if options.get("retry_exceptions") is not None:
+        # The options travel with every handle, the classes may not.
+        options["retry_exceptions"] = option_checks.exception_names(
+            "retry_exceptions", options["retry_exceptions"]
+        )
 
     def mark(function: F) -> F:
         setattr(function, actor_spec.METHOD_OPTIONS, options)

@@ -8,8 +8,7 @@ from typing import Any
 
 from skate.api import options as option_checks
 from skate.api.signature import Signature
-from skate.engine.base import CallOptions
-from skate.exceptions import NotSupportedError
+from skate.engine.base import ActorOptions, CallOptions
 
 #: Where ``@method`` leaves its options on the function.
 METHOD_OPTIONS = "__skate_method__"
@@ -20,13 +19,20 @@ _PROTOCOL_NAMES = frozenset(
 )
 
 
+#: What calls of one actor share: ``max_pending_calls`` and ``out_of_order``.
+CallLimits = tuple[int, bool]
+
+
 class MethodSpec:
     """One method: how it may be called and with which options it is."""
 
-    __slots__ = ("given", "kind", "options", "signature")
+    __slots__ = ("_limits", "given", "kind", "options", "signature")
 
-    def __init__(self, signature: Signature, given: dict[str, Any], kind: str) -> None:
+    def __init__(
+        self, signature: Signature, given: dict[str, Any], kind: str, limits: CallLimits
+    ) -> None:
         self.signature = signature
+        self._limits = limits
         self.given = given
         #: "", "async", "generator" or "async generator".
         self.kind = kind
@@ -34,18 +40,11 @@ class MethodSpec:
 
     def merged(self, given: dict[str, Any]) -> CallOptions:
         """Return the options of calls, those of the method overridden by ``given``."""
-        return option_checks.call_options(
+        options = option_checks.call_options(
             {**self.given, **given}, generator=self.kind.endswith("generator")
         )
-
-    def refuse(self) -> None:
-        """Raise if calls of this kind of method cannot be run."""
-        name = self.signature.name
-        if self.kind.startswith("async"):
-            raise NotSupportedError(
-                f"{name} is an async method, and actors do not run in an event loop: "
-                "make it a plain method, with max_concurrency for calls at the same time"
-            )
+        options.max_pending_calls, options.out_of_order = self._limits
+        return options
 
 
 class ActorSpec:
@@ -63,27 +62,47 @@ class ActorSpec:
         self.data = data
 
     @classmethod
-    def of(cls, actor_class: type) -> ActorSpec:
-        """Describe a class."""
+    def of(cls, actor_class: type, options: ActorOptions) -> ActorSpec:
+        """Describe a class whose actors have these options.
+
+        Raises:
+            ValueError: A method names a concurrency group that the options do not.
+        """
         class_name = actor_class.__name__
         rows = [
             (name, *_describe(actor_class, name, member))
             for name, member in _members(actor_class).items()
         ]
         rows.append(("__ray_ready__", (), {}, ""))
-        data = pickle.dumps((class_name, rows), protocol=5)
+        for name, _, given, _ in rows:
+            group = given.get("concurrency_group")
+            if group is not None and group not in options.concurrency_groups:
+                raise ValueError(
+                    f"{class_name}.{name} is in the concurrency group {group!r}, which"
+                    f" concurrency_groups={options.concurrency_groups} does not name"
+                )
+        limits = (options.max_pending_calls, options.out_of_order)
+        data = pickle.dumps((class_name, rows, limits), protocol=5)
         return load(data)
 
 
 @functools.lru_cache(maxsize=1024)
 def load(data: bytes) -> ActorSpec:
     """Read the written form.  Handles of one class share the result."""
-    class_name, rows = pickle.loads(data)
+    class_name, rows, limits = pickle.loads(data)
     methods = {
-        name: MethodSpec(Signature(f"{class_name}.{name}", parameters), given, kind)
+        name: MethodSpec(Signature(f"{class_name}.{name}", parameters), given, kind, limits)
         for name, parameters, given, kind in rows
     }
     return ActorSpec(class_name, methods, data)
+
+
+def is_async(actor_class: type) -> bool:
+    """Return whether actors of a class run their calls on an event loop: it has async methods."""
+    return any(
+        _kind(getattr(member, "__func__", member)).startswith("async")
+        for member in _members(actor_class).values()
+    )
 
 
 def _members(actor_class: type) -> dict[str, Any]:
@@ -112,12 +131,18 @@ def _describe(actor_class: type, name: str, member: Any) -> tuple[Any, dict[str,
     function = getattr(actor_class, name)
     plain = inspect.unwrap(getattr(member, "__func__", member))
     bound = not isinstance(member, staticmethod | classmethod)
-    kind = ""
-    if inspect.iscoroutinefunction(plain):
-        kind = "async"
-    elif inspect.isasyncgenfunction(plain):
-        kind = "async generator"
-    elif inspect.isgeneratorfunction(plain):
-        kind = "generator"
+    kind = _kind(plain)
     given = getattr(member, METHOD_OPTIONS, None) or getattr(plain, METHOD_OPTIONS, {})
     return Signature.of(name, function, bound).parameters, dict(given), kind
+
+
+def _kind(function: Any) -> str:
+    """Return "", "async", "generator" or "async generator"."""
+    import inspect
+
+    plain = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(plain):
+        return "async"
+    if inspect.isasyncgenfunction(plain):
+        return "async generator"
+    return "generator" if inspect.isgeneratorfunction(plain) else ""

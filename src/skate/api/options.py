@@ -16,6 +16,9 @@ from skate.exceptions import NotSupportedError
 #: Amounts of resources are multiples of this.
 RESOURCE_STEP = 0.0001
 
+#: How many calls of an async actor run at the same time unless told otherwise.
+ASYNC_CONCURRENCY = 1000
+
 Given = Mapping[str, Any]
 
 
@@ -95,15 +98,48 @@ def _backpressure(option: str, value: object) -> int:
     return max(number, 0)
 
 
-def _retry_exceptions(option: str, value: object) -> bool | tuple[type[BaseException], ...]:
+def exception_names(option: str, value: object) -> bool | tuple[str, ...]:
+    """Check exceptions to retry after: True for all, or classes, which become their names.
+
+    By name, because they are compared in another process, where a class that was pickled by value
+    is another one.
+    """
     if isinstance(value, bool):
         return value
     kinds = tuple(value) if isinstance(value, list | tuple) else None
     if kinds is None or not all(
-        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+        isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException))
+        for kind in kinds
     ):
         raise TypeError(f"{option} must be a bool or a list of exception classes, not {value!r}")
-    return kinds
+    return tuple(
+        kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        for kind in kinds
+    )
+
+
+def _seconds(option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be a number of seconds, not {value!r}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{option} must be finite and more than zero, but is {value!r}")
+    return float(value)
+
+
+def _groups(option: str, value: object) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{option} must be a dict of limits by name, not {value!r}")
+    return {
+        non_empty(f"name in {option}", name): _integer(f"{option}[{name!r}]", limit, 1)
+        for name, limit in value.items()
+    }
+
+
+def _pending_calls(option: str, value: object) -> int:
+    number = _integer(option, value, -1, " (-1: without limit)")
+    if number == 0:
+        raise ValueError(f"{option} must be at least 1, or -1 (without limit), but is 0")
+    return number
 
 
 def _text(option: str, value: object) -> str:
@@ -181,7 +217,8 @@ _TASK: dict[str, _Check] = {
     "num_returns": _num_returns,
     "_generator_backpressure_num_objects": _backpressure,
     "max_retries": _retries,
-    "retry_exceptions": _retry_exceptions,
+    "retry_exceptions": exception_names,
+    "timeout_s": _seconds,
     "name": _text,
     "max_calls": _unsupported,
     **_OF_RAY,
@@ -195,9 +232,10 @@ _ACTOR: dict[str, _Check] = {
     "max_restarts": _retries,
     "max_task_retries": _retries,
     "max_concurrency": lambda option, value: _integer(option, value, 1),
-    "max_pending_calls": _unsupported,
-    "concurrency_groups": _unsupported,
-    "allow_out_of_order_execution": _unsupported,
+    "max_pending_calls": _pending_calls,
+    "concurrency_groups": _groups,
+    "allow_out_of_order_execution": _flag,
+    "execute_out_of_order": _flag,
     **_OF_RAY,
 }
 _CALL: dict[str, _Check] = {
@@ -205,8 +243,9 @@ _CALL: dict[str, _Check] = {
     "_generator_backpressure_num_objects": _backpressure,
     "max_task_retries": _retries,
     "name": _text,
-    "retry_exceptions": _unsupported,
-    "concurrency_group": _unsupported,
+    "retry_exceptions": exception_names,
+    "timeout_s": _seconds,
+    "concurrency_group": non_empty,
     "enable_task_events": _ignored,
 }
 
@@ -265,15 +304,20 @@ def task_options(given: Given, generator: bool = False) -> TaskOptions:
         resources=_resources(checked, default_cpus=1.0),
         max_retries=checked.get("max_retries", defaults.max_retries),
         retry_exceptions=checked.get("retry_exceptions", defaults.retry_exceptions),
+        timeout_s=checked.get("timeout_s", 0.0),
         name=checked.get("name", ""),
         runtime_env=checked.get("runtime_env"),
     )
 
 
-def actor_options(given: Given) -> ActorOptions:
+def actor_options(given: Given, asynchronous: bool = False) -> ActorOptions:
     """Turn what the user gave for a class into options with defaults.
 
     An actor holds no CPU unless it asks for one: most actors wait most of the time.
+
+    Args:
+        given: Options by name.
+        asynchronous: The class has methods that are coroutines.
 
     Raises:
         TypeError, ValueError, NotSupportedError: An option that is unknown, wrong or not supported.
@@ -282,16 +326,36 @@ def actor_options(given: Given) -> ActorOptions:
     checked = _check(given, _ACTOR)
     if checked.get("get_if_exists") and "name" not in checked:
         raise ValueError("get_if_exists=True needs the name of the actor to get")
+    max_concurrency = checked.get("max_concurrency", ASYNC_CONCURRENCY if asynchronous else 1)
+    groups = checked.get("concurrency_groups", {})
     return ActorOptions(
         resources=_resources(checked, default_cpus=0.0),
         name=checked.get("name", ""),
         namespace=checked.get("namespace"),
         max_restarts=checked.get("max_restarts", 0),
         max_task_retries=checked.get("max_task_retries", 0),
-        max_concurrency=checked.get("max_concurrency", 1),
+        max_concurrency=max_concurrency,
+        concurrency_groups=groups,
+        asynchronous=asynchronous,
+        max_pending_calls=max(checked.get("max_pending_calls", 0), 0),
+        out_of_order=_out_of_order(checked, asynchronous or max_concurrency > 1 or bool(groups)),
         detached=checked.get("lifetime", False),
         runtime_env=checked.get("runtime_env"),
     )
+
+
+def _out_of_order(checked: Mapping[str, Any], concurrent: bool) -> bool:
+    """Whether a call whose arguments are not ready lets others of the same caller pass."""
+    names = ("allow_out_of_order_execution", "execute_out_of_order")
+    asked = [checked[name] for name in names if name in checked]
+    if len(set(asked)) > 1:
+        raise ValueError(" and ".join(names) + " mean the same but differ")
+    if asked == [False] and concurrent:
+        raise ValueError(
+            f"{next(name for name in names if name in checked)}=False is not possible for an actor"
+            " that runs several calls at the same time"
+        )
+    return asked[0] if asked else concurrent
 
 
 def call_options(given: Given, generator: bool = False) -> CallOptions:
@@ -310,5 +374,8 @@ def call_options(given: Given, generator: bool = False) -> CallOptions:
         num_returns=checked.get("num_returns", STREAMING if generator else 1),
         generator_backpressure=checked.get("_generator_backpressure_num_objects", 0),
         max_task_retries=checked.get("max_task_retries"),
+        retry_exceptions=checked.get("retry_exceptions", False),
+        timeout_s=checked.get("timeout_s", 0.0),
+        concurrency_group=checked.get("concurrency_group", ""),
         name=checked.get("name", ""),
     )

@@ -30,8 +30,10 @@ class TaskOptions:
     #: ``CPU``, ``GPU``, ``memory`` (bytes) and custom names; zero amounts are left out.
     resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})
     max_retries: int = 3
-    #: True: retry after any exception of the task; a tuple: after these.
-    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    #: True: retry after any exception of the task; a tuple: after these, as ``module.qualname``.
+    retry_exceptions: bool | tuple[str, ...] = False
+    #: How long it may run; 0: without limit.
+    timeout_s: float = 0.0
     name: str = ""
     #: A checked runtime environment, to be merged into that of the caller.
     runtime_env: Mapping[str, Any] | None = None
@@ -51,6 +53,14 @@ class ActorOptions:
     max_restarts: int = 0
     max_task_retries: int = 0
     max_concurrency: int = 1
+    #: How many calls of each concurrency group run at the same time.
+    concurrency_groups: dict[str, int] = field(default_factory=dict)
+    #: It has methods that are coroutines: its calls run on an event loop.
+    asynchronous: bool = False
+    #: How many calls of one caller may be unfinished; 0: without limit.
+    max_pending_calls: int = 0
+    #: A call whose arguments are not ready lets others of the same caller pass.
+    out_of_order: bool = False
     detached: bool = False
     #: As in ``TaskOptions``.
     runtime_env: Mapping[str, Any] | None = None
@@ -63,7 +73,15 @@ class CallOptions:
 
     num_returns: int = 1
     generator_backpressure: int = 0
+    #: None: as the actor's options say.
     max_task_retries: int | None = None
+    retry_exceptions: bool | tuple[str, ...] = False
+    timeout_s: float = 0.0
+    #: "": the default group.
+    concurrency_group: str = ""
+    #: As in the options of the actor.
+    max_pending_calls: int = 0
+    out_of_order: bool = False
     name: str = ""
 
 

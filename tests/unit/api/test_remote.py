@@ -162,7 +162,7 @@ def test_options_of_actors(engine: RecordingEngine) -> None:
         num_cpus=1,
     ).remote(1)
     assert engine.asked[0][-1] == ActorOptions(
-        {"CPU": 1.0, "GPU": 1.0}, "n", "s", -1, 3, 4, detached=True
+        {"CPU": 1.0, "GPU": 1.0}, "n", "s", -1, 3, 4, out_of_order=True, detached=True
     )
 
 
@@ -268,7 +268,7 @@ def test_what_counts_as_a_method() -> None:
         @classmethod
         def klass(cls, x: int) -> None: ...
 
-    spec = actor_spec.ActorSpec.of(Actor)
+    spec = actor_spec.ActorSpec.of(Actor, ActorOptions())
     names = set(spec.methods)
     assert {"inherited", "own", "_private", "__len__", "static", "klass", "__ray_ready__"} <= names
     assert not names & {"hidden", "constant", "shown", "__deepcopy__", "__class__"}

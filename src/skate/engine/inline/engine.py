@@ -203,6 +203,10 @@ class InlineEngine:
             died.__cause__ = cause
             self._bury(actor, died)
             return cell
+        if options.asynchronous:
+            from skate.engine.inline.loops import CallLoop  # it imports asyncio: 35 ms
+
+            actor.loop = CallLoop(code.name)
         ready = arguments
         actor.make = lambda: call_function(self._load(code), *ready())
         self._start(actor)
@@ -212,7 +216,7 @@ class InlineEngine:
         name = f"{actor.class_name}.__init__"
         made: list[Any] = []
         running = self._begin(name, actor.options.resources, actor)
-        error = self._execute(running, [], lambda: made.append(actor.make()))
+        error = self._execute(running, [], lambda: made.append(actor.run(actor.make)))
         if error is None:
             actor.instance = made[0]
             return
@@ -252,7 +256,9 @@ class InlineEngine:
             error = self._execute(
                 running,
                 cells,
-                lambda: call_function(find_method(target.instance, method), *ready()),
+                lambda: target.run(
+                    lambda: call_function(find_method(target.instance, method), *ready())
+                ),
             )
         if isinstance(error, SystemExit):
             code = exit_code(error)
@@ -283,8 +289,12 @@ class InlineEngine:
             assert target is not None
             return (
                 self._begin(name, target.options.resources, target, attempt),
-                lambda: call_function(
-                    find_method(target.instance, method), *ready_arguments(arguments)
+                lambda: target.items(
+                    target.run(
+                        lambda: call_function(
+                            find_method(target.instance, method), *ready_arguments(arguments)
+                        )
+                    )
                 ),
             )
 
@@ -327,6 +337,8 @@ class InlineEngine:
     def _bury(self, actor: Actor, died: ActorDiedError) -> None:
         actor.death = died
         actor.instance = None
+        if actor.loop is not None:
+            actor.loop.close()
         actor.make = lambda: None
         self._names.pop((actor.namespace, actor.options.name), None)
 

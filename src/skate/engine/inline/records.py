@@ -6,10 +6,13 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skate.engine.base import ActorOptions
 from skate.exceptions import ActorDiedError
+
+if TYPE_CHECKING:
+    from skate.engine.inline.loops import CallLoop
 
 
 class Session(Protocol):
@@ -73,9 +76,19 @@ class Actor:
         self.instance: Any = None
         self.restarts = 0
         self.death: ActorDiedError | None = None
+        #: Of an async actor.
+        self.loop: CallLoop | None = None
         #: One call at a time, also when the driver has several threads.  Re-entrant like an
         #: actor that calls itself through another one.
         self.lock = threading.RLock() if options.max_concurrency == 1 else contextlib.nullcontext()
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Run code of the actor where its calls run."""
+        return function() if self.loop is None else self.loop.call(function)
+
+    def items(self, result: Any) -> Any:
+        """Return an iterator over what a generator method has returned."""
+        return result if self.loop is None else self.loop.items(result)
 
 
 class Running:

@@ -72,17 +72,14 @@ def actor_died(actor_id: bytes, cause: str) -> ActorDiedError:
     return ActorDiedError(f"the actor {actor_id.hex()} is dead: {cause}", actor_id=actor_id.hex())
 
 
-def may_retry(
-    error: BaseException, retry_exceptions: bool | tuple[type[BaseException], ...]
-) -> bool:
+def may_retry(error: BaseException, retry_exceptions: bool | tuple[str, ...]) -> bool:
     """Return whether a task that raised ``error`` is to be tried again, if retries are left."""
     if isinstance(error, SystemExit):
         return True  # a crash of the process, as far as others can tell
     if isinstance(retry_exceptions, bool):
         return retry_exceptions
-    # By name: the function's classes are copies, if it was pickled by value.
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-    return any(f"{kind.__module__}.{kind.__qualname__}" in names for kind in retry_exceptions)
+    return any(name in names for name in retry_exceptions)
 
 
 def exit_code(error: SystemExit) -> int:

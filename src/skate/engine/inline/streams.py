@@ -29,7 +29,7 @@ class InlineStream:
         completed: Cell,
         start: Callable[[int], tuple[Running, Callable[[], Any]]],
         retries: int,
-        retry_exceptions: bool | tuple[type[BaseException], ...],
+        retry_exceptions: bool | tuple[str, ...],
     ) -> None:
         self._engine = engine
         self._completed = completed

@@ -269,15 +269,17 @@ class ActorDirectory:
         self._forget_worker(actor)
         return [self._notify(actor), Queue(actor.actor_id, _delay(actor.short_lives))]
 
-    def kill(self, actor_id: bytes, no_restart: bool, graceful: bool) -> list[Effect]:
+    def kill(
+        self, actor_id: bytes, no_restart: bool, graceful: bool, cause: str = ""
+    ) -> list[Effect]:
         """Somebody ends the actor: at once, or (graceful) when it has done what it was asked."""
         actor = self.actors.get(actor_id)
         if actor is None or actor.state == "dead":
             return []
         if graceful:
             if actor.waits:
-                return self._die(actor, UNREACHABLE)
-            actor.ending = UNREACHABLE
+                return self._die(actor, cause or UNREACHABLE)
+            actor.ending = cause or UNREACHABLE
             return [StopWorker(actor.worker_id)]
         if no_restart:
             return self._end(actor, KILLED)

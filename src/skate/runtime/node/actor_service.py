@@ -52,7 +52,11 @@ class ActorService:
 
     def kill(self, message: KillActor) -> None:
         """A process ends an actor."""
-        self._apply(self.directory.kill(message.actor_id, message.no_restart, message.graceful))
+        self._apply(
+            self.directory.kill(
+                message.actor_id, message.no_restart, message.graceful, message.cause
+            )
+        )
 
     def started(self, process_id: bytes, message: ActorStarted) -> None:
         """An actor's constructor has returned or raised, or will never run."""

@@ -15,6 +15,8 @@ class Terms(msgspec.Struct, array_like=True, gc=False):
     #: Items that the owner has from an earlier attempt, and those its consumer has taken.
     received: int = 0
     taken: int = 0
+    #: The concurrency group in which an actor runs it; "" for the default one.
+    group: str = ""
 
 
 class StreamItems(Message, tag=100):

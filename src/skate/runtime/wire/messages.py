@@ -351,6 +351,8 @@ class KillActor(Message, tag=54):
     actor_id: bytes
     no_restart: bool
     graceful: bool
+    #: Why it ends gracefully, for the user, if its last handle is not gone.
+    cause: str = ""
 
 
 class StartActor(Message, tag=55):

@@ -12,6 +12,7 @@ from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorUnavailableError,
+    PendingCallsLimitExceeded,
     RuntimeEnvSetupError,
     TaskError,
 )
@@ -54,17 +55,14 @@ class ActorSpec(msgspec.Struct, array_like=True):
     refs: list[RefGrant]
     chain: list[bytes]
     depth: int
+    #: Concurrency groups by name, and how many calls of each run at the same time.
+    groups: dict[str, int] = {}
+    #: Calls run on an event loop.
+    asynchronous: bool = False
 
 
 spec_encoder = msgspec.msgpack.Encoder()
 spec_decoder = msgspec.msgpack.Decoder(ActorSpec)
-
-
-class _AnyRetry:
-    """Options of calls: an exception of the method itself is never retried."""
-
-    retry_exceptions = False
-    max_retries = 0
 
 
 class ActorClient:
@@ -84,6 +82,7 @@ class ActorClient:
         "queue",
         "restarts",
         "state",
+        "unready",
         "worker_id",
     )
 
@@ -96,6 +95,8 @@ class ActorClient:
         self.worker_id = b""
         self.restarts = -1
         self.queue: deque[Record] = deque()
+        #: Calls whose arguments are not ready and that let others pass.
+        self.unready: dict[bytes, Record] = {}
         self.in_flight: dict[bytes, Record] = {}
         self.cause = ""
         #: The serialized exception of a constructor that raised.
@@ -110,22 +111,32 @@ class ActorClient:
 
     def add(self, record: Record) -> None:
         """Queue a call and send what can be sent."""
+        if record.waiting and record.options.out_of_order:
+            self.unready[record.task_id] = record
+            if self.state == "dead":
+                self.fail_queue()
+            return
         self.queue.append(record)
-        self.advance(record)
+        self.advance()
 
-    def advance(self, _record: Record | None = None) -> None:
-        """Send calls in order, up to the first whose arguments are not ready."""
+    def advance(self, ready: Record | None = None) -> None:
+        """Send calls in order, up to the first whose arguments are not ready.
+
+        ``ready``: the arguments of this one have just become so.
+        """
+        if ready is not None and self.unready.pop(ready.task_id, None) is not None:
+            self.queue.append(ready)
         if self.state != "alive":
             if self.state == "dead":
                 self.fail_queue()
             return
-        queue = self.queue
         core = self.core
         peer = self.peer
         if peer is None or peer.connection is None:
             return
         idle = not self.in_flight
         sent = False
+        queue = self.queue
         while queue:
             record = queue[0]
             if record.failed_argument is not None:
@@ -146,13 +157,27 @@ class ActorClient:
         else:
             core.pump.nudge()
 
+    def check_pending(self, limit: int, method: str) -> None:
+        """Refuse a call if too many of this process have not finished.
+
+        Raises:
+            PendingCallsLimitExceeded: there are ``limit`` of them.
+        """
+        pending = len(self.queue) + len(self.unready) + len(self.in_flight)
+        if pending >= limit:
+            raise PendingCallsLimitExceeded(
+                f"{method}() was not called: {pending} calls of {self.name or 'the actor'} (actor"
+                f" {self.actor_id.hex()}) by this process have not finished, and"
+                f" max_pending_calls={limit}. Wait for some of them first (skate.wait)."
+            )
+
     def answered(self, record: Record) -> None:
         """A call has come back."""
         self.in_flight.pop(record.task_id, None)
 
     def discard(self, record: Record) -> None:
         """Take a call off the queue if it is there."""
-        if record in self.queue:
+        if self.unready.pop(record.task_id, None) is None and record in self.queue:
             self.queue.remove(record)
             self.advance()
 
@@ -179,6 +204,9 @@ class ActorClient:
 
     def fail_queue(self) -> None:
         """No call will be sent any more."""
+        if self.unready:
+            self.queue.extend(self.unready.values())
+            self.unready.clear()
         if self.queue:
             error = self.died_error()
             while self.queue:
@@ -300,6 +328,8 @@ class Actors:
                 [],
                 running.chain if running is not None else [],
                 running.depth + 1 if running is not None else 0,
+                options.concurrency_groups,
+                options.asynchronous,
             )
             message = CreateActor(
                 actor_id,
@@ -379,6 +409,8 @@ class Actors:
             client = self._clients.get(actor_id)
             if client is None:
                 client = self.client(actor_id)
+            if options.max_pending_calls:
+                client.check_pending(options.max_pending_calls, method)
             task_id, cells = core.new_cells(options.num_returns)
             task = Task(
                 task_id,
@@ -395,11 +427,13 @@ class Actors:
                 0,
             )
             record = Record(task, cells)
-            record.options = _AnyRetry
+            record.options = options
             record.home = client
             record.kept = actor
             if options.num_returns < 0:
                 stream = open_stream(core, record, options.generator_backpressure)
+            if options.concurrency_group:
+                record.terms().group = options.concurrency_group
             # None: what the actor was made with, which this process may not know yet.
             record.retries = options.max_task_retries
             if running is not None:

@@ -25,6 +25,12 @@ class _Awaited(asyncio.Future[Any]):
         super().__init__(loop=deliveries.loop)
         self._deliveries = deliveries
         self._source = source
+        self.listens = False
+
+    def listen(self) -> None:
+        """Locked.  It will be told."""
+        self.listens = True
+        self._deliveries.awaiting.pending += 1
 
     def on_ready(self, _source: Any) -> None:
         """Locked.  What it listens to is ready."""
@@ -37,12 +43,20 @@ class _Awaited(asyncio.Future[Any]):
             listeners = source.listeners
             if listeners is not None and self in listeners:
                 listeners.remove(self)
+        if not self.done():
+            self._forget()
         return super().cancel(msg)
+
+    def _forget(self) -> None:
+        if self.listens:
+            self.listens = False
+            self._deliveries.awaiting.pending -= 1
 
     def deliver(self) -> None:
         """In the loop: take the value."""
         if self.done():
             return
+        self._forget()
         source = self._source
         if not hasattr(source, "data"):
             self.set_result(None)
@@ -63,8 +77,9 @@ class _Awaited(asyncio.Future[Any]):
 class _Deliveries:
     """What has completed for one event loop."""
 
-    def __init__(self, core: Core, loop: asyncio.AbstractEventLoop) -> None:
-        self.core = core
+    def __init__(self, awaiting: Awaiting, loop: asyncio.AbstractEventLoop) -> None:
+        self.awaiting = awaiting
+        self.core = awaiting.core
         self.loop = loop
         self._ready: deque[_Awaited] = deque()
         self._scheduled = False
@@ -94,6 +109,8 @@ class Awaiting:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        #: Futures that are not complete.
+        self.pending = 0
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Deliveries] = (
             weakref.WeakKeyDictionary()
         )
@@ -102,7 +119,7 @@ class Awaiting:
         loop = asyncio.get_running_loop()
         deliveries = self._by_loop.get(loop)
         if deliveries is None:
-            deliveries = self._by_loop[loop] = _Deliveries(self.core, loop)
+            deliveries = self._by_loop[loop] = _Deliveries(self, loop)
         return deliveries
 
     def future(self, cell: Cell) -> asyncio.Future[Any]:
@@ -112,6 +129,7 @@ class Awaiting:
         with core.lock:
             if not cell.status:
                 cell.listen(future)
+                future.listen()
                 core.objects.request_if_borrowed(cell)
                 if core.links.dirty:
                     core.pump.nudge()
@@ -125,6 +143,7 @@ class Awaiting:
         with self.core.lock:
             if not stream.status:
                 stream.listeners.append(future)
+                future.listen()
                 return future
         future.deliver()
         return future

@@ -1,21 +1,21 @@
 """The worker's side: run what callers push, in order, and answer in batches.
 
-The main thread does it all; an actor with ``max_concurrency`` above one has its calls run by a
-pool of threads.
+The main thread does it all.  Actors that run several calls at the same time have them run in
+threads (``threaded.py``) or on an event loop (``event_loop.py``).
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import signal
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from skate.exceptions import ActorDiedError
 from skate.runtime.wire.messages import (
     BeginLease,
     Blocked,
@@ -33,12 +33,15 @@ from skate.runtime.wire.messages import (
 )
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.events import describe_error
-from skate.runtime.worker.invoke import Invoker, Running
+from skate.runtime.worker.groups import DEFAULT
+from skate.runtime.worker.invoke import Invoker, Running, current_call, group_of
 from skate.runtime.worker.producer import Producers
 from skate.runtime.worker.pump import Waiter
+from skate.runtime.worker.threaded import ThreadedCalls
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
+    from skate.runtime.worker.event_loop import AsyncCalls
     from skate.runtime.worker.links import Peer
 
 #: Finished replies are sent when they have waited this many seconds, even if tasks are queued.
@@ -53,15 +56,16 @@ class Executor:
         self.invoker = Invoker(core)
         self.producers = Producers(core)
         self._queue: deque[tuple[Task, Peer] | Callable[[], None]] = deque()
-        self._idle: Waiter | None = None
+        #: Ends the wait for the next call.
+        self._idle: Callable[[], None] | None = None
         self._main = threading.get_ident()
         #: Calls of the main thread: more than one when re-entrant calls run.
         self._stack: list[Running] = []
-        #: Runs the calls of a threaded actor; the call of each thread is in ``_local.running``.
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        self._local = threading.local()
-        #: The calls that these threads run.
-        self._in_threads: set[Running] = set()
+        #: Runs the calls of an actor that runs several at the same time; which one a piece of code
+        #: belongs to is in ``current_call``.
+        self._concurrent: ThreadedCalls | AsyncCalls | None = None
+        #: The same, if it is an async actor.
+        self._async: AsyncCalls | None = None
         #: Callers that were told that we block.
         self._told: set[Peer] = set()
         #: Threads that wait, those that user code has started included.
@@ -75,7 +79,9 @@ class Executor:
         #: ... and these were cancelled meanwhile, or are no longer here.
         self._doomed: set[bytes] = set()
         self._flushed_at = 0.0
-        self._exiting = False
+        self.is_exiting = False
+        #: Not even the calls that run are waited for.
+        self.exits_at_once = False
         self.resources: dict[str, float] = {}
         self.gpu_ids: list[int] = []
 
@@ -107,7 +113,7 @@ class Executor:
     def _notify(self) -> None:
         idle = self._idle
         if idle is not None:
-            idle.on_ready()
+            idle()
             return
         waiter = self.core.pump.main_waiter
         if waiter is not None:
@@ -128,7 +134,7 @@ class Executor:
         self._notify()
 
     def _exit(self) -> None:
-        self._exiting = True
+        self.is_exiting = True
 
     def on_steal(self, peer: Peer, message: Steal) -> None:
         """Locked.  The caller wants tasks back that have not started, the youngest first."""
@@ -164,15 +170,22 @@ class Executor:
         """Locked.  Drop a queued task, or interrupt the running one."""
         if self._unqueue(message.task_id, peer):
             return
-        if not any(running.task_id == message.task_id for running in self._stack):
+        task_id = message.task_id
+        calls = self._concurrent
+        if not any(running.task_id == task_id for running in self._stack) and (
+            calls is None or not calls.runs(task_id)
+        ):
             if self._popping:
-                self._doomed.add(message.task_id)
+                self._doomed.add(task_id)
             return
         if message.recursive:
-            self.core.submitter.cancel_children(message.task_id, message.force)
+            self.core.submitter.cancel_children(task_id, message.force)
         if message.force:
             os.kill(os.getpid(), signal.SIGKILL)
-        self._cancelling.add(message.task_id)
+        if calls is not None:
+            calls.interrupt(task_id)
+            return
+        self._cancelling.add(task_id)
         signal.pthread_kill(self._main, signal.SIGINT)
 
     def _unqueue(self, task_id: bytes, peer: Peer) -> bool:
@@ -183,17 +196,30 @@ class Executor:
                     self._queue.remove(item)
                 except ValueError:  # the main thread was faster
                     return False
-                self._decline(item[0])
-                self.invoker.reply_cancelled(item[0], peer, 0)
+                self.reply_unstarted(*item)
                 return True
-        return False
+        calls = self._concurrent
+        waiting = calls.withdraw(task_id) if calls is not None else None
+        if waiting is not None:
+            self.reply_unstarted(*waiting)
+        return waiting is not None
+
+    def reply_unstarted(self, task: Task, peer: Peer) -> None:
+        """Locked.  Say that a call was cancelled before it started."""
+        self._decline(task)
+        self.invoker.reply_cancelled(task, peer, 0)
 
     def on_stream_dropped(self, peer: Peer, message: StreamDropped) -> None:
         """Locked.  Nobody wants the items of a generator: it does not start, or it is closed."""
         task_id = message.task_id
         if self.producers.on_dropped(message) or self._unqueue(task_id, peer):
             return
-        if self._popping or any(running.task_id == task_id for running in self._stack):
+        calls = self._concurrent
+        if (
+            self._popping
+            or any(running.task_id == task_id for running in self._stack)
+            or (calls is not None and calls.runs(task_id))
+        ):
             self.producers.drop_early(task_id)
 
     def handle_interrupt(self, _signum: int, _frame: object) -> None:
@@ -207,13 +233,16 @@ class Executor:
         """Execute what arrives until told to exit."""
         queue = self._queue
         core = self.core
-        while not self._exiting:
+        while not self.is_exiting:
+            if self._async is not None:
+                self._async.run()
+                break
             if not queue:
                 waiter = Waiter(1)
                 with core.lock:
                     if queue:
                         continue
-                    self._idle = waiter
+                    self._idle = waiter.on_ready
                 core.pump.block(waiter)
                 self._idle = None
                 continue
@@ -226,14 +255,13 @@ class Executor:
                 self._popping = False
                 core.pump.busy()
                 item()
-            elif self._pool is not None:
-                self._popping = False
-                self._pool.submit(self._execute_in_thread, *item)
+            elif self._concurrent is not None:
+                self._start_concurrent(*item)
             else:
                 self._execute(*item)
                 core.pump.activity += 1
-        if self._pool is not None:
-            self._pool.shutdown()
+        if self._concurrent is not None:
+            self._concurrent.close(self.exits_at_once)
         with core.lock:
             core.events.flush()
             core.links.flush()
@@ -249,11 +277,52 @@ class Executor:
         if task.exact:
             with self.core.lock:
                 self.core.links.flush()
-        finished = self._invoke(running, task, peer, self._stack.pop)
+        finished = self.invoke(running, task, peer, self._stack.pop)
         if finished - self._flushed_at > REPLY_DELAY:
             self._flushed_at = finished
             with self.core.lock:
                 self.core.links.flush()
+
+    def _start_concurrent(self, task: Task, peer: Peer) -> None:
+        calls = self._concurrent
+        assert calls is not None
+        calls.start(task, peer)
+        self._popping = False
+        if self._doomed:
+            with self.core.lock:
+                doomed = list(self._doomed)
+                self._doomed.clear()
+                for task_id in doomed:
+                    self.on_cancel(peer, Cancel(task_id, False))
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether something waits for the main thread."""
+        return bool(self._queue)
+
+    def expect_calls(self, wake: Callable[[], None] | None) -> None:
+        """Call ``wake`` when something is queued."""
+        self._idle = wake
+
+    def start_queued(self) -> None:
+        """Start all that is queued: for the event loop of an async actor."""
+        queue = self._queue
+        while queue and not self.exits_at_once:
+            self._popping = True
+            item = queue.popleft()
+            if isinstance(item, tuple):
+                self._start_concurrent(*item)
+            else:
+                self._popping = False
+                item()
+
+    def queue_needs(self, links: Collection[bytes]) -> bool:
+        """Whether a queued call comes from one of these calls."""
+        wanted = set(links)
+        return any(
+            isinstance(item, tuple) and not wanted.isdisjoint(item[0].chain)
+            for item in list(self._queue)
+        )
 
     def _is_doomed(self, task: Task, peer: Peer) -> bool:
         """A call is about to start: return whether it was cancelled just before."""
@@ -262,27 +331,27 @@ class Executor:
         if doomed:
             self._stack.pop()
             with self.core.lock:
-                self._decline(task)
-                self.invoker.reply_cancelled(task, peer, 0)
+                self.reply_unstarted(task, peer)
         return doomed
-
-    def _execute_in_thread(self, task: Task, peer: Peer) -> None:
-        running = self._local.running = Running(task, peer, ())
-        running.thread = threading.get_ident()
-        self._in_threads.add(running)
-        self._invoke(running, task, peer, lambda: self._leave_thread(running))
-        with self.core.lock:
-            self.core.links.flush()
-
-    def _leave_thread(self, running: Running) -> None:
-        self._local.running = None
-        self._in_threads.discard(running)
 
     def running_calls(self) -> list[Running]:
         """Return the calls that run now."""
-        return [*self._stack, *self._in_threads]
+        calls = self._concurrent
+        return [*self._stack, *calls.running] if calls is not None else list(self._stack)
 
-    def _invoke(
+    def refuse_group(self, task: Task, peer: Peer, known: Mapping[str, int]) -> None:
+        """Answer a call that names a concurrency group which the actor does not have."""
+        names = ", ".join(repr(name) for name in known if name) or "none"
+        name = f"{self.invoker.actor_class}.{task.method}"
+        error = ValueError(
+            f"{name} was called in the concurrency group {group_of(task)!r}, but the actor has"
+            f" {names}: declare it in concurrency_groups when the actor is made"
+        )
+        with self.core.lock:
+            self._decline(task)
+        self.invoker.reply_error(task, peer, error, 0, name)
+
+    def invoke(
         self, running: Running, task: Task, peer: Peer, leave: Callable[[], object]
     ) -> float:
         """Call, answer, and return when the call ended, as of ``perf_counter``."""
@@ -304,29 +373,48 @@ class Executor:
         except BaseException as error:
             duration = int((finished - started - running.blocked_seconds) * 1e6)
             error_type, error_message = describe_error(error)
-            self._reply_error(task, peer, error, duration, running.name)
+            cancelled = task.task_id in self._cancelling and isinstance(error, KeyboardInterrupt)
+            self._cancelling.discard(task.task_id)
+            self.reply_error(task, peer, error, duration, running.name, cancelled)
         self.core.events.ran(running, finished, error_type, error_message)
         invoker.flush_output()
         return finished
 
-    def _reply_error(
-        self, task: Task, peer: Peer, error: BaseException, duration: int, name: str
+    def reply_error(
+        self,
+        task: Task,
+        peer: Peer,
+        error: BaseException,
+        duration: int,
+        name: str,
+        cancelled: bool,
     ) -> None:
-        if task.task_id in self._cancelling:
-            self._cancelling.discard(task.task_id)
-            if isinstance(error, KeyboardInterrupt):
-                self.invoker.reply_cancelled(task, peer, duration)
-                return
-        self.invoker.reply_error(task, peer, error, duration, name)
+        """Answer a call that raised; ``cancelled``: because it was told to stop."""
+        if cancelled:
+            self.invoker.reply_cancelled(task, peer, duration)
+            return
         if isinstance(error, SystemExit) and task.actor_id:
-            # An actor that exits on purpose: nothing else is run, and it is not restarted.
-            with self.core.lock:
-                self.core.links.send_node(
-                    KillActor(self.invoker.actor_id, no_restart=True, graceful=True)
-                )
-                self._queue.appendleft(self._exit)
-                self._notify()
-            self.core.pump.wake()
+            cause = f"{name}() has ended it (exit_actor or SystemExit)"
+            actor_id = self.invoker.actor_id.hex()
+            self.invoker.reply_failed(
+                task,
+                peer,
+                ActorDiedError(f"the actor {actor_id} is dead: {cause}", actor_id=actor_id),
+                duration,
+            )
+            self.leave_actor(cause)
+            return
+        self.invoker.reply_error(task, peer, error, duration, name)
+
+    def leave_actor(self, cause: str) -> None:
+        """The actor exits on purpose: nothing else is run, and it is not restarted."""
+        with self.core.lock:
+            self.core.links.send_node(
+                KillActor(self.invoker.actor_id, no_restart=True, graceful=True, cause=cause)
+            )
+            self.exits_at_once = self.is_exiting = True
+            self._notify()
+        self.core.pump.wake()
 
     def _start_actor(self, message: StartActor) -> None:
         spec = spec_decoder.decode(message.spec)
@@ -335,19 +423,25 @@ class Executor:
         failure: BaseException | None = None
         running = Running(task, None, ())
         running.started = time.perf_counter()
-        self._stack.append(running)
+        limits = {DEFAULT: message.max_concurrency, **spec.groups}
         try:
-            self.invoker.construct(task, spec)
+            if spec.asynchronous:
+                from skate.runtime.worker.event_loop import AsyncCalls  # it imports asyncio: 35 ms
+
+                self._concurrent = self._async = AsyncCalls(self, limits)
+                self._async.construct(running, lambda: self.invoker.construct(task, spec))
+            else:
+                self._stack.append(running)
+                try:
+                    self.invoker.construct(task, spec)
+                finally:
+                    self._stack.pop()
         except BaseException as error:
             failure = error
-        finally:
-            self._stack.pop()
         described = describe_error(failure) if failure is not None else ("", "")
         self.core.events.ran(running, time.perf_counter(), *described)
-        if message.max_concurrency > 1:
-            self._pool = concurrent.futures.ThreadPoolExecutor(
-                message.max_concurrency, thread_name_prefix=spec.class_name
-            )
+        if self._async is None and (message.max_concurrency > 1 or spec.groups):
+            self._concurrent = ThreadedCalls(self, spec.class_name, limits)
         self.invoker.report_start(message.actor_id, failure)
 
     # ------------------------------------------------------------------ blocking
@@ -355,9 +449,8 @@ class Executor:
     @property
     def running(self) -> Running | None:
         """The call that the current thread, or failing that the main thread, executes."""
-        if self._pool is not None:
-            running: Running | None = getattr(self._local, "running", None)
-            return running
+        if self._concurrent is not None:
+            return current_call.get()
         stack = self._stack
         return stack[-1] if stack else None
 
@@ -371,11 +464,9 @@ class Executor:
         started = time.perf_counter()
         if running is not None:
             running.blocked = True
+        in_loop = self._async is not None and self._async.blocks_loop()
         with core.lock:
-            self._waiting += 1
-            if self._waiting == 1:
-                # Other threads may still compute; one CPU used twice is better than a deadlock.
-                core.links.send_node(Blocked())
+            self.begin_wait()
             if is_main:
                 self._blocked += 1
                 if self._blocked == 1:
@@ -387,6 +478,8 @@ class Executor:
             return bool(self._queue) and self._reentrant() is not None
 
         try:
+            if in_loop:
+                return self._block_loop(waiter, deadline, step)
             while not waiter.done:
                 if is_main and self._queue:
                     self._run_reentrant()
@@ -398,12 +491,10 @@ class Executor:
             if running is not None:
                 running.blocked = False
                 core.events.waited(started, running.task_id, running.name, running.thread)
-                if is_main or self._pool is not None:
+                if is_main or self._concurrent is not None:
                     running.blocked_seconds += time.perf_counter() - started
             with core.lock:
-                self._waiting -= 1
-                if self._waiting == 0:
-                    core.links.send_node(Resumed())
+                self.end_wait()
                 if is_main:
                     self._blocked -= 1
                     if self._blocked == 0:
@@ -411,6 +502,45 @@ class Executor:
                             core.links.send(peer, Unblocked())
                         self._told.clear()
             core.pump.nudge()
+
+    def begin_wait(self) -> None:
+        """Locked.  Somebody in this process waits for others."""
+        self._waiting += 1
+        if self._waiting == 1:
+            # Other threads may still compute; one CPU used twice is better than a deadlock.
+            self.core.links.send_node(Blocked())
+
+    def end_wait(self) -> None:
+        """Locked.  It goes on."""
+        self._waiting -= 1
+        if self._waiting == 0:
+            self.core.links.send_node(Resumed())
+
+    def _block_loop(
+        self, waiter: Waiter, deadline: float | None, step: Callable[[], bool] | None
+    ) -> bool:
+        """Wait inside a call of an async actor; others run only if it may wait for them."""
+        calls, pump = self._async, self.core.pump
+        assert calls is not None
+        blocking = calls.begin_blocking()
+
+        def passed() -> bool:
+            return deadline is not None and time.monotonic() >= deadline
+
+        def turn() -> bool:
+            return (step is not None and step()) or calls.is_needed()
+
+        try:
+            while not waiter.done and not passed():
+                if calls.is_needed():
+                    calls.loop.run_nested(
+                        lambda: (step is not None and step()) or waiter.done or passed()
+                    )
+                else:
+                    pump.block(waiter, deadline, turn)
+            return waiter.done
+        finally:
+            calls.end_blocking(blocking)
 
     def _return_queued(self) -> None:
         """Locked.  Hand tasks queued behind a blocked one back to their callers."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from skate.exceptions import TaskCancelledError, TaskError
+from skate.exceptions import SkateError, TaskCancelledError, TaskError
 from skate.ids import nth
 from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import (
@@ -80,6 +81,17 @@ class Running:
         self.blocked = False
         #: The thread that runs it; 0: the main thread.
         self.thread = 0
+
+
+#: What runs in this thread of a threaded actor, or in this call of an async one.
+current_call: contextvars.ContextVar[Running | None] = contextvars.ContextVar(
+    "current_call", default=None
+)
+
+
+def group_of(task: Task) -> str:
+    """Return the concurrency group of a call, "" for the default one."""
+    return task.terms.group if task.terms is not None else ""
 
 
 class Invoker:
@@ -219,6 +231,12 @@ class Invoker:
         traceback.clear_frames(error.__traceback__)
         with self.core.lock:
             self.core.links.send(peer, TaskFailed(task.task_id, payload, kinds, False, duration))
+
+    def reply_failed(self, task: Task, peer: Peer, error: SkateError, duration: int) -> None:
+        """Send an exception of ours instead of a result."""
+        payload = self.core.error(error)
+        with self.core.lock:
+            self.core.links.send(peer, TaskFailed(task.task_id, payload, [], False, duration))
 
     def reply_cancelled(self, task: Task, peer: Peer, duration: int) -> None:
         """Say that a task was cancelled."""

@@ -64,7 +64,6 @@ class Producer:
         #: What to call when ``is_full`` may have changed.
         self.waiter: Any = None
 
-    @property
     def is_full(self) -> bool:
         """Whether the generator has to wait for its consumer."""
         return bool(self._limit) and self.count - self._taken >= self._limit and not self.dropped
@@ -98,7 +97,7 @@ class Producer:
         if (
             now - self._sent_at > ITEM_DELAY
             or self._batch_bytes > BATCH_BYTES
-            or (self._limit and self.is_full)
+            or (self._limit and self.is_full())
         ):
             self._sent_at = now
             with core.lock:
@@ -179,7 +178,7 @@ class Producers:
         try:
             for item in iterator:
                 producer.send(item)
-                if producer.is_full:
+                if producer.is_full():
                     self._wait(producer)
                 if producer.dropped:
                     close(iterator)
@@ -192,7 +191,7 @@ class Producers:
         while True:
             waiter = Waiter(1)
             with self.core.lock:
-                if not producer.is_full:
+                if not producer.is_full():
                     return
                 producer.waiter = waiter
             self.core.block(waiter)

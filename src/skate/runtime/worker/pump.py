@@ -131,11 +131,15 @@ class Pump:
 
     # ------------------------------------------------------------------ sources and timers
 
-    def add(self, source: Source) -> None:
-        """Watch a source for input."""
+    def add(self, source: Source, once: bool = False) -> None:
+        """Watch a source for input; ``once``: after each report not before ``watch_again``."""
         fd = source.fileno()
         self._sources[fd] = source
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT if once else select.EPOLLIN)
+
+    def watch_again(self, source: Source) -> None:
+        """Report the next input of a source that is reported once."""
+        self._epoll.modify(source.fileno(), select.EPOLLIN | select.EPOLLONESHOT)
 
     def want_write(self, source: Source, wanted: bool) -> None:
         """Report writability of the source as well, or no longer."""

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import Code
-from skate.runtime.wire.messages import Task
+from skate.runtime.wire.messages import Task, Terms
 from skate.runtime.worker.cells import FAILED, Cell
 from skate.runtime.worker.leases import FunctionStats, Lease
 
@@ -88,6 +88,13 @@ class Record:
             resolved, self.on_resolved = self.on_resolved, None
             if resolved is not None:
                 resolved(self)
+
+    def terms(self) -> Terms:
+        """Return the task's terms, new ones if it has none."""
+        terms = self.task.terms
+        if terms is None:
+            terms = self.task.terms = Terms()
+        return terms
 
     @property
     def peer(self) -> Peer | None:

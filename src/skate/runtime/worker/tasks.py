@@ -9,7 +9,6 @@ from skate.engine.base import STREAMING, Code, TaskOptions
 from skate.exceptions import SerializationError, TaskCancelledError, WorkerCrashedError
 from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
-from skate.runtime.wire.calls import Terms
 from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import Cancel, Reply, ReplyValues, Task, TaskFailed
 from skate.runtime.worker.arguments import pack
@@ -161,12 +160,8 @@ class Submitter:
         record = self.answered(message.task_id, message.duration)
         if record is None:
             return
-        again = (
-            not message.cancelled
-            and record.retries != 0
-            and _matches(record.options.retry_exceptions, message.types)
-        )
-        if again:
+        again = not message.cancelled and _matches(record.options.retry_exceptions, message.types)
+        if again and self._may_retry(record):
             self._retry(record)
         elif message.cancelled:
             self.finish_failed(record, message.error)
@@ -174,12 +169,21 @@ class Submitter:
             # Whoever ran it has recorded it.
             self._fail(record, message.error, raised=True)
 
+    def _may_retry(self, record: Record) -> bool:
+        if record.task.actor_id:
+            # Calls of actors count attempts, tasks count what is left.
+            return bool(record.home.may_retry(record))
+        return record.retries != 0
+
     def _retry(self, record: Record) -> None:
+        record.task.attempt += 1
+        self.pending[record.task_id] = record
+        if record.task.actor_id:
+            record.home.add(record)
+            return
         assert record.retries is not None
         record.retries -= 1
-        record.task.attempt += 1
         record.task.exact = True
-        self.pending[record.task_id] = record
         self.core.leasing.requeue(record)
 
     def resubmit(self, record: Record) -> None:
@@ -279,7 +283,7 @@ class Submitter:
 
 def open_stream(core: Core, record: Record, limit: int) -> Stream:
     """Locked.  Have the items of a call of a generator collected."""
-    record.task.terms = Terms(stream_limit=limit)
+    record.terms().stream_limit = limit
     stream = record.stream = Stream(core, record, limit)
     return stream
 
@@ -288,7 +292,7 @@ def _cancelled(record: Record) -> TaskCancelledError:
     return TaskCancelledError(f"{record.name}() was cancelled")
 
 
-def _matches(wanted: bool | tuple[type[BaseException], ...], types: list[str]) -> bool:
+def _matches(wanted: bool | tuple[str, ...], types: list[str]) -> bool:
     if isinstance(wanted, bool):
         return wanted
-    return any(f"{t.__module__}.{t.__qualname__}" in types for t in wanted)
+    return any(name in types for name in wanted)
