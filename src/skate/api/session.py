@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Which engine ``init()`` starts when it is not told: "native" or "inline".
 ENGINE_VARIABLE = "SKATE_ENGINE"
+#: The cluster that ``init()`` joins when it is given no address, as ``RAY_ADDRESS`` is for Ray.
+ADDRESS_VARIABLE = "SKATE_ADDRESS"
 #: The native engine stands on epoll, eventfd and pidfd; elsewhere everything runs in one process.
 DEFAULT_ENGINE = "native" if sys.platform == "linux" else "inline"
 
@@ -87,10 +89,14 @@ def init(
     engine: str | None = None,
     **others: Any,
 ) -> Context:
-    """Start a session on this machine.  Without it the first use of the API starts one.
+    """Start a session on this machine, or join a cluster.
+
+    Without it the first use of the API starts a session.
 
     Args:
-        address: None or "local": processes of this machine.
+        address: "local": a session of its own; ``host:port``, ``skate://host:port`` or "auto":
+            join the cluster of this address (or the one started last) through its node on this
+            machine.  None: what ``SKATE_ADDRESS`` says, else "local".
         num_cpus: How many tasks of one CPU run at the same time; by default one for each CPU that
             this process may use.
         num_gpus: By default all that ``CUDA_VISIBLE_DEVICES`` allows.  Not checked to exist.
@@ -110,7 +116,8 @@ def init(
         The session's context; leaving it as a context manager calls ``shutdown``.
 
     Raises:
-        SessionError: There is a session already (a RuntimeError), or it could not be started.
+        SessionError: There is a session already (a RuntimeError), it could not be started, or
+            there is no such cluster.
         TypeError, ValueError: An option that is unknown or wrong.
         NotSupportedError: An address or option that this version does not support.
     """
@@ -131,6 +138,8 @@ def init(
             engine
             or ("inline" if local_mode else os.environ.get(ENGINE_VARIABLE) or DEFAULT_ENGINE)
         )
+        if address is None and name != "inline":
+            address = os.environ.get(ADDRESS_VARIABLE)
         config = session_config.check(
             address=address,
             num_cpus=num_cpus,
@@ -143,6 +152,11 @@ def init(
             log_to_driver=log_to_driver,
             runtime_env=runtime_env,
         )
+        if name == "inline" and config.address != "local":
+            raise NotSupportedError(
+                f"address={address!r}: the inline engine runs everything in this process and joins "
+                "no cluster"
+            )
         session_config.set_log_level(logging_level)
         started = _starter(name)(config)
         _register_exit()

@@ -93,11 +93,20 @@ def check(
     Raises:
         TypeError, ValueError, NotSupportedError: With the name of the option that is wrong.
     """
-    if address not in (None, "", "local"):
-        raise NotSupportedError(
-            f"address={address!r}: connecting to a cluster is not supported,"
-            " leave the address out to start a session on this machine"
-        )
+    where = _address(address)
+    if where != "local":
+        for name, value in (
+            ("num_cpus", num_cpus),
+            ("num_gpus", num_gpus),
+            ("resources", resources),
+            ("object_store_memory", object_store_memory),
+            ("preload", preload),
+        ):
+            if value is not None:
+                raise ValueError(
+                    f"{name} cannot be given with address={where!r}: a cluster has what its nodes "
+                    "were started with"
+                )
     if namespace is None:
         namespace = os.urandom(8).hex()
     elif not isinstance(namespace, str) or not namespace:
@@ -122,7 +131,20 @@ def check(
         logging_level=_level(logging_level),
         log_to_driver=log_to_driver,
         runtime_env=_environment(runtime_env),
+        address=where,
     )
+
+
+def _address(value: object) -> str:
+    if value in (None, "", "local"):
+        return "local"
+    if not isinstance(value, str):
+        raise TypeError(f'address must be "auto" or host:port of a cluster, not {value!r}')
+    if value.startswith("ray://"):
+        raise NotSupportedError(
+            f"address={value!r}: Ray clusters cannot be joined, only those of `skate start`"
+        )
+    return value
 
 
 def set_log_level(level: int | str | None) -> None:

@@ -9,6 +9,7 @@ import sys
 
 from skate.api import session
 from skate.engine.native import NativeEngine
+from skate.runtime.wire.addresses import Access
 from skate.runtime.worker.config import WorkerConfig
 from skate.runtime.worker.core import Core
 from skate.runtime.worker.output import NamedOutput
@@ -24,6 +25,7 @@ def run(config: WorkerConfig) -> None:
         config.store_address,
         is_driver=False,
         environment=config.environment.environment if config.environment is not None else b"",
+        access=_access(config),
     )
     executor = core.executor
     assert executor is not None
@@ -34,6 +36,14 @@ def run(config: WorkerConfig) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         core.register("worker")
         executor.run()
+
+
+def _access(config: WorkerConfig) -> Access | None:
+    if not config.host:
+        return None
+    from skate.runtime.wire.authentication import read_token  # clusters only
+
+    return Access(config.host, read_token(config.token_file))
 
 
 def _open_output(fd: int) -> NamedOutput:

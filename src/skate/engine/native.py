@@ -18,7 +18,7 @@ from skate.engine.base import (
 from skate.exceptions import RuntimeEnvSetupError, SessionError
 from skate.ids import new_process_id
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
-from skate.runtime.wire.messages import StateRequest
+from skate.runtime.wire.messages import Job, StateRequest
 from skate.runtime.wire.state import Filter, Inspect, Inspection
 from skate.runtime.worker.cells import WeakActorCell
 from skate.runtime.worker.core import Core
@@ -139,12 +139,36 @@ class DriverEngine(NativeEngine):
             self._restore_signal()
 
 
-def start(config: SessionConfig) -> DriverEngine:
-    """Start a session on this machine and connect to it.
+class GuestEngine(NativeEngine):
+    """The engine of a driver that has joined a cluster: it leaves, and the cluster goes on."""
+
+    def __init__(self, core: Core, output: DriverOutput) -> None:
+        super().__init__(core)
+        self._output = output
+        self._pid = os.getpid()
+        self._restore_signal = _defer_interrupts(core)
+
+    def shutdown(self) -> None:
+        """End what this driver has started, and let go of everything."""
+        if os.getpid() != self._pid:
+            return
+        try:
+            self.core.shutdown(SHUTDOWN_TIMEOUT)
+        finally:
+            self.core.close()
+            self._output.close()
+            self._restore_signal()
+
+
+def start(config: SessionConfig) -> DriverEngine | GuestEngine:
+    """Start a session on this machine, or join a cluster, and connect to it.
 
     Raises:
-        SessionError: the node daemon could not be started; the message has the end of its log.
+        SessionError: the node daemon could not be started (the message has the end of its log), or
+            there is no such cluster.
     """
+    if config.address != "local":
+        return _join(config)
     process_id = new_process_id()
     node = launch(
         NodeConfig(
@@ -167,13 +191,7 @@ def start(config: SessionConfig) -> DriverEngine:
             node.store_address,
             is_driver=True,
         )
-        pump = core.pump
-        # Timers run under the core's lock, printing must not.
-        output = DriverOutput(
-            lambda seconds, report: pump.call_later(seconds, lambda: pump.callbacks.append(report))
-        )
-        core.on_log = output.on_lines
-        core.on_warning = logger.warning
+        output = _show_output(core)
         core.register("driver")
         core.environments.adopt(config.runtime_env)
     except RuntimeEnvSetupError:
@@ -187,6 +205,50 @@ def start(config: SessionConfig) -> DriverEngine:
         node.kill()
         raise
     return DriverEngine(core, node, output)
+
+
+def _join(config: SessionConfig) -> GuestEngine:
+    # Most drivers have a session of their own.
+    from skate.runtime.node import standing
+    from skate.runtime.wire.addresses import Access
+    from skate.runtime.wire.authentication import read_token
+
+    node = standing.find(config.address)
+    process_id = new_process_id()
+    core = Core(
+        process_id,
+        node.node_id,
+        node.paths.directory,
+        node.paths.node_socket,
+        node.paths.store_socket,
+        is_driver=True,
+        access=Access(node.host, read_token(node.paths.token)),
+    )
+    output = _show_output(core)
+    job = Job(
+        process_id.hex(),
+        process_id,
+        config.namespace,
+        [str(entry) for entry in sys.path],
+        config.log_to_driver,
+    )
+    try:
+        core.register("driver", job)
+    except BaseException:
+        core.close()
+        raise
+    return GuestEngine(core, output)
+
+
+def _show_output(core: Core) -> DriverOutput:
+    pump = core.pump
+    # Timers run under the core's lock, printing must not.
+    output = DriverOutput(
+        lambda seconds, report: pump.call_later(seconds, lambda: pump.callbacks.append(report))
+    )
+    core.on_log = output.on_lines
+    core.on_warning = logger.warning
+    return output
 
 
 def _defer_interrupts(core: Core) -> Any:

@@ -21,21 +21,21 @@ from skate.runtime.node import processes, zygote
 from skate.runtime.node.config import NodeConfig, Paths
 
 
-def main(
-    config_file: BinaryIO, directory: str, node_fd: str, store_fd: str, lock_fd: str
-) -> NoReturn:
+def main(config_file: BinaryIO, directory: str, lock_fd: str, *socket_fds: str) -> NoReturn:
     """Be the node daemon.
 
     ``config_file`` is read up to ``sys.path``; the node's id and the encoded ``NodeConfig`` follow.
-    The descriptors, in decimal, are those of the listening node and store sockets and of the lock.
+    The descriptors, in decimal, are those of the lock and of the listening sockets: for node and
+    store links and, in a cluster, for other nodes.
     """
     with config_file:
         payload = config_file.read()
     node_id = payload[:PROCESS_ID_SIZE]
     config = msgspec.msgpack.decode(payload[PROCESS_ID_SIZE:], type=NodeConfig)
     paths = Paths(directory)
-    fds = [int(node_fd), int(store_fd), int(lock_fd)]
-    for fd in fds:
+    lock = int(lock_fd)
+    fds = [int(fd) for fd in socket_fds]
+    for fd in (lock, *fds):
         os.set_inheritable(fd, False)
     # Blocked signals and ignored ones are inherited; the driver may have set up any.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -47,9 +47,9 @@ def main(
     if os.fork() == 0:
         ours.close()
         # A listening socket that the daemon's death does not close would leave others waiting.
-        os.close(fds[0])
-        os.close(fds[1])
-        zygote.run(theirs, config, paths, fds[2])
+        for fd in fds:
+            os.close(fd)
+        zygote.run(theirs, config, paths, lock)
     theirs.close()
     _be_daemon(config, paths, node_id, fds, ours)
 
@@ -71,7 +71,7 @@ def _be_daemon(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("skate").setLevel(logging.INFO)
     _raise_descriptor_limit()
-    sockets = (socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1]))
+    sockets = [socket.socket(fileno=fd) for fd in fds]
     status = Daemon(config, paths, node_id, sockets, zygote_socket).run()
     sys.stderr.flush()
     os._exit(status)

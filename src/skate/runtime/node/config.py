@@ -7,6 +7,17 @@ import os
 import msgspec
 
 
+class ClusterConfig(msgspec.Struct):
+    """A node's part in a cluster of several nodes."""
+
+    #: Where to listen for the others: a name or address of this host.
+    host: str
+    #: 0: any free one.
+    port: int = 0
+    #: ``host:port`` of the head's daemon; "" makes this node the head.
+    head: str = ""
+
+
 class NodeConfig(msgspec.Struct):
     """A session as the driver wants it.  Amounts of resources are logical, memory is in bytes."""
 
@@ -15,6 +26,7 @@ class NodeConfig(msgspec.Struct):
     #: Most bytes of shared memory for objects.
     object_store_memory: int
     job_id: str
+    #: The process whose end is that of the node; 0 for none.
     driver_pid: int
     namespace: str = ""
     #: Modules that workers find imported.
@@ -25,12 +37,15 @@ class NodeConfig(msgspec.Struct):
     sys_path: list[str] = []
     #: The module whose ``main(config: WorkerConfig)`` is a worker.
     worker_module: str = "skate.runtime.worker.main"
+    #: None: a session of one driver on one node, which nobody else can join.
+    cluster: ClusterConfig | None = None
 
 
 class Paths:
     """The files of one session, all below its directory."""
 
     __slots__ = (
+        "description",
         "directory",
         "kept_logs",
         "lock",
@@ -38,12 +53,16 @@ class Paths:
         "node_log",
         "node_socket",
         "store_socket",
+        "token",
     )
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.node_socket = os.path.join(directory, "node.sock")
         self.store_socket = os.path.join(directory, "store.sock")
+        #: In clusters: the token, and for those who want to join what node this is.
+        self.token = os.path.join(directory, "token")
+        self.description = os.path.join(directory, "node.json")
         self.lock = os.path.join(directory, "lock")
         self.log_dir = os.path.join(directory, "logs")
         self.node_log = os.path.join(self.log_dir, "node.log")

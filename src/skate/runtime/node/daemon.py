@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -14,13 +13,16 @@ from typing import Any
 
 from skate.ids import owner_of
 from skate.runtime.head.actors import ActorDirectory
+from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
-from skate.runtime.node.config import NodeConfig, Paths
+from skate.runtime.node.cluster import Cluster, RemoteActorKeeper
+from skate.runtime.node.cluster_host import ClusterHost
+from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
+from skate.runtime.node.drivers import Drivers
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Acceptor, Link, Links
-from skate.runtime.node.logs import Forwarder
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.objects import NodeObjects
@@ -31,6 +33,7 @@ from skate.runtime.node.store_links import StoreLinks
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.store.server import SegmentTable
 from skate.runtime.wire import messages as wire
+from skate.runtime.wire.cluster import ProcessInfo
 from skate.runtime.wire.connection import ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -43,9 +46,6 @@ END_SECONDS = 6.0
 REAP_SECONDS = 1.0
 #: The driver may take so long to read the last messages, in seconds.
 LAST_FLUSH_SECONDS = 1.0
-#: How often to look for the driver where the kernel cannot tell of its end, in seconds.
-PARENT_CHECK_SECONDS = 1.0
-
 
 #: What a tool may say: it looks, and changes nothing.
 TOOL_MESSAGES = frozenset((wire.Register, wire.StateRequest, wire.Inspect))
@@ -59,26 +59,26 @@ class Daemon:
         config: NodeConfig,
         paths: Paths,
         node_id: bytes,
-        sockets: tuple[socket.socket, socket.socket],
+        sockets: list[socket.socket],
         zygote: socket.socket,
     ) -> None:
-        """``sockets``: listening, for node and store links.  ``zygote``: our end of the pair."""
+        """``sockets``: listening, for node and store links and, in a cluster, for other nodes.
+        ``zygote``: our end of the pair."""
         self._config = config
         self._paths = paths
-        self._node_id = node_id
-        self._driver: Link | None = None
+        self.node_id = node_id
         #: The session ends; "" while it does not, else why, for the log.
         self._ending = ""
         self._failed = False
         self.loop = Loop()
         hello = wire.Hello(node_id, os.getpid(), paths.node_socket)
         self.links = Links(self.loop, hello, self._on_message, self._on_closed)
-        self._forwarder = Forwarder(self._send_log)
+        self._drivers = Drivers(self.loop, self.links, config, self._end, self._on_driver_gone)
+        self._forwarder = self._drivers.forwarder
         self.workers = Workers(self.loop, zygote, config, node_id, paths, self._forwarder)
         self.workers.on_ended = self._on_worker_ended
         self.workers.before_ended = self._drain
         self.workers.on_zygote_gone = self._on_zygote_gone
-        self._warnings: list[str] = []
         self.workers.on_warning = self._warn
         resources = NodeResources(config.resources)
         self.packages = PackageStore()
@@ -90,13 +90,16 @@ class Daemon:
             self.loop, self.links, self.dispatcher, ActorDirectory(config.namespace)
         )
         self.dispatcher.actor_keeper = self.actors
+        self.dispatcher.on_warning = self._drivers.warn
         self.workers.on_forked = self.dispatcher.worker_forked
+        #: The other nodes, in a cluster.
+        self.view = ClusterView()
         self.segments = SegmentTable(node_id, config.object_store_memory)
         self.objects = NodeObjects(self.loop, node_id, self.segments, self.links.deliver)
         self._store_links = StoreLinks(
             self.loop, self.segments, self._is_member, self.links.deliver
         )
-        self._state = State(
+        self.state = State(
             node_id,
             paths,
             self.dispatcher.scheduler,
@@ -106,16 +109,27 @@ class Daemon:
             self.segments,
             self.links,
             config,
+            self.view,
         )
         self._looking = Looking(self.loop, self.links, node_id)
-        self._acceptors = [
-            Acceptor(self.loop, sockets[0], self.links.adopt),
-            Acceptor(self.loop, sockets[1], self._store_links.adopt),
-        ]
+        self._sockets = sockets
+        self._acceptors: list[Acceptor] = []
         self._handlers = self._make_handlers()
         self.loop.after_round = self._after_round
-        self._watch_driver()
         self._watch_signals()
+        self._drivers.start()
+        self.cluster: Cluster | None = None
+        if config.cluster is None:
+            self.accept()
+        else:
+            self._enter_cluster(config.cluster)
+
+    def accept(self) -> None:
+        """Let processes come."""
+        self._acceptors += [
+            Acceptor(self.loop, self._sockets[0], self.links.adopt),
+            Acceptor(self.loop, self._sockets[1], self._store_links.adopt),
+        ]
 
     # ------------------------------------------------------------------ life
 
@@ -129,26 +143,9 @@ class Daemon:
         if not self._ending:
             self.dispatcher.run()
         self._forwarder.flush()
+        if self.cluster is not None:
+            self.cluster.after_round()
         self.links.flush()
-
-    def _watch_driver(self) -> None:
-        """End the session when the driver's process is gone, even if copies of its sockets live."""
-        pid = self._config.driver_pid
-        fd = -1
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):
-                fd = os.pidfd_open(pid)
-        if os.getppid() != pid:
-            self._end("the driver is gone")
-        elif fd >= 0:
-            self.loop.add(fd, lambda _events: self._on_driver_gone(fd))
-        else:
-            self.loop.call_later(PARENT_CHECK_SECONDS, self._watch_driver)
-
-    def _on_driver_gone(self, fd: int) -> None:
-        self.loop.remove(fd)
-        os.close(fd)
-        self._end("the driver has ended")
 
     def _watch_signals(self) -> None:
         read, write = socket.socketpair()
@@ -164,7 +161,9 @@ class Daemon:
     def _on_signal(self, _events: int) -> None:
         numbers = self._signals[0].recv(64)
         if signal.SIGTERM in numbers:
-            self._warn("the node daemon was told to end (SIGTERM); the session ends with it")
+            self._drivers.warn_own(
+                "the node daemon was told to end (SIGTERM); the session ends with it"
+            )
             self._end("SIGTERM")
 
     def _end(self, reason: str) -> None:
@@ -172,12 +171,21 @@ class Daemon:
             return
         logger.info("the session ends: %s", reason)
         self._ending = reason
+        if self.cluster is not None:
+            self.cluster.leave(reason)
         if self.workers.zygote_gone:
             self.loop.stopped = True
             return
         self.workers.end(GRACE_SECONDS)
         # From here on only output is collected, until the zygote has ended.
         self.loop.call_later(END_SECONDS, self._stop)
+
+    def fail(self, reason: str) -> None:
+        """End the session because it cannot go on."""
+        if not self._ending:
+            self._failed = True
+            self._warn(f"{reason}; this node ends")
+            self._end(reason)
 
     def _stop(self) -> None:
         self.loop.stopped = True
@@ -201,10 +209,11 @@ class Daemon:
             session_dir.keep_log(self._paths, self._paths.node_log)
         session_dir.remove(self._paths)
         self._forwarder.flush()
-        if self._driver is not None:
+        driver = self._drivers.owner
+        if driver is not None:
             if not self._failed:
-                self.links.send(self._driver.process_id, wire.ShutdownDone())
-            self._flush_driver(self._driver)
+                self.links.send(driver.process_id, wire.ShutdownDone())
+            self._flush_driver(driver)
 
     def _flush_driver(self, driver: Link) -> None:
         deadline = time.monotonic() + LAST_FLUSH_SECONDS
@@ -232,11 +241,10 @@ class Daemon:
     def _register(self, link: Link, message: wire.Register) -> None:
         if link.kind:
             raise ProtocolError("it registered twice")
+        namespace, job_id = self._config.namespace, self._config.job_id
         if message.kind == "driver":
-            if self._driver is not None:
-                raise ProtocolError("this session has a driver already")
-            self._driver = link
-            link.on_flushed = self._forwarder.caught_up
+            job = self._drivers.register(link, message)
+            namespace, job_id = job.namespace, job.job_id
         elif message.kind == "worker":
             worker = self.workers.by_id.get(link.process_id)
             if worker is None or worker.link is not None or worker.address:
@@ -254,19 +262,19 @@ class Daemon:
         self.links.send(
             link.process_id,
             wire.Registered(
-                self._node_id,
-                self._state.total(),
-                self._config.namespace,
-                self._config.job_id,
+                self.node_id,
+                self.state.total(),
+                namespace,
+                job_id,
                 self._paths.log_dir,
             ),
         )
+        if self.cluster is not None and message.kind != "tool":
+            self.cluster.process_joined(ProcessInfo(link.process_id, link.pid, message.kind))
         if message.kind == "worker":
             self.dispatcher.worker_registered(self.workers.by_id[link.process_id])
         elif message.kind == "driver":
-            for text in self._warnings:
-                self.dispatcher.warn(text)
-            self._warnings.clear()
+            self._drivers.registered(link)
 
     def _drain(self, link: Link) -> None:
         while self.links.read(link):
@@ -276,9 +284,8 @@ class Daemon:
         if link.kind:
             ended = self.workers.by_id.get(link.process_id)
             self._looking.gone(link.process_id, ended is not None and ended.expected)
-        if link is self._driver:
-            self._driver = None
-            self._end("the driver has closed its connection")
+        if link.kind == "driver":
+            self._drivers.closed(link)
         elif link.kind == "worker":
             worker = self.workers.by_id.get(link.process_id)
             if worker is not None and worker.link is link:
@@ -294,12 +301,43 @@ class Daemon:
         self._store_links.process_died(process_id)
         if self._ending:
             return
-        self.objects.process_died(process_id)
         if worker.address:
-            self.links.broadcast(wire.WorkerDied(process_id, worker.pid, cause, worker.log_path))
-            self.dispatcher.process_died(process_id)
-            self.packages.process_died(process_id)
+            self._process_gone(wire.WorkerDied(process_id, worker.pid, cause, worker.log_path))
+        else:
+            self.objects.process_died(process_id)
         self.dispatcher.worker_ended(worker, cause)
+
+    def _on_driver_gone(self, link: Link) -> None:
+        """One of several drivers has gone, and with it everything that is its own."""
+        process_id = link.process_id
+        if self.links.by_process.get(process_id) is link:
+            del self.links.by_process[process_id]
+        self._store_links.process_died(process_id)
+        if not self._ending:
+            self._process_gone(wire.WorkerDied(process_id, link.pid, "the driver has ended", ""))
+
+    def _process_gone(self, death: wire.WorkerDied) -> None:
+        """Tell everybody, and end what cannot be without the process."""
+        self.objects.process_died(death.process_id)
+        self.links.broadcast(death)
+        if self.cluster is not None:
+            self.cluster.process_died(death)
+        self.dispatcher.process_died(death.process_id)
+        self.packages.process_died(death.process_id)
+
+    # ------------------------------------------------------------------ the cluster
+
+    def _enter_cluster(self, config: ClusterConfig) -> None:
+        self.cluster = ClusterHost(
+            self, config, self._paths, self._sockets[2].getsockname()[1]
+        ).cluster
+        self._drivers.elsewhere = self.cluster.drivers
+        self._acceptors.append(Acceptor(self.loop, self._sockets[2], self.cluster.links.adopt))
+        if config.head:
+            self.dispatcher.actor_keeper = RemoteActorKeeper(self.cluster)
+            self.cluster.join(config.head)
+        else:
+            self.cluster.found(self.actors)
 
     # ------------------------------------------------------------------ messages
 
@@ -314,7 +352,13 @@ class Daemon:
         if self._ending:
             # Nothing is started or answered any more, whatever still arrives.
             return
+        if self.cluster is not None and self.cluster.takes(link.process_id, message):
+            return
         handler(link, message)
+
+    def handle(self, link: Link, message: Any) -> None:
+        """Handle what a process of another node says to this one."""
+        self._handlers[type(message)](link, message)
 
     def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
         dispatcher, actors, links = self.dispatcher, self.actors, self.links
@@ -331,13 +375,13 @@ class Daemon:
             wire.Resumed: lambda link, m: dispatcher.resumed(link.process_id),
             wire.CreateActor: lambda link, m: actors.create(link.process_id, m),
             wire.WatchActor: lambda link, m: actors.watch(
-                link.process_id, m, owner_of(m.actor_id) in links.by_process
+                link.process_id, m, self._lives(owner_of(m.actor_id))
             ),
             wire.KillActor: lambda link, m: actors.kill(m),
             wire.ActorStarted: lambda link, m: actors.started(link.process_id, m),
             wire.GetNamedActor: lambda link, m: actors.find(link.process_id, m),
             wire.StateRequest: lambda link, m: links.send(
-                link.process_id, wire.StateAnswer(m.request_id, self._state.rows(m.what))
+                link.process_id, wire.StateAnswer(m.request_id, self.state.rows(m.what))
             ),
             wire.Inspect: self._looking.ask,
             wire.StateReply: self._looking.replied,
@@ -360,22 +404,19 @@ class Daemon:
             wire.Shutdown: self._shutdown,
         }
 
-    def _shutdown(self, link: Link, _message: wire.Shutdown) -> None:
-        if link is not self._driver:
-            raise ProtocolError("only the driver ends the session")
-        self._end("the driver said so")
+    def _lives(self, process_id: bytes) -> bool:
+        """Whether it is a process of ours or of another node."""
+        return process_id in self.links.by_process or (
+            self.cluster is not None and process_id in self.cluster.homes
+        )
 
-    def _send_log(self, message: wire.LogLines) -> None:
-        if self._driver is not None and self._config.log_to_driver:
-            self.links.send(self._driver.process_id, message)
+    def _shutdown(self, link: Link, _message: wire.Shutdown) -> None:
+        self._drivers.shut_down(link)
 
     def _warn(self, text: str) -> None:
-        """Tell the driver's user, now or when the driver has registered."""
+        """Tell the users, now or when a driver has registered."""
         logger.warning("%s", text)
-        if self._driver is None:
-            self._warnings.append(text)
-        else:
-            self.dispatcher.warn(text)
+        self._drivers.warn(text)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

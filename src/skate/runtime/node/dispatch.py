@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from skate.runtime.node import session_dir
@@ -21,7 +22,6 @@ from skate.runtime.wire.messages import (
     RecallLease,
     RequestLease,
     StartActor,
-    Warn,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,25 @@ class ActorKeeper(Protocol):
         """A driver or worker is gone that may have made or watched actors."""
 
 
+class Elsewhere(Protocol):
+    """The other nodes of a cluster."""
+
+    def attract(self) -> None:
+        """Send away the requests that are attracted to other nodes."""
+
+    def redirect(self, stuck: list[Request]) -> None:
+        """Send away those of the requests that cannot be served here now and can elsewhere."""
+
+    def cancel(self, key: Key) -> None:
+        """A request that is not here is not needed any more."""
+
+    def kill(self, worker_id: bytes, cause: str) -> None:
+        """End a worker of another node at once."""
+
+    def stop(self, worker_id: bytes) -> None:
+        """Let a worker of another node finish what it has, then end."""
+
+
 class Dispatcher:
     """Gives workers to lease requests and to actors."""
 
@@ -69,6 +88,10 @@ class Dispatcher:
         environments.on_ready = self._environment_ready
         environments.on_failed = self._environment_failed
         self.actor_keeper: ActorKeeper
+        #: Given what users should know.
+        self.on_warning: Callable[[str], None]
+        #: None outside of clusters.
+        self.elsewhere: Elsewhere | None = None
         cpus = resources.total.get("CPU", 0) // 10_000
         self.pool = Pool(max(cpus, FEWEST_KEPT))
         self._dirty = True
@@ -77,8 +100,13 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ requests of processes
 
-    def request_lease(self, holder: bytes, message: RequestLease) -> None:
-        """A process has work for one more worker."""
+    def request_lease(
+        self, holder: bytes, message: RequestLease, origin: bytes = b"", stays: bool = True
+    ) -> None:
+        """A process has work for one more worker.
+
+        It may be one of another node (``origin``); see ``Request`` for ``stays``.
+        """
         try:
             request = Request(
                 holder,
@@ -91,7 +119,14 @@ class Dispatcher:
         except ValueError as error:
             self._links.send(holder, LeaseRefused(message.request_id, str(error)))
             return
-        self._submit(request)
+        request.message = message
+        request.origin = origin
+        request.stays = stays
+        self.submit(request)
+
+    def look_again(self) -> None:
+        """Something has changed that requests may wait for."""
+        self._dirty = True
 
     def cancel_request(self, holder: bytes, request_id: int) -> None:
         """The process does not need it any more."""
@@ -137,8 +172,10 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ actors
 
-    def queue_actor(self, order: PlaceActor) -> None:
-        """An actor needs a worker."""
+    def queue_actor(
+        self, order: PlaceActor, origin: bytes = b"", attracted_to: bytes = b""
+    ) -> None:
+        """An actor needs a worker; ``origin`` as in ``request_lease``."""
         actor = order.actor
         name = f"{actor.class_name} ({actor.name!r})" if actor.name else actor.class_name
         try:
@@ -154,7 +191,10 @@ class Dispatcher:
             self.actor_keeper.refused(actor.actor_id, str(error))
             return
         request.actor_order = order
-        self._submit(request)
+        request.origin = origin
+        request.stays = order.stay or not origin
+        request.attracted_to = attracted_to
+        self.submit(request)
 
     def dequeue_actor(self, actor_id: bytes) -> None:
         """An actor needs no worker any more."""
@@ -166,10 +206,12 @@ class Dispatcher:
         if worker is not None:
             worker.expected = True
             self._kill(worker, cause)
+        elif self.elsewhere is not None:
+            self.elsewhere.kill(worker_id, cause)
 
     # ------------------------------------------------------------------ runtime environments
 
-    def _submit(self, request: Request) -> None:
+    def submit(self, request: Request) -> None:
         """Queue a request, or keep it until its environment is ready."""
         if self._environments.admit(request):
             self.scheduler.submit(request, self._loop.now())
@@ -177,7 +219,8 @@ class Dispatcher:
 
     def _cancel(self, key: Key) -> None:
         self._environments.table.cancel(key)
-        self.scheduler.cancel(key)
+        if self.scheduler.cancel(key) is None and self.elsewhere is not None:
+            self.elsewhere.cancel(key)
         self._dirty = True
 
     def _environment_ready(self, requests: list[Request]) -> None:
@@ -272,6 +315,8 @@ class Dispatcher:
         if worker is not None:
             worker.expected = True
             self._links.send(worker_id, ExitWorker())
+        elif self.elsewhere is not None:
+            self.elsewhere.stop(worker_id)
 
     # ------------------------------------------------------------------ dispatch
 
@@ -281,26 +326,32 @@ class Dispatcher:
             return
         self._dirty = False
         now = self._loop.now()
+        if self.elsewhere is not None:
+            self.elsewhere.attract()
         waiting = self._grant_all(now)
-        for environment, count in waiting.items():
+        counts = {b"": 0}
+        for request in waiting:
+            counts[request.environment] = counts.get(request.environment, 0) + 1
+        for environment, count in counts.items():
             self._fork(count, environment)
+        if self.elsewhere is not None and len(self.scheduler.queue) > len(waiting):
+            served = set(waiting)
+            self.elsewhere.redirect([r for r in self.scheduler.queue if r not in served])
         if self.scheduler.queue:
             for grant in self.scheduler.recalls():
                 self._links.send(grant.holder, RecallLease(grant.grant_id))
             for text in self.scheduler.warnings(now):
-                self.warn(text)
+                self.on_warning(text)
         if self._tick is None and (self.scheduler.queue or self.pool.needs_time()):
             self._tick = self._loop.call_later(TICK_SECONDS, self._on_tick)
 
-    def _grant_all(self, now: float) -> dict[bytes, int]:
-        """Serve what can be served; return how many requests of each environment wait for nothing
-        but a worker."""
-        waiting = {b"": 0}
+    def _grant_all(self, now: float) -> list[Request]:
+        """Serve what can be served; return the requests that wait for nothing but a worker."""
+        waiting = []
         for request in self.scheduler.runnable(now):
-            environment = request.environment
-            worker_id = self.pool.take(environment)
+            worker_id = self.pool.take(request.environment)
             if worker_id is None:
-                waiting[environment] = waiting.get(environment, 0) + 1
+                waiting.append(request)
                 continue
             worker = self._workers.by_id[worker_id]
             grant = self.scheduler.grant(request, worker_id)
@@ -374,9 +425,3 @@ class Dispatcher:
             if worker.pid:
                 self._workers.kill(worker, "did not start in time")
         self._dirty = True
-
-    def warn(self, text: str) -> None:
-        """Tell the driver's user."""
-        for link in self._links.by_process.values():
-            if link.kind == "driver":
-                self._links.send(link.process_id, Warn(text))

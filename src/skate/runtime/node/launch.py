@@ -22,9 +22,10 @@ from skate.exceptions import SessionError
 from skate.ids import new_process_id
 from skate.runtime.node import session_dir
 from skate.runtime.node.causes import describe_status
-from skate.runtime.node.config import NodeConfig, Paths
+from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
+from skate.runtime.wire import addresses
 
-__all__ = ["NodeConfig", "NodeProcess", "launch"]
+__all__ = ["ClusterConfig", "NodeConfig", "NodeProcess", "launch"]
 
 #: Connections that the kernel accepts while the daemon is starting or busy.
 BACKLOG = 1024
@@ -35,7 +36,13 @@ REMAINS_SECONDS = 2.0
 class NodeProcess:
     """A node daemon, as the driver that started it sees it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], paths: Paths, node_id: bytes) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        paths: Paths,
+        node_id: bytes,
+        cluster_address: str = "",
+    ) -> None:
         self._process = process
         self._paths = paths
         self.pid = process.pid
@@ -46,6 +53,12 @@ class NodeProcess:
         #: Path of the Unix socket for store requests.
         self.store_address = paths.store_socket
         self.node_id = node_id
+        #: ``host:port`` for the other nodes of a cluster; "" outside of one.
+        self.cluster_address = cluster_address
+        #: Written by the daemon when it has joined the cluster and drivers may come.
+        self.description_path = paths.description
+        #: The cluster's token.
+        self.token_path = paths.token
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the daemon has ended, ``timeout`` seconds at most; return whether it has."""
@@ -82,11 +95,14 @@ class NodeProcess:
         return text
 
 
-def launch(config: NodeConfig) -> NodeProcess:
+def launch(config: NodeConfig, token: bytes | None = None) -> NodeProcess:
     """Start the daemon of a new session and return at once.
 
+    ``token`` is that of the cluster to join; a new cluster makes one.
+
     Raises:
-        SessionError: the session directory cannot be made or the process cannot be started.
+        SessionError: the session directory cannot be made, the process cannot be started, or the
+            port of ``config.cluster`` is taken.
     """
     if not sys.executable:
         raise SessionError("this Python does not know its own path (sys.executable is empty)")
@@ -104,15 +120,30 @@ def launch(config: NodeConfig) -> NodeProcess:
             sockets.append(sock)
             sock.bind(path)
             sock.listen(BACKLOG)
-        process = _start(paths, [*(sock.fileno() for sock in sockets), lock_fd])
+        cluster_address = ""
+        if config.cluster is not None:
+            sockets.append(_open_to_others(config.cluster, paths, token))
+            port = sockets[-1].getsockname()[1]
+            cluster_address = addresses.join(config.cluster.host, port)
+        process = _start(paths, [lock_fd, *(sock.fileno() for sock in sockets)])
     except OSError as error:
         session_dir.remove(paths)
         raise SessionError(f"cannot start the node daemon: {error}") from error
+    except SessionError:
+        session_dir.remove(paths)
+        raise
     finally:
         for sock in sockets:
             sock.close()
         os.close(lock_fd)
-    return NodeProcess(process, paths, node_id)
+    return NodeProcess(process, paths, node_id, cluster_address)
+
+
+def _open_to_others(cluster: ClusterConfig, paths: Paths, token: bytes | None) -> socket.socket:
+    from skate.runtime.wire.authentication import write_token  # clusters only
+
+    write_token(paths.token, token)
+    return addresses.listen(cluster.host, cluster.port, BACKLOG)
 
 
 def _start(paths: Paths, fds: list[int]) -> subprocess.Popen[bytes]:

@@ -34,12 +34,12 @@ def peer_of(sock: socket.socket) -> tuple[int, int]:
 
 
 class Acceptor:
-    """A listening socket: hands over connections of our own user."""
+    """A listening socket: hands over connections, on Unix sockets those of our own user."""
 
     def __init__(
         self, loop: Loop, sock: socket.socket, adopt: Callable[[socket.socket, int], None]
     ) -> None:
-        """``adopt(sock, pid)`` takes over each connection; ``pid`` as in ``peer_of``."""
+        """``adopt(sock, pid)`` takes over each connection; ``pid`` as in ``peer_of``, 0 of TCP."""
         sock.setblocking(False)
         self._loop = loop
         self._sock = sock
@@ -56,6 +56,9 @@ class Acceptor:
             logger.warning("cannot accept a connection: %s", error)
             self._loop.remove(self._sock)
             self._loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
+            return
+        if sock.family != socket.AF_UNIX:
+            self._adopt(sock, 0)
             return
         pid, uid = peer_of(sock)
         if uid != os.getuid():
@@ -76,10 +79,12 @@ class Acceptor:
 class Link:
     """One node link."""
 
-    __slots__ = ("connection", "kind", "on_flushed", "peer_pid", "pid", "process_id")
+    __slots__ = ("connection", "kind", "on_flushed", "peer_pid", "pid", "process_id", "where")
 
-    def __init__(self, connection: Connection[Any], peer_pid: int) -> None:
+    def __init__(self, connection: Connection[Any], peer_pid: int, where: str = "") -> None:
         self.connection = connection
+        #: Where the other side is, for the log.
+        self.where = where or f"pid {peer_pid}"
         #: What the kernel says of the other side; ``pid`` is what it says itself.
         self.peer_pid = peer_pid
         self.pid = 0
@@ -93,6 +98,23 @@ class Link:
     def fileno(self) -> int:
         """Return the descriptor, for selectors."""
         return self.connection.fileno()
+
+
+class RemoteLink(Link):
+    """A process of another node, as handlers of messages see it.
+
+    What it says comes through its daemon, and what it is sent goes through ``Links.send``.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, process_id: bytes) -> None:
+        # Nobody reads from it or writes to it.
+        self.where = "another node"
+        self.peer_pid = self.pid = 0
+        self.process_id = process_id
+        self.kind = "remote"
+        self.on_flushed = None
 
 
 class Links:
@@ -114,14 +136,19 @@ class Links:
         #: Links of registered processes.
         self.by_process: dict[bytes, Link] = {}
         self._dirty: set[Link] = set()
+        #: Given what is for a process that has no link here.
+        self.elsewhere: Callable[[bytes, Any], None] = lambda process_id, message: None
 
     def adopt(self, sock: socket.socket, peer_pid: int) -> None:
         """Take over an accepted connection."""
-        link = Link(Connection(sock, node_decoder), peer_pid)
+        self.add(Link(Connection(sock, node_decoder), peer_pid))
+
+    def add(self, link: Link) -> None:
+        """Take over a connection; the other side has to say ``Hello``, as we do."""
         self._links.add(link)
         self._loop.add(link, lambda events: self._on_events(link, events))
         self._loop.call_later(HELLO_SECONDS, lambda: self._expect_greeted(link))
-        self._queue(link, self._hello)
+        self.queue(link, self._hello)
 
     def registered(self, link: Link, kind: str) -> None:
         """The process has introduced itself."""
@@ -134,21 +161,28 @@ class Links:
         """Queue a message for a process; nothing happens if it is gone."""
         link = self.by_process.get(process_id)
         if link is not None:
-            self._queue(link, message)
+            self.queue(link, message)
+        else:
+            self.elsewhere(process_id, message)
 
     def broadcast(self, message: object) -> None:
         """Queue a message for every driver and worker."""
         for link in self.by_process.values():
             if link.kind != "tool":
-                self._queue(link, message)
+                self.queue(link, message)
 
     def deliver(self, outgoing: Iterable[tuple[bytes, object]]) -> None:
         """Queue messages, each for the process named beside it."""
         for process_id, message in outgoing:
             self.send(process_id, message)
 
-    def _queue(self, link: Link, message: object) -> None:
+    def queue(self, link: Link, message: object) -> None:
+        """Queue a message for a link, whether or not the other side has registered."""
         link.connection.send(message)
+        self._dirty.add(link)
+
+    def touch(self, link: Link) -> None:
+        """What is queued for a link can be sent now."""
         self._dirty.add(link)
 
     def flush(self) -> None:
@@ -216,9 +250,9 @@ class Links:
 
     def _end(self, link: Link, reason: str) -> None:
         logger.warning(
-            "closed the connection of %s (pid %d): %s",
+            "closed the connection of %s (%s): %s",
             link.kind or "an unknown process",
-            link.peer_pid,
+            link.where,
             reason,
         )
         self.close(link)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from skate.runtime.node.resources import Allocation, NodeResources, Units, describe, to_units
 from skate.runtime.wire.cluster import PlaceActor
+from skate.runtime.wire.messages import RequestLease
 
 #: A request that cannot be served yet lets smaller ones pass for this many seconds, ...
 PATIENCE_SECONDS = 1.0
@@ -35,15 +36,19 @@ class Request:
     __slots__ = (
         "actor_id",
         "actor_order",
+        "attracted_to",
         "depth",
         "environment",
         "holder",
         "key",
+        "message",
         "name",
         "next_warning",
         "order",
+        "origin",
         "request_id",
         "since",
+        "stays",
         "units",
     )
 
@@ -71,8 +76,15 @@ class Request:
         self.environment = environment
         #: Names the request for ``cancel``.
         self.key: Key = actor_id or (holder, request_id)
-        #: What to start, if it is an actor's.
+        #: What to start, if it is an actor's; else what the holder has said.
         self.actor_order: PlaceActor | None = None
+        self.message: RequestLease | None = None
+        #: The node that has sent it here; empty if it is our own.
+        self.origin = b""
+        #: It may wait here although it comes from another node.
+        self.stays = True
+        #: The node that it would rather be served on.
+        self.attracted_to = b""
         self.since = 0.0
         self.order = (0, 0)
         self.next_warning = 0.0
@@ -185,6 +197,10 @@ class Scheduler:
         return short or list(units)
 
     # ------------------------------------------------------------------ grants
+
+    def number_grants_from(self, number: int) -> None:
+        """Give grants higher numbers than this, which no other node's have."""
+        self._grant_number = max(self._grant_number, number)
 
     def grant(self, request: Request, worker_id: bytes) -> Grant | None:
         """Give the request this worker; return None, changing nothing, if it does not fit."""

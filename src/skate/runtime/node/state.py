@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from skate.runtime.head.actors import ActorDirectory
+from skate.runtime.head.view import ClusterView, KnownNode
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.links import Links
 from skate.runtime.node.pool import Pool
@@ -15,6 +17,8 @@ from skate.runtime.node.resources import to_amounts
 from skate.runtime.node.scheduler import Scheduler
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.store.server import SegmentTable
+from skate.runtime.wire.addresses import split
+from skate.runtime.wire.cluster import NodeInfo
 
 Row: TypeAlias = dict[str, str | int | float | bool | dict[str, float]]
 
@@ -36,6 +40,7 @@ class State:
         segments: SegmentTable,
         links: Links,
         config: NodeConfig,
+        view: ClusterView,
     ) -> None:
         self._node_id = node_id
         self._paths = paths
@@ -46,12 +51,13 @@ class State:
         self._segments = segments
         self._links = links
         self._config = config
+        self._view = view
         self._started = time.time()
 
     def rows(self, what: str) -> list[Row]:
         """Return the rows of one table; none for a table that does not exist."""
         if what == "nodes":
-            return [self._node()]
+            return [self._node(), *map(_other_node, self._view), *map(_left, self._view.left)]
         if what == "cluster_resources":
             return [dict(self.total())]
         if what == "available_resources":
@@ -67,12 +73,19 @@ class State:
         return tables[what]() if what in tables else []
 
     def total(self) -> dict[str, float]:
-        """Return what the node has."""
+        """Return what the cluster has."""
+        return _sum([self._own_total(), *(_resources_of(node.info) for node in self._view)])
+
+    def _own_total(self) -> dict[str, float]:
         total = to_amounts(self._scheduler.resources.total)
         total[OBJECT_STORE_MEMORY] = float(self._segments.limit_bytes)
         return total
 
     def _available(self) -> dict[str, float]:
+        """What nobody holds, as far as this node knows."""
+        return _sum([self._own_available(), *map(_available_of, self._view)])
+
+    def _own_available(self) -> dict[str, float]:
         free = to_amounts(self._scheduler.resources.free)
         free[OBJECT_STORE_MEMORY] = float(self._segments.limit_bytes - self._segments.used_bytes)
         # CPUs may be overdrawn while workers resume.
@@ -90,8 +103,8 @@ class State:
             "daemon_pid": os.getpid(),
             "RayletSocketName": self._paths.node_socket,
             "ObjectStoreSocketName": self._paths.store_socket,
-            "Resources": self.total(),
-            "available": dict(self._available()),
+            "Resources": self._own_total(),
+            "available": dict(self._own_available()),
             "started": self._started,
             "session_dir": self._paths.directory,
             "log_dir": self._paths.log_dir,
@@ -205,3 +218,50 @@ class State:
                 "segments": len(self._segments.rows()),
             }
         ]
+
+
+def _sum(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def _resources_of(info: NodeInfo) -> dict[str, float]:
+    total = to_amounts(info.total)
+    total[OBJECT_STORE_MEMORY] = float(info.object_store_memory)
+    return total
+
+
+def _available_of(node: KnownNode) -> dict[str, float]:
+    free = {name: max(amount, 0.0) for name, amount in to_amounts(node.free).items()}
+    # How full the stores of other nodes are is not known here.
+    free[OBJECT_STORE_MEMORY] = float(node.info.object_store_memory)
+    return free
+
+
+def _other_node(node: KnownNode) -> Row:
+    info = node.info
+    return {
+        "NodeID": info.node_id.hex(),
+        "Alive": True,
+        "alive": True,
+        "NodeManagerAddress": split(info.address)[0],
+        "NodeManagerPort": split(info.address)[1],
+        "NodeManagerHostname": info.hostname,
+        "NodeName": info.hostname,
+        "daemon_pid": info.pid,
+        "RayletSocketName": info.node_socket,
+        "ObjectStoreSocketName": info.store_socket,
+        "Resources": _resources_of(info),
+        "available": _available_of(node),
+        "session_dir": os.path.dirname(info.node_socket),
+    }
+
+
+def _left(departed: tuple[NodeInfo, str]) -> Row:
+    info, cause = departed
+    row = _other_node(KnownNode(info, {}))
+    row.update(Alive=False, alive=False, Resources={}, available={}, death_cause=cause)
+    return row

@@ -136,6 +136,7 @@ class Workers:
     def _start(self, environment: PreparedEnvironment | None, build: bytes) -> Worker:
         worker_id = new_process_id()
         log_path = self._paths.worker_log(worker_id)
+        cluster = self._config.cluster
         fds: list[int] = []
         try:
             fds += os.pipe()
@@ -150,6 +151,8 @@ class Workers:
                 self._config.namespace,
                 log_path,
                 environment,
+                cluster.host if cluster is not None else "",
+                self._paths.token if cluster is not None else "",
             )
             self._send(Fork(config, build), (fds[1], fds[3]))
         except OSError:

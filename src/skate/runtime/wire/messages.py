@@ -23,6 +23,8 @@ from skate.runtime.wire.environments import PrepareEnvironment as PrepareEnviron
 from skate.runtime.wire.environments import ReadPackage as ReadPackage
 from skate.runtime.wire.environments import StorePackage as StorePackage
 from skate.runtime.wire.lineage import ReportLost as ReportLost
+from skate.runtime.wire.membership import ClusterResources as ClusterResources
+from skate.runtime.wire.membership import Job as Job
 from skate.runtime.wire.parts import PROTOCOL_VERSION as PROTOCOL_VERSION
 from skate.runtime.wire.parts import ArgSlot as ArgSlot
 from skate.runtime.wire.parts import Location as Location
@@ -220,6 +222,8 @@ class Register(Message, tag=40):
     #: "driver", "worker" or "tool": one that only looks, and owns nothing.
     kind: str
     address: str
+    #: Of a driver, where several may share the node.
+    job: Job | None = None
 
 
 class Registered(Message, tag=41):
@@ -453,7 +457,7 @@ class StillNeeded(Message, tag=70):
 
 
 class Shutdown(Message, tag=67):
-    """Driver to daemon: end the session."""
+    """Driver to daemon: end the session, or (of several drivers) what is mine of it."""
 
 
 class ShutdownDone(Message, tag=68):
@@ -495,6 +499,7 @@ NodeMessage: TypeAlias = (
     | StillNeeded
     | Shutdown
     | ShutdownDone
+    | ClusterResources
     | EventsFlushed
     | Inspect
     | Inspection

@@ -37,3 +37,6 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     log_path: str
     #: None: nothing special.
     environment: PreparedEnvironment | None = None
+    #: In a cluster of several nodes: where to listen for them, and the file with its token.
+    host: str = ""
+    token_file: str = ""

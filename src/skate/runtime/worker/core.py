@@ -16,6 +16,7 @@ from skate.ids import IdSource, nth
 from skate.refs import hooks
 from skate.runtime.store.client import StoreClient
 from skate.runtime.wire import messages as wire
+from skate.runtime.wire.addresses import Access
 from skate.runtime.worker.actors import Actors
 from skate.runtime.worker.cells import FAILED, Cell, Finalized
 from skate.runtime.worker.environments import Environments
@@ -73,12 +74,15 @@ class Core:
         store_address: str,
         is_driver: bool,
         environment: bytes = b"",
+        access: Access | None = None,
     ) -> None:
-        """``environment`` names the runtime environment that this process runs in."""
+        """``environment`` names the runtime environment that this process runs in.
+
+        ``access``: how to reach other nodes, if there are any.
+        """
         _allow_many_descriptors()
         self.process_id = process_id
         self.is_driver = is_driver
-        self.address = os.path.join(session_dir, f"{process_id.hex()}.sock")
         self.node_id = node_id
         self.session_dir = session_dir
         self.namespace = ""
@@ -99,8 +103,16 @@ class Core:
         self.pump.housekeeping = self._housekeep
         self.finalized.nudge = self.pump.nudge
         self.links = Links(
-            self.pump, process_id, self.address, self._on_peer_message, self._on_peer_closed
+            self.pump,
+            process_id,
+            os.path.join(session_dir, f"{process_id.hex()}.sock"),
+            self._on_peer_message,
+            self._on_peer_closed,
+            node_id,
+            access,
         )
+        #: Where other processes reach this one.
+        self.address = self.links.address
         self.events = Events(self)
         self.looking = Looking(self)
         self.ownership = Ownership(self)
@@ -130,14 +142,16 @@ class Core:
 
     # ------------------------------------------------------------------ life
 
-    def register(self, kind: str) -> None:
+    def register(self, kind: str, job: wire.Job | None = None) -> None:
         """Introduce this process to its daemon and wait for the answer.
+
+        A driver that shares the daemon with others says what its ``job`` is.
 
         Raises:
             SessionError: the daemon is gone.
         """
         with self.lock:
-            self.links.send_node(wire.Register(kind, self.address))
+            self.links.send_node(wire.Register(kind, self.address, job))
         self.pump.block(self._registered)
         if self.closed:
             raise SessionError("the node daemon ended before it answered")
@@ -406,6 +420,7 @@ class Core:
         leasing, executor, callbacks = self.leasing, self.executor, self.pump.callbacks
         handlers: dict[type, Callable[[Any], None]] = {
             wire.Registered: self._on_registered,
+            wire.ClusterResources: self._on_cluster_resources,
             wire.LeaseGranted: leasing.on_lease_granted,
             wire.LeaseRefused: leasing.on_lease_refused,
             wire.RecallLease: leasing.on_recall,
@@ -438,6 +453,10 @@ class Core:
         self.job_id = message.job_id
         self.log_dir = message.log_dir
         self._registered.on_ready()
+
+    def _on_cluster_resources(self, message: wire.ClusterResources) -> None:
+        self.total_resources = message.resources
+        self.leasing.limits_changed()
 
     def _on_answer(self, message: Any) -> None:
         answer = self._requests.pop(message.request_id, None)

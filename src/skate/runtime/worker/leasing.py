@@ -69,6 +69,13 @@ class Leasing:
             self.core.pump.call_later(WATCH_SECONDS, lambda: self._watch(key))
         return key
 
+    def limits_changed(self) -> None:
+        """Nodes have come or gone: more leases can be had, or fewer."""
+        for key in self._keys.values():
+            key.limit = lease_limit(key.resources, self.core.total_resources)
+            if key.queue:
+                self._touched.add(key)
+
     def enqueue(self, record: Record) -> None:
         """Give a task to a worker if one has room, otherwise queue it."""
         key: SchedulingKey = record.home

@@ -8,6 +8,7 @@ side goes on sending on the one that it opened.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from skate.exceptions import SessionError
+from skate.runtime.wire import addresses
+from skate.runtime.wire.addresses import Access
 from skate.runtime.wire.connection import (
     Connection,
     ProtocolError,
@@ -24,6 +27,8 @@ from skate.runtime.wire.connection import (
 )
 from skate.runtime.wire.messages import PROTOCOL_VERSION, Hello
 from skate.runtime.worker.pump import Pump
+
+logger = logging.getLogger("skate")
 
 #: Messages queued for one peer before they are sent even though more may follow at once.
 FLUSH_AT = 64
@@ -87,7 +92,7 @@ class _Link:
         try:
             messages = self.connection.receive()
         except ProtocolError as error:
-            self.links.complain(f"closed a connection that sent no valid message: {error}")
+            self.links.complain(self, str(error))
             messages = None
         if messages is None:
             self.links.drop(self)
@@ -98,7 +103,7 @@ class _Link:
             peer = self.peer
             if peer is None:
                 if type(message) is not Hello or message.version != PROTOCOL_VERSION:
-                    self.links.complain("closed a connection that did not begin with a valid Hello")
+                    self.links.complain(self, "it did not begin with a valid Hello")
                     self.links.drop(self)
                     return False
                 self.links.greeted(self, message)
@@ -108,16 +113,13 @@ class _Link:
 
 
 class _Listener:
-    """The socket on which peers connect, as a source of the pump."""
+    """A socket on which peers connect, as a source of the pump."""
 
-    __slots__ = ("links", "sock")
+    __slots__ = ("adopt", "sock")
 
-    def __init__(self, links: Links, path: str) -> None:
-        self.links = links
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.bind(path)
-        self.sock.listen(BACKLOG)
-        self.sock.setblocking(False)
+    def __init__(self, sock: socket.socket, adopt: Callable[[socket.socket], None]) -> None:
+        self.sock = sock
+        self.adopt = adopt
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -127,10 +129,15 @@ class _Listener:
             sock, _ = self.sock.accept()
         except OSError:
             return
-        if not same_user(sock):
-            sock.close()
-            return
-        self.links.adopt(sock)
+        self.adopt(sock)
+
+
+def _listen(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(path)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
 
 
 def same_user(sock: socket.socket) -> bool:
@@ -149,21 +156,33 @@ class Links:
         self,
         pump: Pump,
         process_id: bytes,
-        address: str,
+        path: str,
         on_peer_message: Callable[[Peer, Any], None],
         on_peer_closed: Callable[[Peer | None], None],
+        node_id: bytes = b"",
+        access: Access | None = None,
     ) -> None:
+        """Listen on the Unix socket ``path`` and, if there is ``access``, for other nodes too."""
         self.pump = pump
         self.process_id = process_id
-        self.address = address
-        self.complain: Callable[[str], None] = lambda text: None
-        self._hello = Hello(process_id, os.getpid(), address)
+        self._path = path
+        self._node_id = node_id
+        self._access = access
+        self._listeners = [_Listener(_listen(path), self._adopt_local)]
+        #: Where others reach this process.
+        self.address = path
+        if access is not None:
+            sock = addresses.listen(access.host, 0, BACKLOG)
+            self._listeners.append(_Listener(sock, self._adopt_remote))
+            port = sock.getsockname()[1]
+            self.address = addresses.in_cluster(node_id, access.host, port, path)
+        self._hello = Hello(process_id, os.getpid(), self.address)
         self._on_peer_message = on_peer_message
         self._on_peer_closed = on_peer_closed
         self.peers: dict[bytes, Peer] = {}
         self._links: dict[Connection[Any], _Link] = {}
-        self._listener = _Listener(self, address)
-        pump.add(self._listener)
+        for listener in self._listeners:
+            pump.add(listener)
         #: The connection to the daemon.
         self.node: Connection[Any]
         #: Connections with queued messages.
@@ -198,28 +217,71 @@ class Links:
             return peer
         peer = Peer(process_id, address)
         try:
-            sock = _connect(address)
-        except OSError:
+            connection = self._connect(address)
+        except (OSError, ValueError):
             peer.dead = True
             return peer
         self.peers[process_id] = peer
-        link = self._add(sock)
+        link = self._add(connection)
         link.peer = peer
-        peer.connection = link.connection
+        peer.connection = connection
         return peer
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Take in an accepted connection."""
-        self._add(sock)
+    def _connect(self, address: str) -> Connection[Any]:
+        target = addresses.endpoint(address, self._node_id)
+        if isinstance(target, str):
+            return Connection(_connect(target), peer_decoder)
+        if self._access is None:
+            raise ValueError(f"{address} is in a cluster and this process is not")
+        return self._authenticated(addresses.dial(*target), self._access, is_client=True)
 
-    def _add(self, sock: socket.socket) -> _Link:
-        connection = Connection(sock, peer_decoder)
+    def _authenticated(
+        self, sock: socket.socket, access: Access, is_client: bool
+    ) -> Connection[Any]:
+        from skate.runtime.wire.authentication import AuthenticatedConnection  # clusters only
+
+        return AuthenticatedConnection(sock, peer_decoder, access.token, is_client, self._touch)
+
+    def _touch(self, connection: Connection[Any]) -> None:
+        self.dirty.add(connection)
+
+    def _adopt_local(self, sock: socket.socket) -> None:
+        if not same_user(sock):
+            sock.close()
+            return
+        self._add(Connection(sock, peer_decoder))
+
+    def _adopt_remote(self, sock: socket.socket) -> None:
+        from skate.runtime.wire.authentication import HANDSHAKE_SECONDS
+
+        assert self._access is not None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = self._add(self._authenticated(sock, self._access, is_client=False))
+
+        def expect_greeted() -> None:
+            if link.peer is None and link.connection in self._links:
+                self.complain(link, f"it said nothing within {HANDSHAKE_SECONDS:g} s")
+                self.drop(link)
+
+        self.pump.call_later(HANDSHAKE_SECONDS, expect_greeted)
+
+    def _add(self, connection: Connection[Any]) -> _Link:
         link = _Link(self, connection, self._on_peer_message, self._on_peer_closed)
         self._links[connection] = link
         connection.send(self._hello)
         self.dirty.add(connection)
         self.pump.add(link)
         return link
+
+    @staticmethod
+    def complain(link: _Link, reason: str) -> None:
+        """Log why a connection was closed."""
+        try:
+            other = link.connection.sock.getpeername()
+        except OSError:
+            other = ""
+        where = addresses.join(*other[:2]) if isinstance(other, tuple) else "this host"
+        logger.warning("closed a connection from %s: %s", where, reason)
 
     def greeted(self, link: _Link, hello: Hello) -> None:
         """The other side of an accepted connection has said who it is."""
@@ -304,16 +366,18 @@ class Links:
         """Close everything."""
         for link in list(self._links.values()):
             self.drop(link)
-        self.pump.remove(self._listener)
-        self._listener.sock.close()
+        for listener in self._listeners:
+            self.pump.remove(listener)
+            listener.sock.close()
         with contextlib.suppress(OSError):
-            os.unlink(self.address)
+            os.unlink(self._path)
 
     def abandon(self) -> None:
         """After a fork, in the child: close our copies of the descriptors."""
         for link in self._links.values():
             link.connection.close()
-        self._listener.sock.close()
+        for listener in self._listeners:
+            listener.sock.close()
 
 
 def _connect(address: str) -> socket.socket:

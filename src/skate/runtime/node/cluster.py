@@ -1,0 +1,464 @@
+"""One node's part in a cluster: joining it, who else is there, and messages between nodes.
+
+Every process has one node link, to the daemon of its own node.  What that cannot answer goes from
+daemon to daemon: ``Relay`` carries what a process says, ``Deliver`` what it is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from skate.ids import PROCESS_ID_SIZE
+from skate.runtime.head.membership import HEARTBEAT_SECONDS, SILENCE_SECONDS, Membership
+from skate.runtime.head.view import ClusterView
+from skate.runtime.node.actor_service import ActorService
+from skate.runtime.node.cluster_links import ClusterLinks
+from skate.runtime.node.dispatch import Dispatcher
+from skate.runtime.node.links import Link, Links
+from skate.runtime.node.loop import Loop, Timer
+from skate.runtime.node.redirecting import Redirecting
+from skate.runtime.wire import cluster as wire
+from skate.runtime.wire.connection import ProtocolError
+from skate.runtime.wire.messages import (
+    Hello,
+    LeaseGranted,
+    LeaseRefused,
+    PeerLost,
+    ReturnLease,
+    StateRequest,
+    WorkerDied,
+)
+
+logger = logging.getLogger(__name__)
+
+#: What is free is told to others at most this often, in seconds.
+STATUS_SECONDS = 0.02
+#: A node that another one cannot reach, and that has not died by then, is given up, in seconds.
+UNREACHABLE_SECONDS = 2.0
+#: A grant's number has the number of its node above this many bits.
+GRANT_BITS = 40
+
+
+class Host(Protocol):
+    """The daemon, as its part in the cluster sees it."""
+
+    def joined_cluster(self) -> None:
+        """All other nodes are known: processes may come."""
+
+    def relayed(self, process_id: bytes, message: Any) -> None:
+        """A process of another node says something to us."""
+
+    def remote_process_died(self, death: WorkerDied) -> None:
+        """A process of another node is gone."""
+
+    def nodes_changed(self) -> None:
+        """A node has come or gone."""
+
+    def node_left(self, node_id: bytes) -> None:
+        """A node is gone; its processes were reported before."""
+
+    def processes(self) -> list[wire.ProcessInfo]:
+        """Return our drivers and workers."""
+
+    def leave_cluster(self, reason: str) -> None:
+        """End, because there is no cluster any more that we belong to."""
+
+
+class Cluster:
+    """The other nodes, and the way to them."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        info: wire.NodeInfo,
+        token: bytes,
+        links: Links,
+        dispatcher: Dispatcher,
+        view: ClusterView,
+        host: Host,
+    ) -> None:
+        """``links``: of our own processes."""
+        self._loop = loop
+        self._info = info
+        self._local = links
+        self._dispatcher = dispatcher
+        self._view = view
+        self._host = host
+        hello = Hello(info.node_id, info.pid, info.address)
+        self.links = ClusterLinks(loop, hello, token, self._on_message, self._on_closed)
+        #: The node of each process that is not here, and what is known of the process.
+        self.homes: dict[bytes, bytes] = {}
+        self._processes: dict[bytes, dict[bytes, wire.ProcessInfo]] = {}
+        self.redirecting = Redirecting(self.links, dispatcher, view, self.homes)
+        dispatcher.elsewhere = self.redirecting
+        links.elsewhere = self._deliver
+        #: Only in the head.
+        self._membership: Membership | None = None
+        self._actors: ActorService | None = None
+        self.head_id = b""
+        self._head_heard = loop.now()
+        #: Links that we have opened, and nodes from which an introduction is awaited.
+        self._opened: set[Link] = set()
+        self._awaited: set[bytes] = set()
+        self.joined = False
+        self.ending = False
+        self._said: dict[str, int] = {}
+        self._said_at = 0.0
+        self._status_timer: Timer | None = None
+        self._handlers = self._make_handlers()
+
+    # ------------------------------------------------------------------ joining
+
+    @property
+    def is_head(self) -> bool:
+        """Whether this is the head node."""
+        return self._membership is not None
+
+    def found(self, actors: ActorService) -> None:
+        """Begin a cluster as its head."""
+        self._membership = Membership()
+        self._actors = actors
+        self.head_id = self._info.node_id
+        self._complete(0)
+
+    def join(self, address: str) -> None:
+        """Join the cluster whose head is at ``address``."""
+        try:
+            link = self.links.connect(address)
+        except (OSError, ValueError) as error:
+            self._host.leave_cluster(f"cannot reach the head node at {address}: {error}")
+            return
+        self._opened.add(link)
+        self.links.queue(link, wire.JoinCluster(self._info))
+
+    def _complete(self, number: int) -> None:
+        self._info.number = number
+        self._dispatcher.scheduler.number_grants_from(number << GRANT_BITS)
+        self.joined = True
+        self._loop.call_later(HEARTBEAT_SECONDS, self._heartbeat)
+        self._host.joined_cluster()
+
+    def _introduction(self) -> wire.Introduce:
+        free = dict(self._dispatcher.scheduler.resources.free)
+        return wire.Introduce(self._info, free, self._host.processes())
+
+    def _on_join(self, link: Link, message: wire.JoinCluster) -> None:
+        membership = self._membership
+        if membership is None:
+            raise ProtocolError("it wants to join here, and this is not the head")
+        node = message.node
+        if node.node_id != link.process_id or node.node_id in membership:
+            raise ProtocolError("it is not the node that it says it is")
+        others = [known.info for known in self._view]
+        node.number = membership.join(node.node_id, self._loop.now())
+        self._known(link, node, node.total, [])
+        self.links.queue(link, wire.Welcome(node.number, others))
+        self.links.queue(link, self._introduction())
+        logger.info("node %s (%s) has joined", node.node_id.hex(), node.address)
+
+    def _on_welcome(self, link: Link, message: wire.Welcome) -> None:
+        if link not in self._opened or self.head_id:
+            raise ProtocolError("it is not the head, and welcomes us")
+        self.head_id = link.process_id
+        self._info.number = message.number
+        self._awaited = {self.head_id, *(node.node_id for node in message.others)}
+        for node in message.others:
+            other = self.links.connect(node.address)
+            self._opened.add(other)
+            self.links.queue(other, self._introduction())
+
+    def _on_introduce(self, link: Link, message: wire.Introduce) -> None:
+        node = message.node
+        if node.node_id != link.process_id or self._view.get(node.node_id) is not None:
+            raise ProtocolError("it is not the node that it says it is")
+        self._known(link, node, message.free, message.processes)
+        if link not in self._opened:
+            self.links.queue(link, self._introduction())
+        self._arrived(node.node_id)
+
+    def _known(
+        self,
+        link: Link,
+        node: wire.NodeInfo,
+        free: dict[str, int],
+        processes: list[wire.ProcessInfo],
+    ) -> None:
+        self.links.registered(link, "node")
+        self._view.add(node, free)
+        self._processes[node.node_id] = {}
+        for process in processes:
+            self._process_joined(node.node_id, process)
+        self._host.nodes_changed()
+        self._dispatcher.look_again()
+
+    def _arrived(self, node_id: bytes) -> None:
+        self._awaited.discard(node_id)
+        if self.head_id and not self._awaited and not self.joined:
+            self._complete(self._info.number)
+
+    # ------------------------------------------------------------------ nodes go
+
+    def _heartbeat(self) -> None:
+        if self.ending:
+            return
+        self._loop.call_later(HEARTBEAT_SECONDS, self._heartbeat)
+        now = self._loop.now()
+        self._say_status(now)
+        if self._membership is not None:
+            for node_id in self._membership.silent(now):
+                self._lose(node_id, f"it was silent for {SILENCE_SECONDS:g} s")
+        elif now - self._head_heard > SILENCE_SECONDS + HEARTBEAT_SECONDS:
+            self._head_heard = now
+            self._host.leave_cluster(f"the head node was silent for {SILENCE_SECONDS:g} s")
+
+    def _on_closed(self, link: Link) -> None:
+        was_opened = link in self._opened
+        self._opened.discard(link)
+        node_id = link.process_id
+        if self.ending or (link.kind != "node" and (self.joined or not was_opened)):
+            return
+        if self._membership is not None:
+            self._lose(node_id, "its connection has ended")
+        elif not self.head_id:
+            self._host.leave_cluster(
+                f"the head node at {link.where} did not let us in: it cannot be reached, or has "
+                "another token"
+            )
+        elif node_id == self.head_id:
+            self._host.leave_cluster("the head node is gone")
+        else:
+            self._tell_head(wire.NodeUnreachable(node_id))
+
+    def _on_unreachable(self, link: Link, message: wire.NodeUnreachable) -> None:
+        reporter, node_id = link.process_id, message.node_id
+
+        def decide() -> None:
+            membership = self._membership
+            if membership is not None and reporter in membership and node_id in membership:
+                self._lose(node_id, f"node {reporter.hex()} cannot reach it")
+
+        self._loop.call_later(UNREACHABLE_SECONDS, decide)
+
+    def _lose(self, node_id: bytes, cause: str) -> None:
+        """Head: a node is gone."""
+        membership = self._membership
+        if membership is not None and membership.leave(node_id):
+            logger.warning("node %s is lost: %s", node_id.hex(), cause)
+            self.links.broadcast(wire.NodeLeft(node_id, cause))
+            self._node_left(node_id, cause)
+
+    def _on_left(self, link: Link, message: wire.NodeLeft) -> None:
+        if link.process_id != self.head_id:
+            raise ProtocolError("it is not the head")
+        if message.node_id == self._info.node_id:
+            self._host.leave_cluster(f"the head has given this node up: {message.cause}")
+            return
+        self._node_left(message.node_id, message.cause)
+
+    def _node_left(self, node_id: bytes, cause: str) -> None:
+        node = self._view.remove(node_id, cause)
+        if node is None:
+            self._arrived(node_id)
+            return
+        link = self.links.by_process.get(node_id)
+        if link is not None:
+            # Not a node any more: nothing is to be made of the end of its connection.
+            link.kind = "lost"
+            self.links.close(link)
+        name = f"node {node_id.hex()} ({node.info.hostname}) died: {cause}"
+        for process in list(self._processes.pop(node_id, {}).values()):
+            self.homes.pop(process.process_id, None)
+            self._report_death(WorkerDied(process.process_id, process.pid, name, ""))
+        self.redirecting.node_left(node_id)
+        self._host.node_left(node_id)
+        self._host.nodes_changed()
+        self._arrived(node_id)
+
+    def leave(self, cause: str) -> None:
+        """This node ends."""
+        if not self.ending:
+            self.ending = True
+            self._tell_head(wire.Leaving(cause))
+            self.links.flush()
+
+    # ------------------------------------------------------------------ what is free
+
+    def after_round(self) -> None:
+        """Tell the others what has changed, and send everything."""
+        if self.joined and self._status_timer is None:
+            free = self._dispatcher.scheduler.resources.free
+            if free != self._said and self._view:
+                wait = self._said_at + STATUS_SECONDS - self._loop.now()
+                if wait <= 0:
+                    self._say_status(self._loop.now())
+                else:
+                    self._status_timer = self._loop.call_later(wait, self._on_status_timer)
+        self.links.flush()
+
+    def _on_status_timer(self) -> None:
+        self._status_timer = None
+        self._say_status(self._loop.now())
+
+    def _say_status(self, now: float) -> None:
+        self._said = dict(self._dispatcher.scheduler.resources.free)
+        self._said_at = now
+        self.links.broadcast(wire.NodeStatus(self._said))
+
+    def _on_status(self, link: Link, message: wire.NodeStatus) -> None:
+        now = self._loop.now()
+        if self._membership is not None:
+            self._membership.heard(link.process_id, now)
+        elif link.process_id == self.head_id:
+            self._head_heard = now
+        self.redirecting.status(link.process_id, message)
+
+    # ------------------------------------------------------------------ processes
+
+    def process_joined(self, process: wire.ProcessInfo) -> None:
+        """One of our processes has registered."""
+        self.links.broadcast(wire.ProcessJoined(process))
+
+    def process_died(self, death: WorkerDied) -> None:
+        """One of our processes is gone."""
+        self.redirecting.process_died(death.process_id)
+        self.links.broadcast(wire.ProcessDied(death))
+
+    def drivers(self) -> list[bytes]:
+        """Return the drivers of other nodes."""
+        return [
+            process.process_id
+            for processes in self._processes.values()
+            for process in processes.values()
+            if process.kind == "driver"
+        ]
+
+    def _process_joined(self, node_id: bytes, process: wire.ProcessInfo) -> None:
+        if len(process.process_id) != PROCESS_ID_SIZE:
+            raise ProtocolError("it has a process without a proper id")
+        self.homes[process.process_id] = node_id
+        self._processes[node_id][process.process_id] = process
+
+    def _on_process_died(self, link: Link, message: wire.ProcessDied) -> None:
+        death = message.death
+        if self._processes[link.process_id].pop(death.process_id, None) is not None:
+            self.homes.pop(death.process_id, None)
+            self._report_death(death)
+
+    def _report_death(self, death: WorkerDied) -> None:
+        self.redirecting.process_died(death.process_id)
+        self._host.remote_process_died(death)
+
+    # ------------------------------------------------------------------ relaying
+
+    def takes(self, process_id: bytes, message: Any) -> bool:
+        """Relay what one of our processes says if it is not for us; return whether it is not."""
+        kind = type(message)
+        if kind is ReturnLease:
+            number = message.lease_id >> GRANT_BITS
+            node = None if number == self._info.number else self._view.numbered(number)
+            target = node.node_id if node is not None else b""
+        elif kind is PeerLost:
+            target = self.homes.get(message.process_id, b"")
+        elif kind in wire.FOR_THE_HEAD or (kind is StateRequest and message.what == "actors"):
+            target = b"" if self.is_head else self.head_id
+        else:
+            return False
+        if target:
+            self.links.send(target, wire.Relay(process_id, message))
+        return bool(target)
+
+    def _deliver(self, process_id: bytes, message: Any) -> None:
+        node_id = self.homes.get(process_id)
+        if node_id is not None:
+            self.links.send(node_id, wire.Deliver(process_id, message))
+
+    def _on_relay(self, link: Link, message: wire.Relay) -> None:
+        # What a process has said just before its end may come after the news of that.
+        if self.homes.get(message.process_id) == link.process_id:
+            self._host.relayed(message.process_id, message.message)
+
+    def _on_deliver(self, _link: Link, message: wire.Deliver) -> None:
+        process_id, inner = message.process_id, message.message
+        if isinstance(inner, LeaseGranted | LeaseRefused):
+            self.redirecting.settled((process_id, inner.request_id))
+        if process_id in self._local.by_process:
+            self._local.send(process_id, inner)
+
+    def _tell_head(self, message: object) -> None:
+        self.links.send(self.head_id, message)
+
+    # ------------------------------------------------------------------ messages
+
+    def _on_message(self, link: Link, message: Any) -> None:
+        if self.ending:
+            return
+        if link.kind != "node" and not isinstance(
+            message, wire.JoinCluster | wire.Welcome | wire.Introduce
+        ):
+            raise ProtocolError(f"it sent {type(message).__name__} before it was introduced")
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            raise ProtocolError(f"{type(message).__name__} is no message for this node")
+        handler(link, message)
+
+    def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
+        redirecting, dispatcher = self.redirecting, self._dispatcher
+        return {
+            wire.JoinCluster: self._on_join,
+            wire.Welcome: self._on_welcome,
+            wire.Introduce: self._on_introduce,
+            wire.NodeStatus: self._on_status,
+            wire.NodeLeft: self._on_left,
+            wire.NodeUnreachable: self._on_unreachable,
+            wire.Leaving: lambda link, m: self._lose(link.process_id, m.cause),
+            wire.ProcessJoined: lambda link, m: self._process_joined(link.process_id, m.process),
+            wire.ProcessDied: self._on_process_died,
+            wire.Relay: self._on_relay,
+            wire.Deliver: self._on_deliver,
+            wire.KillProcess: lambda link, m: dispatcher.kill(m.process_id, m.cause),
+            wire.StopProcess: lambda link, m: dispatcher.stop(m.process_id),
+            wire.ForwardLease: lambda link, m: redirecting.received_lease(link.process_id, m),
+            wire.PlaceActor: lambda link, m: redirecting.received_actor(link.process_id, m),
+            wire.RequestBounced: lambda link, m: redirecting.bounced(link.process_id, m),
+            wire.DequeueActor: lambda link, m: dispatcher.dequeue_actor(m.actor_id),
+            wire.ActorGranted: self._on_actor_granted,
+            wire.ActorRefused: self._on_actor_refused,
+        }
+
+    def _on_actor_granted(self, _link: Link, message: wire.ActorGranted) -> None:
+        self.redirecting.settled(message.actor_id)
+        if self._actors is not None and not self._actors.granted(
+            message.actor_id, message.worker_id, message.address, message.pid
+        ):
+            self._dispatcher.kill(message.worker_id, "its actor has ended")
+
+    def _on_actor_refused(self, _link: Link, message: wire.ActorRefused) -> None:
+        self.redirecting.settled(message.actor_id)
+        if self._actors is not None:
+            self._actors.refused(message.actor_id, message.cause, message.environment_failed)
+
+
+class RemoteActorKeeper:
+    """The head's actor directory, as the dispatcher of another node sees it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
+        """A worker was found for an actor; the head ends it if the actor wants none any more."""
+        message = wire.ActorGranted(actor_id, worker_id, address, pid)
+        self._cluster.links.send(self._cluster.head_id, message)
+        return True
+
+    def refused(self, actor_id: bytes, cause: str, environment_failed: bool = False) -> None:
+        """No worker can be had for an actor."""
+        message = wire.ActorRefused(actor_id, cause, environment_failed)
+        self._cluster.links.send(self._cluster.head_id, message)
+
+    def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
+        """The head hears of every process that dies."""
+
+    def process_died(self, process_id: bytes) -> None:
+        """The head hears of every process that dies."""

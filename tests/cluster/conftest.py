@@ -1,0 +1,63 @@
+"""Clusters of real node daemons on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skate
+from skate.cluster_utils import Cluster
+
+
+@pytest.fixture
+def make_cluster() -> Iterator[Callable[..., Cluster]]:
+    """Start a cluster with a head and further nodes, each given its options, and connect to it."""
+    made: list[Cluster] = []
+
+    def make(head: dict[str, Any], *others: dict[str, Any], **init: Any) -> Cluster:
+        skate.shutdown()  # one that an earlier module has left running
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        made.append(cluster)
+        for options in others:
+            cluster.add_node(**options)
+        skate.init(cluster.address, engine="native", **init)
+        return cluster
+
+    yield make
+    skate.shutdown()
+    for cluster in made:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def two_nodes(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """Two nodes of two CPUs; "there" exists on the second one, where the driver is not."""
+    return make_cluster(
+        {"num_cpus": 2, "resources": {"here": 9}}, {"num_cpus": 2, "resources": {"there": 9}}
+    )
+
+
+def tcp_listeners(pids: list[int]) -> set[int]:
+    """Return the TCP ports on which processes listen."""
+    sockets = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = os.readlink(entry)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                sockets.add(target[8:-1])
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not os.path.exists(table):
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
