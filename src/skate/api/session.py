@@ -84,6 +84,8 @@ def init(
     namespace: str | None = None,
     logging_level: int | str | None = None,
     log_to_driver: bool = True,
+    metrics_port: int | None = None,
+    metrics_host: str = "127.0.0.1",
     ignore_reinit_error: bool = False,
     runtime_env: Mapping[str, Any] | None = None,
     engine: str | None = None,
@@ -106,6 +108,9 @@ def init(
         namespace: Where named actors of this session live.
         logging_level: Of the logger "skate".
         log_to_driver: Whether what workers print appears here.
+        metrics_port: Serve metrics to Prometheus at ``http://<metrics_host>:<port>/metrics``; 0:
+            on any free port, which ``nodes()`` names as "MetricsExportPort"; None: not at all.
+        metrics_host: Where to listen for that.  Whoever can reach it may read the metrics.
         ignore_reinit_error: Return the running session's context instead of raising.
         runtime_env: What tasks and actors find around them unless their own options say
             otherwise: a dict or a ``skate.runtime_env.RuntimeEnv``.
@@ -150,6 +155,8 @@ def init(
             namespace=namespace,
             logging_level=logging_level,
             log_to_driver=log_to_driver,
+            metrics_port=metrics_port,
+            metrics_host=metrics_host,
             runtime_env=runtime_env,
         )
         if name == "inline" and config.address != "local":

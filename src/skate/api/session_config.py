@@ -29,6 +29,8 @@ _OWN = (
     "namespace",
     "logging_level",
     "log_to_driver",
+    "metrics_port",
+    "metrics_host",
     "ignore_reinit_error",
     "runtime_env",
     "engine",
@@ -87,6 +89,8 @@ def check(
     logging_level: int | str | None,
     log_to_driver: object,
     runtime_env: object,
+    metrics_port: object = None,
+    metrics_host: object = "127.0.0.1",
 ) -> SessionConfig:
     """Check the options and fill in what was left out.
 
@@ -130,6 +134,8 @@ def check(
         namespace=namespace,
         logging_level=_level(logging_level),
         log_to_driver=log_to_driver,
+        metrics_port=_port("metrics_port", metrics_port),
+        metrics_host=_host("metrics_host", metrics_host),
         runtime_env=_environment(runtime_env),
         address=where,
     )
@@ -182,6 +188,20 @@ def _store(value: object) -> int:
     if number < MIN_STORE:
         raise ValueError(f"object_store_memory must be at least {MIN_STORE} bytes, but is {value}")
     return number
+
+
+def _port(option: str, value: object) -> int:
+    if value is None:
+        return -1
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 65535:
+        raise ValueError(f"{option} must be a port from 0 to 65535, but is {value!r}")
+    return value
+
+
+def _host(option: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{option} must be a host name or address, not {value!r}")
+    return value
 
 
 def _modules(value: object) -> list[str]:

@@ -99,6 +99,9 @@ class SessionConfig:
     #: A number of ``logging``.
     logging_level: int
     log_to_driver: bool
+    #: Serve metrics to Prometheus on this port; 0: any that is free, -1: not at all.
+    metrics_port: int = -1
+    metrics_host: str = "127.0.0.1"
     #: "local": a session of its own on this machine.
     address: str = "local"
     #: A checked runtime environment for everything that does not say otherwise.

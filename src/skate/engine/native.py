@@ -179,6 +179,8 @@ def start(config: SessionConfig) -> DriverEngine | GuestEngine:
             namespace=config.namespace,
             preload=list(config.preload),
             log_to_driver=config.log_to_driver,
+            metrics_port=config.metrics_port,
+            metrics_host=config.metrics_host,
             sys_path=list(sys.path),
         )
     )

@@ -25,6 +25,7 @@ _HOME_OF = {
 _MODULES = (
     "concurrent",
     "joblib",
+    "metrics",
     "multiprocessing",
     "state",
 )

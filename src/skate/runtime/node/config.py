@@ -33,6 +33,9 @@ class NodeConfig(msgspec.Struct):
     preload: list[str] = []
     #: Forward the output of workers to the driver.
     log_to_driver: bool = True
+    #: Serve metrics to Prometheus on this port; 0: any that is free, -1: not at all.
+    metrics_port: int = -1
+    metrics_host: str = "127.0.0.1"
     #: ``sys.path`` of the driver, for all processes of the session.
     sys_path: list[str] = []
     #: The module whose ``main(config: WorkerConfig)`` is a worker.

@@ -25,6 +25,7 @@ from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
+from skate.runtime.node.metrics import Metrics
 from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.resources import NodeResources
@@ -112,6 +113,10 @@ class Daemon:
             self.view,
         )
         self._looking = Looking(self.loop, self.links, node_id)
+        self._metrics = Metrics(self.loop, self.links, self._looking, self.state, config)
+        self.state.metrics_port = self._metrics.port
+        if self._metrics.problem:
+            self._warn(self._metrics.problem)
         self._sockets = sockets
         self._acceptors: list[Acceptor] = []
         self._handlers = self._make_handlers()
@@ -204,6 +209,7 @@ class Daemon:
         processes.end_children(REAP_SECONDS)
         for acceptor in self._acceptors:
             acceptor.close()
+        self._metrics.close()
         self.segments.close()
         if self._failed:
             session_dir.keep_log(self._paths, self._paths.node_log)
@@ -284,6 +290,7 @@ class Daemon:
         if link.kind:
             ended = self.workers.by_id.get(link.process_id)
             self._looking.gone(link.process_id, ended is not None and ended.expected)
+            self._metrics.gone(link.process_id)
         if link.kind == "driver":
             self._drivers.closed(link)
         elif link.kind == "worker":
@@ -386,6 +393,7 @@ class Daemon:
             wire.Inspect: self._looking.ask,
             wire.StateReply: self._looking.replied,
             wire.EventsFlushed: self._looking.flushed,
+            wire.MetricsFlushed: self._metrics.flushed,
             wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
             wire.ObjectFreed: lambda link, m: self.objects.freed(m),
             wire.LocateObject: lambda link, m: self.objects.locate(link.process_id, m),

@@ -26,12 +26,17 @@ class KeptEvents:
         self._size = 0
         #: Events kept now.
         self.count = 0
+        #: Tasks that have ended in the session, and those of them that raised.
+        self.finished = 0
+        self.failed = 0
 
     def add(self, message: EventsFlushed) -> None:
         """Keep a batch."""
         self._batches.append(message)
         self._size += len(message.batch)
         self.count += message.count
+        self.finished += message.finished
+        self.failed += message.failed
         while self._size > self._limit and self._batches:
             oldest = self._batches.popleft()
             self._size -= len(oldest.batch)

@@ -121,6 +121,8 @@ class Scheduler:
         self._by_key: dict[Key, Request] = {}
         self._number = 0
         self._grant_number = 0
+        #: How many requests have been served so far.
+        self.granted = 0
         self.grants: dict[int, Grant] = {}
         self._by_worker: dict[bytes, Grant] = {}
         #: Units held by actors, which nobody can recall.
@@ -209,6 +211,7 @@ class Scheduler:
             return None
         self.cancel(request.key)
         self._grant_number += 1
+        self.granted += 1
         grant = Grant(self._grant_number, request, worker_id, allocation)
         self.grants[grant.grant_id] = grant
         self._by_worker[worker_id] = grant

@@ -53,6 +53,8 @@ class State:
         self._config = config
         self._view = view
         self._started = time.time()
+        #: Where Prometheus may look; 0: nowhere.
+        self.metrics_port = 0
 
     def rows(self, what: str) -> list[Row]:
         """Return the rows of one table; none for a table that does not exist."""
@@ -71,6 +73,11 @@ class State:
             "store": self._store_rows,
         }
         return tables[what]() if what in tables else []
+
+    @property
+    def granted(self) -> int:
+        """How many workers have been given to somebody so far."""
+        return self._scheduler.granted
 
     def total(self) -> dict[str, float]:
         """Return what the cluster has."""
@@ -107,6 +114,7 @@ class State:
             "available": dict(self._own_available()),
             "started": self._started,
             "session_dir": self._paths.directory,
+            "MetricsExportPort": self.metrics_port,
             "log_dir": self._paths.log_dir,
             "kept_logs": self._paths.kept_logs,
         }

@@ -34,6 +34,7 @@ from skate.runtime.wire.parts import Value as Value
 from skate.runtime.wire.state import EventsFlushed as EventsFlushed
 from skate.runtime.wire.state import Inspect as Inspect
 from skate.runtime.wire.state import Inspection as Inspection
+from skate.runtime.wire.state import MetricsFlushed as MetricsFlushed
 from skate.runtime.wire.state import StateQuery as StateQuery
 from skate.runtime.wire.state import StateReply as StateReply
 from skate.runtime.wire.store import LocateObject as LocateObject
@@ -503,6 +504,7 @@ NodeMessage: TypeAlias = (
     | EventsFlushed
     | Inspect
     | Inspection
+    | MetricsFlushed
     | StateQuery
     | StateReply
     | PrepareEnvironment

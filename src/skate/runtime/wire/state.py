@@ -97,9 +97,20 @@ class EventsFlushed(Message, tag=214):
 
     batch: bytes
     count: int
+    #: Tasks that have ended in this process since the last one, and those of them that raised.
+    finished: int = 0
+    failed: int = 0
 
 
-StateMessage: TypeAlias = StateQuery | StateReply | Inspect | Inspection | EventsFlushed
+class MetricsFlushed(Message, tag=215):
+    """Where all metrics of a process's user code stand (a MessagePack array of ``MetricRow``)."""
+
+    rows: bytes
+
+
+StateMessage: TypeAlias = (
+    StateQuery | StateReply | Inspect | Inspection | EventsFlushed | MetricsFlushed
+)
 
 # --------------------------------------------------------------------------- rows
 

@@ -28,6 +28,7 @@ from skate.runtime.worker.lineage import Lineages
 from skate.runtime.worker.links import Links, Peer
 from skate.runtime.worker.looking import Looking
 from skate.runtime.worker.objects import Objects
+from skate.runtime.worker.own_metrics import OwnMetrics
 from skate.runtime.worker.ownership import Ownership
 from skate.runtime.worker.pump import Pump, Waiter
 from skate.runtime.worker.record import Record
@@ -115,6 +116,7 @@ class Core:
         self.address = self.links.address
         self.events = Events(self)
         self.looking = Looking(self)
+        self.own_metrics = OwnMetrics(self)
         self.ownership = Ownership(self)
         store = StoreClient(store_address, node_id, process_id)
         store.safe_point = self.pump.safe_point
@@ -160,6 +162,7 @@ class Core:
         hooks.future = self.objects.future
         hooks.awaited = lambda cell: self.awaiting.future(cell)
         self.pump.start()
+        self.own_metrics.start()
 
     def shutdown(self, timeout: float) -> None:
         """Driver: ask the daemon to end the session and wait until it has."""

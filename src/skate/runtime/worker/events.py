@@ -50,6 +50,8 @@ class Events:
         #: Events other than tasks so far, and all events at the last flush.
         self._others = 0
         self._flushed = 0
+        #: ``finished`` and ``failed`` at the last flush.
+        self._told = (0, 0)
         self._scheduled = False
 
     def add(self, event: tuple[Any, ...]) -> None:
@@ -137,7 +139,16 @@ class Events:
         dropped = max(count - before - len(events), 0)
         clock = time.time() - time.perf_counter()
         batch = (self.core.process_id, os.getpid(), clock, dropped, events)
-        self.core.links.send_node(EventsFlushed(_encoder.encode(batch), len(events)))
+        finished, failed = self._told
+        self._told = (self.finished, self.failed)
+        self.core.links.send_node(
+            EventsFlushed(
+                _encoder.encode(batch),
+                len(events),
+                self._told[0] - finished,
+                self._told[1] - failed,
+            )
+        )
 
 
 def describe_error(error: BaseException) -> tuple[str, str]:

@@ -264,6 +264,7 @@ class Executor:
             self._concurrent.close(self.exits_at_once)
         with core.lock:
             core.events.flush()
+            core.own_metrics.flush()
             core.links.flush()
 
     def _execute(self, task: Task, peer: Peer) -> None:

@@ -71,7 +71,8 @@ class Looking:
             # Reads source files, likewise.
             self.core.pump.callbacks.append(lambda: self._reply_all(message, self._stacks()))
         else:
-            self._reply(message, [], 0)
+            self.core.own_metrics.flush()
+            self._reply_all(message, self.core.own_metrics.tasks())
 
     def _reply_all(self, message: StateQuery, rows: list[Any]) -> None:
         self._reply(message, rows[: message.limit], len(rows))
