@@ -56,7 +56,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Ray programs write ``ray.util.ActorPool`` after a plain ``import ray``.
-    if name in ("state", "util"):
+    if name in ("runtime_env", "state", "util"):
         import importlib
 
         return importlib.import_module(f"skate.{name}")

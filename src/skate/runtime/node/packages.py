@@ -53,12 +53,13 @@ class PackageStore:
         return [package_id for package_id in package_ids if not self._hold(package_id)]
 
     def _hold(self, package_id: str) -> bool:
-        path = package_path(package_id)
         if package_id in self._held:
             return True
         try:
+            path = package_path(package_id)
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
+            # Why there is no cache is told to whoever wants to store something.
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -76,8 +77,8 @@ class PackageStore:
         """Call ``done("")`` when all of these are here, or ``done(why not)``."""
         try:
             missing = self.missing(package_ids)
-        except (OSError, ProtocolError) as error:
-            done(f"packages cannot be looked up: {error}")
+        except ProtocolError as error:
+            done(str(error))
             return
         if not missing:
             done("")

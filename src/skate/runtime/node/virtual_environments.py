@@ -65,7 +65,11 @@ def ensure(installation: Installation) -> str:
             # What is there was interrupted.
             cache.discard(path)
             cache.collect_environments()
-            _build(path, installation)
+            try:
+                _build(path, installation)
+            except BaseException:
+                cache.discard(path)
+                raise
         os.utime(lock_path)
     finally:
         os.close(lock)

@@ -39,6 +39,8 @@ class Environments:
         self._core = core
         #: Of everything whose options do not say otherwise.
         self.inherited = inherited
+        #: The environment decides about GPUs, whatever the scheduler has given.
+        self.sets_devices = "CUDA_VISIBLE_DEVICES" in decode(inherited).env_vars
         self._packages: Packages | None = None
 
     def adopt(self, runtime_env: Mapping[str, Any] | None) -> None:

@@ -95,7 +95,8 @@ class Executor:
     def _begin(self, resources: dict[str, float], gpu_ids: list[int]) -> None:
         self.resources = resources
         self.gpu_ids = gpu_ids
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
+        if not self.core.environments.sets_devices:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
 
     def on_define(self, _peer: Peer, message: DefineFunction) -> None:
         """Locked.  A function that tasks will call."""

@@ -131,13 +131,12 @@ def pack(directory: str, excludes: list[str], prefix: str, file: IO[bytes]) -> N
         OSError: a file cannot be read.
         RuntimeEnvSetupError: it is too large.
     """
-    sizes: dict[str, int] = {}
+    files = [(name, path, os.stat(path)) for name, path in walk(directory, excludes)]
+    sizes = {name: status.st_size for name, _, status in files}
+    if sum(sizes.values()) > MAX_PACKAGE:
+        raise RuntimeEnvSetupError(_too_large(directory, sizes))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, path in walk(directory, excludes):
-            status = os.stat(path)
-            sizes[name] = status.st_size
-            if sum(sizes.values()) > MAX_PACKAGE:
-                raise RuntimeEnvSetupError(_too_large(directory, sizes))
+        for name, path, status in files:
             with open(path, "rb") as source:
                 _add(archive, f"{prefix}/{name}" if prefix else name, source, status.st_mode)
 
@@ -195,7 +194,8 @@ def _too_large(directory: str, sizes: dict[str, int]) -> str:
     largest = sorted(sizes, key=lambda name: -sizes[name])[:NAMED_FILES]
     lines = "".join(f"\n  {sizes[name] / (1 << 20):8.1f} MiB  {name}" for name in largest)
     return (
-        f"{directory} has more than {MAX_PACKAGE >> 20} MiB of files; the largest seen are:"
+        f"{directory} has {sum(sizes.values()) / (1 << 20):.0f} MiB of files, and a package has at"
+        f" most {MAX_PACKAGE >> 20} MiB; the largest are:"
         f"{lines}\n"
         "Leave out what tasks do not need, with 'excludes' in the runtime environment or with a"
         " .skateignore file (patterns as in .gitignore)"
