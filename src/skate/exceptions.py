@@ -342,6 +342,14 @@ class OutOfMemoryError(WorkerCrashedError):
     """The process that ran the task was killed because memory ran out."""
 
 
+class PlacementGroupRemovedError(SkateError):
+    """The placement group is gone, and with it what ran in it or waited for it."""
+
+
+class TaskPlacementGroupRemovedError(PlacementGroupRemovedError):
+    """The task ran, or was to run, in a placement group that has been removed."""
+
+
 class RuntimeEnvSetupError(SkateError):
     """What a task needs around it could not be prepared."""
 
@@ -373,6 +381,10 @@ class ActorDiedError(ActorError):
         died = cls(f"{class_name} could not be created: {error}", actor_id=actor_id)
         died.__cause__ = error
         return died
+
+
+class ActorPlacementGroupRemovedError(ActorDiedError, PlacementGroupRemovedError):
+    """The actor was in a placement group that has been removed."""
 
 
 class ActorUnavailableError(ActorError):
@@ -444,3 +456,5 @@ RayTaskError = TaskError
 RayActorError = ActorError
 RaySystemError = SessionError
 LocalRayletDiedError = NodeDiedError
+TaskPlacementGroupRemoved = TaskPlacementGroupRemovedError
+ActorPlacementGroupRemoved = ActorPlacementGroupRemovedError

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from skate.api.checks import nearest as nearest
-from skate.engine.base import DYNAMIC, STREAMING, ActorOptions, CallOptions, TaskOptions
+from skate.engine.base import (
+    DYNAMIC,
+    STREAMING,
+    ActorOptions,
+    CallOptions,
+    Strategy,
+    TaskOptions,
+)
 from skate.exceptions import NotSupportedError
 
 #: Amounts of resources are multiples of this.
@@ -180,9 +187,9 @@ def _ignored(option: str, value: object) -> object:
 
 
 def _strategy(option: str, value: object) -> object:
-    if value in ("DEFAULT", "SPREAD"):
-        return value
-    return _unsupported(option, value)
+    from skate.api import strategies
+
+    return strategies.check(option, value)
 
 
 def _unsupported(option: str, value: object) -> object:
@@ -204,7 +211,7 @@ _OF_RAY: dict[str, _Check] = {
     "scheduling_strategy": _strategy,
     "enable_task_events": _ignored,
     "runtime_env": _environment,
-    "placement_group": _unsupported,
+    "placement_group": _ignored,  # checked together with the two below
     "placement_group_bundle_index": _ignored,
     "placement_group_capture_child_tasks": _ignored,
     "accelerator_type": _unsupported,
@@ -285,6 +292,14 @@ def _resources(checked: Mapping[str, Any], default_cpus: float) -> dict[str, flo
     return {name: number for name, number in amounts.items() if number}
 
 
+def _placed(checked: Mapping[str, Any], resources: dict[str, float]) -> Strategy | None:
+    if "scheduling_strategy" not in checked and "placement_group" not in checked:
+        return None
+    from skate.api import strategies
+
+    return strategies.of_options(checked, resources)
+
+
 def task_options(given: Given, generator: bool = False) -> TaskOptions:
     """Turn what the user gave for a function into options with defaults.
 
@@ -298,10 +313,12 @@ def task_options(given: Given, generator: bool = False) -> TaskOptions:
     check_names(given, "task")
     checked = _check(given, _TASK)
     defaults = TaskOptions()
+    resources = _resources(checked, default_cpus=1.0)
     return TaskOptions(
         num_returns=checked.get("num_returns", STREAMING if generator else defaults.num_returns),
         generator_backpressure=checked.get("_generator_backpressure_num_objects", 0),
-        resources=_resources(checked, default_cpus=1.0),
+        resources=resources,
+        strategy=_placed(checked, resources),
         max_retries=checked.get("max_retries", defaults.max_retries),
         retry_exceptions=checked.get("retry_exceptions", defaults.retry_exceptions),
         timeout_s=checked.get("timeout_s", 0.0),
@@ -328,8 +345,10 @@ def actor_options(given: Given, asynchronous: bool = False) -> ActorOptions:
         raise ValueError("get_if_exists=True needs the name of the actor to get")
     max_concurrency = checked.get("max_concurrency", ASYNC_CONCURRENCY if asynchronous else 1)
     groups = checked.get("concurrency_groups", {})
+    resources = _resources(checked, default_cpus=0.0)
     return ActorOptions(
-        resources=_resources(checked, default_cpus=0.0),
+        resources=resources,
+        strategy=_placed(checked, resources),
         name=checked.get("name", ""),
         namespace=checked.get("namespace"),
         max_restarts=checked.get("max_restarts", 0),

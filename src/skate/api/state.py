@@ -22,8 +22,12 @@ def available_resources() -> dict[str, float]:
     return {name: number for name, number in _amounts("available_resources").items() if number > 0}
 
 
-def get_gpu_ids() -> list[int]:
-    """Return the ids of the GPUs that the current task or actor may use; [] in the driver."""
+def get_gpu_ids() -> list[int | str]:
+    """Return the ids of the GPUs that the current task or actor may use; [] in the driver.
+
+    They are those of ``CUDA_VISIBLE_DEVICES`` where the session was started: numbers, or names as
+    "GPU-8932f937" if that has names.
+    """
     return list(current().context().gpu_ids)
 
 

@@ -7,7 +7,7 @@ processes of this machine; one conformance suite (``tests/conformance``) runs on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from skate import serialization
@@ -17,6 +17,55 @@ from skate.refs import ObjectRef
 STREAMING = -1
 #: ... or a ref of a ``DynamicObjectRefGenerator``.
 DYNAMIC = -2
+
+
+@dataclass(slots=True, frozen=True)
+class Strategy:
+    """Where a task or actor is to run: in a placement group, on one node, spread over the nodes.
+
+    Without one, wherever there is room first.
+    """
+
+    #: Not empty: in a bundle of this placement group.
+    group_id: bytes = b""
+    #: -1: in any bundle.
+    bundle: int = -1
+    #: What it submits runs in the group, too, unless that says otherwise.
+    capture: bool = False
+    #: What the group consists of, for checks and for those inside who ask.
+    bundles: tuple[dict[str, float], ...] = field(default=(), compare=False)
+    #: Not empty: on this node, ...
+    node_id: bytes = b""
+    #: ... or, if that is gone, elsewhere.
+    soft: bool = False
+    #: On the node with the least to do.
+    spread: bool = False
+
+    def inherited(self) -> Strategy | None:
+        """Return where what is submitted inside runs that does not say; None: anywhere."""
+        return replace(self, bundle=-1) if self.capture else None
+
+    def check_fits(self, resources: Mapping[str, float]) -> None:
+        """Refuse what could never run in the bundles that are named.
+
+        Raises:
+            ValueError: no bundle is large enough.
+        """
+        if not self.group_id:
+            return
+        chosen = self.bundles if self.bundle < 0 else self.bundles[self.bundle : self.bundle + 1]
+        for bundle in chosen:
+            if all(amount <= bundle.get(name, 0.0) for name, amount in resources.items()):
+                return
+        where = f"bundle {self.bundle}" if self.bundle >= 0 else "any bundle"
+        raise ValueError(
+            f"what needs {dict(resources)} does not fit {where} of its placement group, which has"
+            f" the bundles {list(self.bundles)}: ask for less, or make a larger bundle"
+        )
+
+
+#: Said explicitly: not in the placement group of the caller.
+ANYWHERE = Strategy()
 
 
 @dataclass(slots=True)
@@ -35,6 +84,8 @@ class TaskOptions:
     #: How long it may run; 0: without limit.
     timeout_s: float = 0.0
     name: str = ""
+    #: None: as the caller, if that captures what it submits; otherwise anywhere.
+    strategy: Strategy | None = None
     #: A checked runtime environment, to be merged into that of the caller.
     runtime_env: Mapping[str, Any] | None = None
     #: Two places for the engine to keep what it derives from these options.
@@ -65,6 +116,7 @@ class ActorOptions:
     #: As in ``TaskOptions``.
     runtime_env: Mapping[str, Any] | None = None
     environment: Any = None
+    strategy: Strategy | None = None
 
 
 @dataclass(slots=True)
@@ -161,14 +213,60 @@ class Context:
     restarts: int = 0
     attempt: int = 0
     assigned_resources: Mapping[str, float] = field(default_factory=dict)
-    gpu_ids: Sequence[int] = ()
+    gpu_ids: Sequence[int | str] = ()
     is_driver: bool = True
     #: The runtime environment that the caller runs in, or that a driver gives its tasks.
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    #: What the current task or actor was placed with.
+    strategy: Strategy | None = None
+
+
+@dataclass(slots=True)
+class PlacementGroupInfo:
+    """What is known of one placement group."""
+
+    group_id: bytes
+    name: str
+    namespace: str
+    strategy: str
+    #: "pending", "created" or "removed".
+    state: str
+    bundles: list[dict[str, float]]
+    #: The node of each bundle, empty unless the group is created.
+    nodes: list[bytes]
+    #: Why it is pending or removed, for the user.
+    reason: str
+    detached: bool
+
+
+class PlacementGroups(Protocol):
+    """What an engine does for ``skate.util.placement_group``."""
+
+    def create(
+        self, bundles: Sequence[dict[str, float]], strategy: str, name: str, detached: bool
+    ) -> bytes:
+        """Ask for a group and return its id at once.
+
+        Raises:
+            ValueError: a group of that name exists in the namespace.
+        """
+
+    def ready(self, group_id: bytes, value: object) -> ObjectRef[Any]:
+        """Return a ref that becomes ``value`` when the group is created, or fails if it ends."""
+
+    def remove(self, group_id: bytes) -> None:
+        """End the group and what runs in it."""
+
+    def find(self, group_id: bytes = b"", name: str = "") -> list[PlacementGroupInfo]:
+        """Return the group of that id or name, or all."""
 
 
 class Engine(Protocol):
     """Executes tasks and actors.  All methods may be called from any thread."""
+
+    @property
+    def placement_groups(self) -> PlacementGroups:
+        """Placement groups of this session."""
 
     @property
     def session_dir(self) -> str:

@@ -47,6 +47,7 @@ class NativeEngine:
         self.get_one = core.objects.get_one
         self.wait = core.objects.wait
         self.portable = core.environments.portable
+        self.placement_groups = core.placement
         _engines.add(self)
 
     def own_actor(self) -> tuple[Any, bytes] | None:
@@ -109,6 +110,7 @@ class NativeEngine:
             gpu_ids=executor.gpu_ids,
             is_driver=False,
             runtime_env=describe(core.environments.inherited),
+            strategy=executor.strategy,
         )
 
     def shutdown(self) -> None:

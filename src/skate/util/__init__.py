@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from skate.util.actor_pool import ActorPool
     from skate.util.concurrent import SkateExecutor
     from skate.util.named_actors import list_named_actors
+    from skate.util.placement_group import (
+        get_current_placement_group,
+        get_placement_group,
+        placement_group,
+        placement_group_table,
+        remove_placement_group,
+    )
     from skate.util.serializability import inspect_serializability
 
 #: Where each name lives.
@@ -20,6 +27,11 @@ _HOME_OF = {
     "SkateExecutor": "concurrent",
     "inspect_serializability": "serializability",
     "list_named_actors": "named_actors",
+    "get_current_placement_group": "placement_group",
+    "get_placement_group": "placement_group",
+    "placement_group": "placement_group",
+    "placement_group_table": "placement_group",
+    "remove_placement_group": "placement_group",
 }
 #: Modules that are reached as attributes: ``skate.util.queue.Queue``.
 _MODULES = (
@@ -27,14 +39,20 @@ _MODULES = (
     "joblib",
     "metrics",
     "multiprocessing",
+    "scheduling_strategies",
     "state",
 )
 
 __all__ = [
     "ActorPool",
     "SkateExecutor",
+    "get_current_placement_group",
+    "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
+    "placement_group",
+    "placement_group_table",
+    "remove_placement_group",
 ]
 
 
@@ -44,9 +62,12 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+    module = importlib.import_module(f"{__name__}.{home}")
+    # All of its names at once: one may be that of the module, which has just become our attribute.
+    for other, its_home in _HOME_OF.items():
+        if its_home == home:
+            globals()[other] = getattr(module, other)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

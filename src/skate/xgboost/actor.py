@@ -49,7 +49,7 @@ class TrainingActor:
             tracker = collective.Tracker(self._num_actors).worker_args
         return Prepared(os.getpid(), skate.get_gpu_ids(), tracker)
 
-    def use_gpus(self, gpu_ids: list[int]) -> None:
+    def use_gpus(self, gpu_ids: list[int | str]) -> None:
         """Use some of the GPUs that rank 0 holds for all."""
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
 

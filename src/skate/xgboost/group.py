@@ -98,7 +98,7 @@ class ActorGroup:
                 {name: skate.available_resources().get(name, 0) for name in self._plan.total()},
             )
 
-    def _share_gpus(self, gpu_ids: list[int]) -> None:
+    def _share_gpus(self, gpu_ids: list[int | str]) -> None:
         each = self._plan.gpus
         if len(gpu_ids) < math.ceil(each * self._plan.num_actors):
             raise ValueError(

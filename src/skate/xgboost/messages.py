@@ -63,6 +63,6 @@ class Prepared:
     """An actor holds its shard and is ready to train."""
 
     pid: int
-    gpu_ids: list[int]
+    gpu_ids: list[int | str]
     #: Of rank 0: where the collective's tracker listens, as ``xgboost`` wants to be told.
     tracker: dict[str, Any] | None

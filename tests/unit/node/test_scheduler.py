@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from skate.runtime.amounts import to_amounts, to_units
 from skate.runtime.node import scheduler as module
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.scheduler import Grant, Request, Scheduler
@@ -22,6 +23,11 @@ class Desk:
         self.scheduler = Scheduler(NodeResources(resources))
         self.now = 0.0
         self._number = 0
+
+    def number(self) -> int:
+        """Return a number that nobody has had."""
+        self._number += 1
+        return self._number
 
     def ask(
         self,
@@ -376,7 +382,109 @@ class Service(RuleBasedStateMachine):
             for grant in grants:
                 self.scheduler.release(grant)
         assert self.scheduler.resources.free == self.scheduler.resources.total
-        assert not any(self.scheduler._held_by_actors.values())
+        assert not any(self.scheduler.resources.held.values())
 
 
 TestService = Service.TestCase
+
+
+# --------------------------------------------------------------------------- placement groups
+
+GROUP = b"group"
+
+
+def with_group(desk: Desk, *bundles: dict[str, float]) -> None:
+    """Reserve and commit a group."""
+    parts = {n: to_units(bundle) for n, bundle in enumerate(bundles)}
+    request = Request.for_group(ALICE, GROUP, parts, "g")
+    desk.scheduler.submit(request, desk.now)
+    assert request in desk.scheduler.runnable(desk.now)
+    assert desk.scheduler.reserve(request)
+    desk.scheduler.reservations.commit(GROUP)
+
+
+def inside(desk: Desk, bundle: int = -1, holder: bytes = ALICE, **want: float) -> Request:
+    request = Request(holder, want, 0, "f", desk.number(), place=(GROUP, bundle))
+    desk.scheduler.submit(request, desk.now)
+    return request
+
+
+def test_what_belongs_to_a_group_is_served_from_its_bundles() -> None:
+    desk = Desk(CPU=2)
+    with_group(desk, {"CPU": 1}, {"CPU": 1})
+    outside = desk.ask(CPU=1)
+    first, second, third = inside(desk, CPU=1), inside(desk, 0, CPU=1), inside(desk, CPU=1)
+    assert [g.request for g in desk.serve()] == [first, third]
+    assert desk.scheduler.queue == [outside, second]
+
+
+def test_a_request_waits_for_a_group_that_is_not_there_yet() -> None:
+    desk = Desk(CPU=1)
+    request = inside(desk, CPU=1)
+    assert desk.serve() == []
+    assert desk.scheduler.warnings(desk.now + 100) == []
+    with_group(desk, {"CPU": 1})
+    assert [g.request for g in desk.serve()] == [request]
+
+
+def test_a_removed_group_gives_back_what_it_held_with_its_last_worker() -> None:
+    desk = Desk(CPU=3)
+    with_group(desk, {"CPU": 2}, {"CPU": 1})
+    inside(desk, 0, CPU=1)
+    [grant] = desk.serve()
+    late = inside(desk, 0, CPU=2)
+    assert desk.scheduler.grants_in(GROUP, None) == [grant]
+    assert desk.scheduler.grants_in(GROUP, {1}) == []
+    desk.scheduler.reservations.remove(GROUP)
+    assert desk.scheduler.cancel_place(GROUP) == [late]
+    assert to_amounts(desk.scheduler.resources.free) == {"CPU": 1.0}
+    desk.scheduler.release(grant)
+    assert to_amounts(desk.scheduler.resources.free) == {"CPU": 3.0}
+    assert not any(desk.scheduler.resources.held.values())
+
+
+def test_leases_are_called_in_for_a_group_and_within_it() -> None:
+    desk = Desk(CPU=2)
+    held = [desk.lease(CPU=1), desk.lease(CPU=1)]
+    parts = {0: to_units({"CPU": 1}), 1: to_units({"CPU": 1})}
+    request = Request.for_group(ALICE, GROUP, parts, "g")
+    desk.scheduler.submit(request, desk.now)
+    assert sorted(desk.scheduler.recalls(), key=lambda g: g.grant_id) == held
+    for grant in held:
+        desk.scheduler.release(grant)
+    assert desk.scheduler.reserve(request)
+    desk.scheduler.reservations.commit(GROUP)
+    inside(desk, 0, ALICE, CPU=1)
+    [grant] = desk.serve()
+    inside(desk, 0, BOB, CPU=1)
+    assert desk.scheduler.recalls() == [grant]
+
+
+def test_a_group_and_what_is_in_it_are_named_in_warnings() -> None:
+    desk = Desk(CPU=2)
+    with_group(desk, {"CPU": 1}, {"CPU": 1})
+    desk.scheduler.submit(
+        Request.for_group(ALICE, b"other", {0: to_units({"CPU": 1})}, "'x'"), desk.now
+    )
+    inside(desk, CPU=2)
+    desk.now += module.HELD_SECONDS
+    other, within = sorted(desk.scheduler.warnings(desk.now))
+    assert "placement group 'x' cannot start: asked for 1 CPU, but of 2 CPU" in other
+    assert "actors and placement groups hold 2 CPU" in other
+    assert "task f cannot start: asked for 2 CPU, but its placement group has only 1 CPU" in within
+
+
+def test_parts_of_a_group_get_gpus_of_their_own() -> None:
+    desk = Desk(GPU=2)
+    parts = {n: to_units({"GPU": 0.6}) for n in range(2)}
+    request = Request.for_group(ALICE, GROUP, parts, "g")
+    desk.scheduler.submit(request, desk.now)
+    assert desk.scheduler.reserve(request)
+    desk.scheduler.reservations.commit(GROUP)
+    gpus = [bundle.allocation.gpu_ids for bundle in desk.scheduler.reservations.pools((GROUP, -1))]
+    assert gpus == [[0], [1]]
+    third = Request.for_group(ALICE, b"other", {0: to_units({"GPU": 0.6})}, "h")
+    assert not desk.scheduler.reserve(third)
+    inside(desk, 1, GPU=0.5)
+    [grant] = desk.serve()
+    assert grant.allocation.gpu_ids == [1]

@@ -9,6 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import (
@@ -18,8 +19,10 @@ from skate.engine.base import (
     Code,
     Context,
     SessionConfig,
+    Strategy,
     TaskOptions,
 )
+from skate.engine.inline.placement import InlinePlacementGroups
 from skate.engine.inline.records import Actor, ActorCell, Cell, Running, current
 from skate.engine.inline.running import (
     actor_died,
@@ -37,9 +40,11 @@ from skate.engine.inline.streams import InlineStream
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
+    ActorPlacementGroupRemovedError,
     NotSupportedError,
     ObjectLostError,
     TaskError,
+    TaskPlacementGroupRemovedError,
     WorkerCrashedError,
 )
 from skate.generators import ObjectRefGenerator
@@ -56,6 +61,7 @@ from skate.serialization import (
 
 if TYPE_CHECKING:
     import concurrent.futures
+    from typing import TypeGuard
 
 logger = logging.getLogger("skate")
 
@@ -77,6 +83,9 @@ class InlineEngine:
         self._actors: dict[bytes, Actor] = {}
         self._names: dict[tuple[str, str], Actor] = {}
         self._functions: dict[bytes, Any] = {}
+        self.placement_groups = InlinePlacementGroups(
+            self, self._process_id, config.resources, config.namespace, self._new_id
+        )
         hooks.resolve = self._resolve
         hooks.pin = self._pin
         hooks.future = self._future
@@ -93,13 +102,18 @@ class InlineEngine:
         _ = code.payload  # what cannot be pickled is the caller's error, at once
         name = options.name or code.name
         self._warn_if_too_much(name, options.resources)
+        strategy = _placed(options.strategy, options.resources)
         cells = self.new_cells(1 if options.num_returns < 0 else options.num_returns)
+        refused = self.placement_groups.refusal(strategy.group_id) if _in_group(strategy) else ""
+        if refused:
+            self.fail(cells, dump_error(TaskPlacementGroupRemovedError(f"{name}(): {refused}")))
+            return [ObjectRef(cell) for cell in cells]
         if options.num_returns < 0:
             stream = InlineStream(
                 self,
                 cells[0],
                 lambda attempt: (
-                    self._begin(name, options.resources, None, attempt),
+                    self._begin(name, options.resources, None, attempt, strategy),
                     lambda: call_function(self._load(code), *ready_arguments(arguments)),
                 ),
                 options.max_retries,
@@ -110,7 +124,7 @@ class InlineEngine:
             self.fail(cells, arguments.data)
             return [ObjectRef(cell) for cell in cells]
         for attempt in itertools.count():
-            running = self._begin(name, options.resources, None, attempt)
+            running = self._begin(name, options.resources, None, attempt, strategy)
             error = self._execute(
                 running, cells, lambda: call_function(self._load(code), *arguments())
             )
@@ -161,11 +175,18 @@ class InlineEngine:
         return None
 
     def _begin(
-        self, name: str, resources: dict[str, float], actor: Actor | None, attempt: int = 0
+        self,
+        name: str,
+        resources: dict[str, float],
+        actor: Actor | None,
+        attempt: int = 0,
+        strategy: Strategy | None = None,
     ) -> Running:
         outer = current.get()
         level = outer.level + 1 if outer is not None else 1
-        return Running(self._new_id(), name, resources, actor, level, attempt)
+        if actor is not None:
+            strategy = actor.options.strategy
+        return Running(self._new_id(), name, resources, actor, level, attempt, strategy)
 
     # ------------------------------------------------------------------ actors
 
@@ -187,6 +208,7 @@ class InlineEngine:
         arguments = self._pack(args, kwargs)
         _ = code.payload  # what cannot be pickled is the caller's error, at once
         self._warn_if_too_much(code.name, options.resources)
+        options = replace(options, strategy=_placed(options.strategy, options.resources))
         actor = Actor(self._new_id(), options, namespace, handle)
         actor.class_name = code.name
         cell = ActorCell(self, actor.actor_id, keeps=not options.detached)
@@ -202,6 +224,13 @@ class InlineEngine:
             )
             died.__cause__ = cause
             self._bury(actor, died)
+            return cell
+        strategy = options.strategy
+        refused = self.placement_groups.refusal(strategy.group_id) if _in_group(strategy) else ""
+        if refused:
+            text = f"{code.name} could not be created: {refused}"
+            actor_id = actor.actor_id.hex()
+            self._bury(actor, ActorPlacementGroupRemovedError(text, actor_id=actor_id))
             return cell
         if options.asynchronous:
             from skate.engine.inline.loops import CallLoop  # it imports asyncio: 35 ms
@@ -334,6 +363,13 @@ class InlineEngine:
         if actor is not None and actor.death is None:
             self._bury(actor, actor_died(actor_id, cause))
 
+    def end_actors_in(self, group_id: bytes, died: Callable[[str], ActorDiedError]) -> None:
+        """End the actors in a placement group."""
+        for actor in list(self._actors.values()):
+            strategy = actor.options.strategy
+            if actor.death is None and strategy is not None and strategy.group_id == group_id:
+                self._bury(actor, died(actor.actor_id.hex()))
+
     def _bury(self, actor: Actor, died: ActorDiedError) -> None:
         actor.death = died
         actor.instance = None
@@ -435,6 +471,7 @@ class InlineEngine:
             # A part of a GPU is on one.
             gpu_ids=range(-int(-gpus // 1)),
             is_driver=False,
+            strategy=running.strategy,
         )
 
     def portable(self, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
@@ -570,3 +607,18 @@ class InlineEngine:
                     kind,
                     have.get(kind, 0.0),
                 )
+
+
+def _placed(strategy: Strategy | None, resources: dict[str, float]) -> Strategy | None:
+    """Return where a task or actor runs: where it says, or with a caller that captures it."""
+    if strategy is None:
+        outer = current.get()
+        if outer is not None and outer.strategy is not None:
+            strategy = outer.strategy.inherited()
+    if strategy is not None:
+        strategy.check_fits(resources)
+    return strategy
+
+
+def _in_group(strategy: Strategy | None) -> TypeGuard[Strategy]:
+    return strategy is not None and bool(strategy.group_id)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from skate.engine.base import ActorOptions
+from skate.engine.base import ActorOptions, Strategy
 from skate.exceptions import ActorDiedError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Actor:
 class Running:
     """What the current thread executes."""
 
-    __slots__ = ("actor", "attempt", "level", "name", "resources", "task_id")
+    __slots__ = ("actor", "attempt", "level", "name", "resources", "strategy", "task_id")
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Running:
         actor: Actor | None,
         level: int,
         attempt: int = 0,
+        strategy: Strategy | None = None,
     ) -> None:
         self.task_id = task_id
         self.name = name
@@ -111,6 +112,7 @@ class Running:
         self.actor = actor
         self.level = level
         self.attempt = attempt
+        self.strategy = strategy
 
 
 #: What runs in this thread.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from skate.ids import owner_of
-from skate.runtime.wire.messages import ActorState, CreateActor
+from skate.runtime.wire.messages import REMOVED_KIND, ActorState, CreateActor
 
 #: Dead actors that are remembered with their cause, for those who ask late.
 REMEMBERED = 1_000
@@ -80,8 +80,8 @@ class Actor:
         "actor_id",
         "cause",
         "ending",
-        "environment_failed",
         "error",
+        "kind",
         "max_restarts",
         "owner",
         "pid",
@@ -107,15 +107,20 @@ class Actor:
         self.worker_address = ""
         self.pid = 0
         self.cause = ""
+        #: As in ``WorkerDied``.
+        self.kind = ""
         self.error: bytes | None = None
-        #: It is dead because its runtime environment could not be prepared.
-        self.environment_failed = False
         self.watchers: set[bytes] = {owner}
         #: Not empty: the actor was told to end, and why.
         self.ending = ""
         self.started_at = 0.0
         #: Processes in a row that died soon after they had started.
         self.short_lives = 0
+
+    @property
+    def may_restart(self) -> bool:
+        """Whether it would be started again if its process died now."""
+        return self.max_restarts < 0 or self.restarts < self.max_restarts
 
     @property
     def waits(self) -> bool:
@@ -138,7 +143,7 @@ class Actor:
             self.cause,
             self.error,
             self.spec.max_task_retries,
-            self.environment_failed,
+            self.kind,
         )
 
 
@@ -236,29 +241,29 @@ class ActorDirectory:
             return [*effects, StopWorker(worker_id)]
         actor.state = "alive"
         actor.cause = ""
+        actor.kind = ""
         return [self._notify(actor)]
 
-    def refused(
-        self, actor_id: bytes, cause: str, environment_failed: bool = False
-    ) -> list[Effect]:
+    def refused(self, actor_id: bytes, cause: str, kind: str = "") -> list[Effect]:
         """No worker can be had for the actor."""
         actor = self.actors.get(actor_id)
         if actor is None or not actor.waits:
             return []
-        actor.environment_failed = environment_failed
+        actor.kind = kind
         return self._die(actor, cause)
 
     def worker_died(
-        self, worker_id: bytes, cause: str, now: float, where: str = ""
+        self, worker_id: bytes, cause: str, now: float, where: str = "", kind: str = ""
     ) -> list[Effect]:
         """The process of an actor has ended; ``where`` is added to the cause for the user."""
         actor = self._by_worker.pop(worker_id, None)
         if actor is None or actor.state == "dead":
             return []
+        actor.kind = kind
         if actor.ending:
             finished = cause == "exited with code 0"
             return self._die(actor, actor.ending if finished else cause + where)
-        if actor.max_restarts >= 0 and actor.restarts >= actor.max_restarts:
+        if not actor.may_restart or kind == REMOVED_KIND:
             return self._die(actor, cause + where)
         actor.short_lives = (
             actor.short_lives + 1 if now - actor.started_at < SHORT_LIFE_SECONDS else 0

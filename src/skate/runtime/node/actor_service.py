@@ -75,13 +75,14 @@ class ActorService:
         now = self._loop.now()
         return self.directory.granted(actor_id, worker_id, address, pid, now) is not None
 
-    def refused(self, actor_id: bytes, cause: str, environment_failed: bool = False) -> None:
-        """No worker can be had for an actor."""
-        self._apply(self.directory.refused(actor_id, cause, environment_failed))
+    def refused(self, actor_id: bytes, cause: str, kind: str = "") -> None:
+        """No worker can be had for an actor; ``kind`` as in ``WorkerDied``."""
+        self._apply(self.directory.refused(actor_id, cause, kind))
 
-    def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
+    def worker_ended(self, worker_id: bytes, cause: str, where: str, kind: str = "") -> None:
         """A worker process, which may have held an actor, is gone."""
-        self._apply(self.directory.worker_died(worker_id, cause, self._loop.now(), where))
+        now = self._loop.now()
+        self._apply(self.directory.worker_died(worker_id, cause, now, where, kind))
 
     def process_died(self, process_id: bytes) -> None:
         """A process is gone that may have made or watched actors."""

@@ -437,7 +437,7 @@ class Cluster:
     def _on_actor_refused(self, _link: Link, message: wire.ActorRefused) -> None:
         self.redirecting.settled(message.actor_id)
         if self._actors is not None:
-            self._actors.refused(message.actor_id, message.cause, message.environment_failed)
+            self._actors.refused(message.actor_id, message.cause, message.kind)
 
 
 class RemoteActorKeeper:
@@ -452,12 +452,12 @@ class RemoteActorKeeper:
         self._cluster.links.send(self._cluster.head_id, message)
         return True
 
-    def refused(self, actor_id: bytes, cause: str, environment_failed: bool = False) -> None:
+    def refused(self, actor_id: bytes, cause: str, kind: str = "") -> None:
         """No worker can be had for an actor."""
-        message = wire.ActorRefused(actor_id, cause, environment_failed)
+        message = wire.ActorRefused(actor_id, cause, kind)
         self._cluster.links.send(self._cluster.head_id, message)
 
-    def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
+    def worker_ended(self, worker_id: bytes, cause: str, where: str, kind: str = "") -> None:
         """The head hears of every process that dies."""
 
     def process_died(self, process_id: bytes) -> None:

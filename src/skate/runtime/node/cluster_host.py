@@ -78,7 +78,7 @@ class ClusterHost:
             where = f" (pid {death.pid})"
             if death.log_path:
                 where += f"; its output: {death.log_path}"
-            daemon.actors.worker_ended(process_id, death.cause, where)
+            daemon.actors.worker_ended(process_id, death.cause, where, death.kind)
 
     def nodes_changed(self) -> None:
         """A node has come or gone."""

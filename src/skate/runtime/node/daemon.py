@@ -28,6 +28,7 @@ from skate.runtime.node.loop import Loop
 from skate.runtime.node.metrics import Metrics
 from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
+from skate.runtime.node.placement import Placement
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.state import State
 from skate.runtime.node.store_links import StoreLinks
@@ -93,6 +94,9 @@ class Daemon:
         self.dispatcher.actor_keeper = self.actors
         self.dispatcher.on_warning = self._drivers.warn
         self.workers.on_forked = self.dispatcher.worker_forked
+        self.placement = Placement(
+            node_id, self.loop, self.links, self.dispatcher, config.namespace
+        )
         #: The other nodes, in a cluster.
         self.view = ClusterView()
         self.segments = SegmentTable(node_id, config.object_store_memory)
@@ -106,6 +110,7 @@ class Daemon:
             self.dispatcher.scheduler,
             self.dispatcher.pool,
             self.actors.directory,
+            self.placement.groups,
             self.workers,
             self.segments,
             self.links,
@@ -309,7 +314,9 @@ class Daemon:
         if self._ending:
             return
         if worker.address:
-            self._process_gone(wire.WorkerDied(process_id, worker.pid, cause, worker.log_path))
+            self._process_gone(
+                wire.WorkerDied(process_id, worker.pid, cause, worker.log_path, worker.kind)
+            )
         else:
             self.objects.process_died(process_id)
         self.dispatcher.worker_ended(worker, cause)
@@ -331,6 +338,7 @@ class Daemon:
             self.cluster.process_died(death)
         self.dispatcher.process_died(death.process_id)
         self.packages.process_died(death.process_id)
+        self.placement.process_died(death.process_id)
 
     # ------------------------------------------------------------------ the cluster
 
@@ -369,6 +377,7 @@ class Daemon:
 
     def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
         dispatcher, actors, links = self.dispatcher, self.actors, self.links
+        placement = self.placement
         return {
             wire.Register: self._register,
             wire.RequestLease: lambda link, m: dispatcher.request_lease(link.process_id, m),
@@ -409,6 +418,10 @@ class Daemon:
             wire.ReadPackage: lambda link, m: links.send(
                 link.process_id, self.packages.read(m.request_id, m.package_id, m.offset)
             ),
+            wire.CreatePlacementGroup: lambda link, m: placement.create(link.process_id, m),
+            wire.RemovePlacementGroup: lambda link, m: placement.remove(m.group_id),
+            wire.WatchPlacementGroup: lambda link, m: placement.watch(link.process_id, m.group_id),
+            wire.FindPlacementGroups: lambda link, m: placement.find(link.process_id, m),
             wire.Shutdown: self._shutdown,
         }
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from skate.engine.base import Strategy
 from skate.runtime.node import session_dir
+from skate.runtime.node.bundles import Place
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
@@ -16,6 +18,8 @@ from skate.runtime.node.scheduler import Grant, Key, Request, Scheduler
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import (
+    ENVIRONMENT_KIND,
+    REMOVED_KIND,
     ExitWorker,
     LeaseGranted,
     LeaseRefused,
@@ -23,6 +27,9 @@ from skate.runtime.wire.messages import (
     RequestLease,
     StartActor,
 )
+
+if TYPE_CHECKING:
+    from skate.runtime.node.placement import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +47,10 @@ class ActorKeeper(Protocol):
     def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
         """A worker was found for an actor; return whether the actor still wants one."""
 
-    def refused(self, actor_id: bytes, cause: str, environment_failed: bool = False) -> None:
-        """No worker can be had for an actor."""
+    def refused(self, actor_id: bytes, cause: str, kind: str = "") -> None:
+        """No worker can be had for an actor; ``kind`` as in ``WorkerDied``."""
 
-    def worker_ended(self, worker_id: bytes, cause: str, where: str) -> None:
+    def worker_ended(self, worker_id: bytes, cause: str, where: str, kind: str = "") -> None:
         """A worker is gone; ``where`` is for the user: pid and log."""
 
     def process_died(self, process_id: bytes) -> None:
@@ -71,6 +78,9 @@ class Elsewhere(Protocol):
 
 class Dispatcher:
     """Gives workers to lease requests and to actors."""
+
+    #: Sets itself here.
+    placement: Placement
 
     def __init__(
         self,
@@ -115,6 +125,7 @@ class Dispatcher:
                 message.name,
                 message.request_id,
                 environment=message.environment,
+                place=place_of(message.strategy),
             )
         except ValueError as error:
             self._links.send(holder, LeaseRefused(message.request_id, str(error)))
@@ -122,11 +133,41 @@ class Dispatcher:
         request.message = message
         request.origin = origin
         request.stays = stays
+        request.retriable = message.retriable
         self.submit(request)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request, or keep it until its environment is ready."""
+        if self._environments.admit(request):
+            self._queue(request)
+
+    def _queue(self, request: Request) -> None:
+        if request.place is not None:
+            group_id = request.place[0]
+            if self.placement.gone(group_id):
+                self.refuse(request, self.placement.refusal(group_id), REMOVED_KIND)
+                return
+        self.scheduler.submit(request, self._loop.now())
+        self._dirty = True
+
+    def refuse(self, request: Request, reason: str, kind: str = "") -> None:
+        """Say that a request which does not wait any more will not be served."""
+        if request.actor_id:
+            self.actor_keeper.refused(request.actor_id, reason, kind)
+        elif not request.group_id:
+            self._links.send(request.holder, LeaseRefused(request.request_id, reason, kind))
 
     def look_again(self) -> None:
         """Something has changed that requests may wait for."""
         self._dirty = True
+
+    def end_in_group(self, grant: Grant, cause: str, final: bool) -> None:
+        """End what runs in a bundle that is given back; for good if its group has ended."""
+        kind = REMOVED_KIND if final else ""
+        worker = self._workers.by_id.get(grant.worker_id)
+        if worker is not None:
+            worker.expected = True
+            self._kill(worker, cause, kind)
 
     def cancel_request(self, holder: bytes, request_id: int) -> None:
         """The process does not need it any more."""
@@ -186,6 +227,7 @@ class Dispatcher:
                 name,
                 actor_id=actor.actor_id,
                 environment=actor.environment,
+                place=place_of(actor.strategy),
             )
         except ValueError as error:
             self.actor_keeper.refused(actor.actor_id, str(error))
@@ -194,6 +236,7 @@ class Dispatcher:
         request.origin = origin
         request.stays = order.stay or not origin
         request.attracted_to = attracted_to
+        request.retriable = actor.max_restarts < 0 or order.restarts < actor.max_restarts
         self.submit(request)
 
     def dequeue_actor(self, actor_id: bytes) -> None:
@@ -211,12 +254,6 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ runtime environments
 
-    def submit(self, request: Request) -> None:
-        """Queue a request, or keep it until its environment is ready."""
-        if self._environments.admit(request):
-            self.scheduler.submit(request, self._loop.now())
-            self._dirty = True
-
     def _cancel(self, key: Key) -> None:
         self._environments.table.cancel(key)
         if self.scheduler.cancel(key) is None and self.elsewhere is not None:
@@ -225,19 +262,12 @@ class Dispatcher:
 
     def _environment_ready(self, requests: list[Request]) -> None:
         for request in requests:
-            self.scheduler.submit(request, self._loop.now())
+            self._queue(request)
         self._dirty = True
 
     def _environment_failed(self, requests: list[Request], reason: str) -> None:
         for request in requests:
-            self._refuse(request, reason, environment_failed=True)
-
-    def _refuse(self, request: Request, reason: str, environment_failed: bool) -> None:
-        if request.actor_id:
-            self.actor_keeper.refused(request.actor_id, reason, environment_failed)
-        else:
-            refusal = LeaseRefused(request.request_id, reason, environment_failed)
-            self._links.send(request.holder, refusal)
+            self.refuse(request, reason, ENVIRONMENT_KIND)
 
     def _release_unused(self, environment: bytes) -> None:
         """A worker of an environment has ended: perhaps nobody uses it any more."""
@@ -278,7 +308,7 @@ class Dispatcher:
         where = f" (pid {worker.pid})"
         if worker.log_path:
             where += f"; its output: {worker.log_path}"
-        self.actor_keeper.worker_ended(worker_id, cause, where)
+        self.actor_keeper.worker_ended(worker_id, cause, where, worker.kind)
         if worker.environment:
             self._release_unused(worker.environment)
         self._dirty = True
@@ -300,14 +330,14 @@ class Dispatcher:
         where = " in this runtime environment" if environment else ""
         reason = f"worker processes cannot be started{where}: {self._last_failure}"
         for request in self.scheduler.runnable(self._loop.now()):
-            if request.environment == environment:
+            if request.environment == environment and not request.group_id:
                 self.scheduler.cancel(request.key)
-                self._refuse(request, reason, bool(environment))
+                self.refuse(request, reason, ENVIRONMENT_KIND if environment else "")
 
-    def _kill(self, worker: Worker, cause: str) -> None:
+    def _kill(self, worker: Worker, cause: str, kind: str = "") -> None:
         # Nobody is to be given a worker that is about to end.
         self.pool.remove(worker.worker_id)
-        self._workers.kill(worker, cause)
+        self._workers.kill(worker, cause, kind)
 
     def stop(self, worker_id: bytes) -> None:
         """Let a worker finish what it has, then end."""
@@ -324,11 +354,14 @@ class Dispatcher:
         """Grant, fork, recall and warn, as far as something has changed."""
         if not self._dirty:
             return
-        self._dirty = False
         now = self._loop.now()
         if self.elsewhere is not None:
             self.elsewhere.attract()
-        waiting = self._grant_all(now)
+        waiting: list[Request] = []
+        while self._dirty:
+            # Once more if a placement group has got its bundles: others can run in them now.
+            self._dirty = False
+            waiting = self._grant_all(now)
         counts = {b"": 0}
         for request in waiting:
             counts[request.environment] = counts.get(request.environment, 0) + 1
@@ -336,7 +369,9 @@ class Dispatcher:
             self._fork(count, environment)
         if self.elsewhere is not None and len(self.scheduler.queue) > len(waiting):
             served = set(waiting)
-            self.elsewhere.redirect([r for r in self.scheduler.queue if r not in served])
+            self.elsewhere.redirect(
+                [r for r in self.scheduler.queue if r not in served and not r.group_id]
+            )
         if self.scheduler.queue:
             for grant in self.scheduler.recalls():
                 self._links.send(grant.holder, RecallLease(grant.grant_id))
@@ -349,12 +384,16 @@ class Dispatcher:
         """Serve what can be served; return the requests that wait for nothing but a worker."""
         waiting = []
         for request in self.scheduler.runnable(now):
+            if request.group_id:
+                if self.scheduler.reserve(request):
+                    self.placement.reserved(request)
+                continue
             worker_id = self.pool.take(request.environment)
             if worker_id is None:
                 waiting.append(request)
                 continue
             worker = self._workers.by_id[worker_id]
-            grant = self.scheduler.grant(request, worker_id)
+            grant = self.scheduler.grant(request, worker_id, now)
             if grant is None:
                 self.pool.put_back(worker_id, now)
                 continue
@@ -398,6 +437,7 @@ class Dispatcher:
                 actor.name,
                 actor.namespace,
                 actor.max_concurrency,
+                actor.strategy,
             ),
         )
 
@@ -425,3 +465,10 @@ class Dispatcher:
             if worker.pid:
                 self._workers.kill(worker, "did not start in time")
         self._dirty = True
+
+
+def place_of(strategy: Strategy | None) -> Place | None:
+    """Return the placement group and the bundle that a strategy names."""
+    if strategy is None or not strategy.group_id:
+        return None
+    return strategy.group_id, strategy.bundle

@@ -1,62 +1,17 @@
 """Exact accounting of what one node has, and of who holds which part of it.
 
-Amounts are integers of 1/10000 inside (``UNIT``), so that ten tasks of 0.1 CPU fill one CPU
-exactly.  GPUs are told apart: an allocation names the instances it got, and a fraction never spans
-two of them.
+GPUs are told apart: an allocation names the instances it got, and a fraction never spans two of
+them.  What an allocation holds can be a pool of its own: the bundles of placement groups are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-#: Parts of one resource that are told apart.
-UNIT = 10_000
-GIB = 1 << 30
-#: Resources whose amounts are bytes.
-IN_BYTES = frozenset(("memory", "object_store_memory"))
-#: Largest amount of one resource that is accepted; keeps sums far from what MessagePack can carry.
-MAX_AMOUNT = 1e15
-
-CPU = "CPU"
-GPU = "GPU"
-
-Units = dict[str, int]
-
-
-def to_units(amounts: Mapping[str, float]) -> Units:
-    """Convert amounts to exact units; zero amounts are left out, others are at least one unit.
-
-    Raises:
-        ValueError: an amount is negative or not finite, or a GPU amount above 1 is not whole.
-    """
-    units: Units = {}
-    for name, amount in amounts.items():
-        if not math.isfinite(amount) or amount < 0 or amount > MAX_AMOUNT:
-            raise ValueError(f"{name} must be a number from 0 to {MAX_AMOUNT:g}, not {amount}")
-        if name == GPU and amount > 1 and amount != int(amount):
-            raise ValueError(f"GPU must be a fraction of one or a whole number, not {amount:g}")
-        if amount:
-            units[name] = max(round(amount * UNIT), 1)
-    return units
-
-
-def to_amounts(units: Mapping[str, int]) -> dict[str, float]:
-    """Convert units back to amounts."""
-    return {name: count / UNIT for name, count in units.items()}
-
-
-def describe(units: Mapping[str, int]) -> str:
-    """Return e.g. ``2 CPU, 0.5 GPU, 1.5 GiB memory`` for messages to the user."""
-    return (
-        ", ".join(
-            f"{count / UNIT / GIB:.3g} GiB {name}"
-            if name in IN_BYTES
-            else f"{count / UNIT:g} {name}"
-            for name, count in units.items()
-        )
-        or "nothing"
-    )
+from skate.runtime.amounts import CPU, GPU, UNIT, Units, covers
+from skate.runtime.amounts import describe as describe
+from skate.runtime.amounts import to_amounts as to_amounts
+from skate.runtime.amounts import to_units as to_units
 
 
 class Allocation:
@@ -81,7 +36,7 @@ class Allocation:
 class NodeResources:
     """Totals and what is free of them.  Free CPU alone may be negative: see ``resume``."""
 
-    __slots__ = ("_gpu_free", "free", "total")
+    __slots__ = ("_gpu_free", "free", "held", "total")
 
     def __init__(self, total: Mapping[str, float]) -> None:
         self.total = to_units(total)
@@ -89,20 +44,45 @@ class NodeResources:
             raise ValueError(f"a node has a whole number of GPUs, not {total[GPU]:g}")
         self.free = dict(self.total)
         #: Free units of each GPU instance.
-        self._gpu_free = [UNIT] * (self.total.get(GPU, 0) // UNIT)
+        self._gpu_free = dict.fromkeys(range(self.total.get(GPU, 0) // UNIT), UNIT)
+        #: What actors and placement groups hold: nobody can call that in.
+        self.held: Units = {}
 
     def copy(self) -> NodeResources:
         """Return an independent copy, for trying out what would fit."""
         twin = NodeResources.__new__(NodeResources)
         twin.total = self.total
         twin.free = dict(self.free)
-        twin._gpu_free = list(self._gpu_free)
+        twin._gpu_free = dict(self._gpu_free)
+        twin.held = self.held
         return twin
+
+    def divide(self, allocation: Allocation) -> None:
+        """Become a pool of what ``allocation``, made elsewhere, holds."""
+        self.total = allocation.units
+        self.free = dict(allocation.units)
+        self._gpu_free = dict(allocation.gpus)
+        self.held = {}
 
     def feasible(self, units: Units) -> bool:
         """Whether the request would fit if everything were free."""
-        total = self.total
-        return all(count <= total.get(name, 0) for name, count in units.items())
+        return covers(self.total, units)
+
+    def within_reach(self, units: Units) -> bool:
+        """Whether returned leases alone could make the request fit."""
+        total, held = self.total, self.held
+        return all(count <= total.get(name, 0) - held.get(name, 0) for name, count in units.items())
+
+    def lacking(self, units: Units) -> list[str]:
+        """What the request lacks now; all it asks for if only the GPU instances do not suit."""
+        short = [name for name, count in units.items() if count > self.free.get(name, 0)]
+        return short or list(units)
+
+    def hold(self, units: Units, sign: int) -> None:
+        """Count what an actor or a placement group holds, or no longer holds (``sign`` -1)."""
+        held = self.held
+        for name, count in units.items():
+            held[name] = held.get(name, 0) + sign * count
 
     def fits(self, units: Units) -> bool:
         """Whether the request fits now."""
@@ -124,6 +104,18 @@ class NodeResources:
         for name, count in units.items():
             self.free[name] -= count
         return Allocation(units, gpus)
+
+    def acquire_all(self, parts: Sequence[Units]) -> list[Allocation] | None:
+        """Take several parts, or return None and change nothing if they do not fit together."""
+        taken: list[Allocation] = []
+        for units in parts:
+            allocation = self.acquire(units)
+            if allocation is None:
+                for earlier in taken:
+                    self.release(earlier)
+                return None
+            taken.append(allocation)
+        return taken
 
     def release(self, allocation: Allocation) -> None:
         """Give everything back; harmless when called again."""
@@ -157,10 +149,10 @@ class NodeResources:
         if wanted < UNIT:
             # The fullest instance that still has room, so that whole ones stay whole.
             best = None
-            for instance, free in enumerate(self._gpu_free):
+            for instance, free in self._gpu_free.items():
                 if free >= wanted and (best is None or free < self._gpu_free[best]):
                     best = instance
             return None if best is None else [(best, wanted)]
-        whole = [instance for instance, free in enumerate(self._gpu_free) if free == UNIT]
+        whole = [instance for instance, free in self._gpu_free.items() if free == UNIT]
         count = wanted // UNIT
         return [(instance, UNIT) for instance in whole[:count]] if len(whole) >= count else None

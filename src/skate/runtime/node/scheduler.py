@@ -2,16 +2,20 @@
 
 Plain decisions: callers pass the time (``now``, in seconds) and carry out what is returned.  Leases
 and actors wait in one queue, deepest first, then first come, first served.  Nested tasks therefore
-run depth first, and a program needs as many processes as it is deep, not as it is wide.
+run depth first, and a program needs as many processes as it is deep, not as it is wide.  Bundles of
+placement groups are reserved through the same queue; what is to run in a bundle is served from it.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
-from skate.runtime.node.resources import Allocation, NodeResources, Units, describe, to_units
+from skate.runtime.amounts import Units, add_units, describe, to_units
+from skate.runtime.node.bundles import Bundle, Place, Reservations, Scratch
+from skate.runtime.node.recalls import Recalls
+from skate.runtime.node.resources import Allocation, NodeResources
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import RequestLease
 
@@ -26,19 +30,25 @@ REMIND_SECONDS = 60.0
 #: The user hears that actors hold what a request waits for after this many seconds.
 HELD_SECONDS = 10.0
 
-#: An actor's id, or a process and its number for a lease request.
+#: An actor's or a placement group's id, or a process and its number for a lease request.
 Key: TypeAlias = bytes | tuple[bytes, int]
 
 
+#: What a request asks for and where: two of one shape fit or do not fit alike.
+Shape: TypeAlias = tuple[Place | None, tuple[tuple[tuple[str, int], ...], ...]]
+
+
 class Request:
-    """Somebody wants a worker: a lease, or a home for an actor."""
+    """Somebody wants a worker: a lease, or a home for an actor.  Or the bundles of a group."""
 
     __slots__ = (
         "actor_id",
         "actor_order",
         "attracted_to",
+        "bundles",
         "depth",
         "environment",
+        "group_id",
         "holder",
         "key",
         "message",
@@ -46,7 +56,11 @@ class Request:
         "next_warning",
         "order",
         "origin",
+        "parts",
+        "place",
         "request_id",
+        "retriable",
+        "shape",
         "since",
         "stays",
         "units",
@@ -61,17 +75,16 @@ class Request:
         request_id: int = 0,
         actor_id: bytes = b"",
         environment: bytes = b"",
+        place: Place | None = None,
     ) -> None:
         """Raise ValueError if the resources make no sense."""
-        #: The process that asks.
-        self.holder = holder
-        self.units: Units = to_units(resources)
-        self.depth = depth
-        self.name = name
+        self._set(holder, [to_units(resources)], depth, name, place)
         #: The holder's number for it, if it asks for a lease.
         self.request_id = request_id
         #: Not empty: the request is an actor's.
         self.actor_id = actor_id
+        #: Names the runtime environment that the worker has to be in.
+        self.environment = environment
         #: Names the runtime environment that the worker has to be in.
         self.environment = environment
         #: Names the request for ``cancel``.
@@ -85,25 +98,78 @@ class Request:
         self.stays = True
         #: The node that it would rather be served on.
         self.attracted_to = b""
+
+    @classmethod
+    def for_group(
+        cls, holder: bytes, group_id: bytes, bundles: Mapping[int, Units], name: str
+    ) -> Request:
+        """Return the request for the bundles (by index) of a placement group on this node."""
+        request = cls.__new__(cls)
+        request._set(holder, list(bundles.values()), 0, name, None)
+        request.request_id = 0
+        request.actor_id = b""
+        request.environment = b""
+        request.actor_order = None
+        request.key = request.group_id = group_id
+        request.bundles = bundles
+        return request
+
+    def _set(
+        self, holder: bytes, parts: list[Units], depth: int, name: str, place: Place | None
+    ) -> None:
+        #: The process that asks.
+        self.holder = holder
+        #: What has to fit together, each part for itself: GPUs are not shared between parts.
+        self.parts = parts
+        self.units: Units = parts[0] if len(parts) == 1 else add_units(parts)
+        #: None: anywhere on the node outside of placement groups.
+        self.place = place
+        self.shape: Shape = (place, tuple(tuple(part.items()) for part in parts))
+        self.depth = depth
+        self.name = name
+        #: Not empty: it asks for no worker but for ``bundles``.
+        self.group_id = b""
+        self.bundles: Mapping[int, Units] = {}
+        #: Whether what it is for may be ended and started again.
+        self.retriable = True
         self.since = 0.0
         self.order = (0, 0)
         self.next_warning = 0.0
+
+    @property
+    def kind(self) -> str:
+        """What it is for, in words for the user."""
+        return "actor" if self.actor_id else "placement group" if self.group_id else "task"
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether what it is granted can be called in."""
+        return not self.actor_id and not self.group_id
 
 
 class Grant:
     """A request that was served: one worker and the resources that go with it."""
 
-    __slots__ = ("allocation", "grant_id", "recalled", "request", "worker_id")
+    __slots__ = ("allocation", "grant_id", "pool", "recalled", "request", "since", "worker_id")
 
     def __init__(
-        self, grant_id: int, request: Request, worker_id: bytes, allocation: Allocation
+        self,
+        grant_id: int,
+        request: Request,
+        worker_id: bytes,
+        pool: NodeResources,
+        allocation: Allocation,
     ) -> None:
         #: The lease id, if it is a lease.
         self.grant_id = grant_id
         self.request = request
         self.worker_id = worker_id
+        #: Where the allocation comes from: the node, or a bundle.
+        self.pool = pool
         self.allocation = allocation
         self.recalled = False
+        #: When it was granted.
+        self.since = 0.0
 
     @property
     def holder(self) -> bytes:
@@ -116,6 +182,7 @@ class Scheduler:
 
     def __init__(self, resources: NodeResources) -> None:
         self.resources = resources
+        self.reservations = Reservations(resources)
         #: In the order in which they are served.
         self.queue: list[Request] = []
         self._by_key: dict[Key, Request] = {}
@@ -125,8 +192,6 @@ class Scheduler:
         self.granted = 0
         self.grants: dict[int, Grant] = {}
         self._by_worker: dict[bytes, Grant] = {}
-        #: Units held by actors, which nobody can recall.
-        self._held_by_actors: Units = {}
 
     # ------------------------------------------------------------------ the queue
 
@@ -136,9 +201,7 @@ class Scheduler:
         self._number += 1
         request.order = (-request.depth, self._number)
         request.since = now
-        request.next_warning = (
-            now if not self.resources.feasible(request.units) else now + HELD_SECONDS
-        )
+        request.next_warning = now if not self.feasible(request) else now + HELD_SECONDS
         bisect.insort(self.queue, request, key=_order)
         self._by_key[request.key] = request
 
@@ -151,52 +214,65 @@ class Scheduler:
 
     def cancel_all_of(self, holder: bytes) -> list[Request]:
         """Take all lease requests of a process out; its actors are the directory's business."""
-        mine = [r for r in self.queue if r.holder == holder and not r.actor_id]
+        mine = [r for r in self.queue if r.holder == holder and r.is_lease]
         for request in mine:
             self.cancel(request.key)
         return mine
+
+    def cancel_place(self, group_id: bytes) -> list[Request]:
+        """Take out what was to run in a placement group that has ended."""
+        mine = [r for r in self.queue if r.place is not None and r.place[0] == group_id]
+        for request in mine:
+            self.cancel(request.key)
+        return mine
+
+    def pools(self, request: Request) -> list[NodeResources]:
+        """Return where the request may be served; nowhere while its group is not there yet."""
+        if request.place is None:
+            return [self.resources]
+        return [*self.reservations.pools(request.place)]
+
+    def feasible(self, request: Request) -> bool:
+        """Whether it would fit if everything were free; nobody knows while its group is missing."""
+        pools = self.pools(request)
+        return not pools or any(pool.feasible(request.units) for pool in pools)
 
     def runnable(self, now: float) -> list[Request]:
         """Return the requests that could be granted at this moment, all together, in order."""
         if not self.queue:
             return []
-        scratch = self.resources.copy()
+        scratch = Scratch()
         granted: list[Request] = []
         # Shapes that did not fit: nothing is freed within this walk, so they will not later on.
-        hopeless: set[tuple[tuple[str, int], ...]] = set()
-        reserved: set[str] = set()
+        hopeless: set[Shape] = set()
+        reserved: dict[NodeResources, set[str]] = {}
         for request in self.queue:
-            units = request.units
-            shape = tuple(units.items())
-            if shape in hopeless:
+            if request.shape in hopeless:
                 continue
-            if (
-                not (reserved and reserved.intersection(units))
-                and scratch.acquire(units) is not None
-            ):
-                granted.append(request)
-                continue
-            hopeless.add(shape)
-            if self._reserves(request, now):
-                reserved.update(self._lacking(units, scratch))
+            pools = self.pools(request)
+            for pool in pools:
+                kept = reserved.get(pool)
+                if (
+                    not (kept and kept.intersection(request.units))
+                    and scratch.of(pool).acquire_all(request.parts) is not None
+                ):
+                    granted.append(request)
+                    break
+            else:
+                hopeless.add(request.shape)
+                for pool in pools:
+                    if self._reserves(request, pool, now):
+                        lacking = scratch.of(pool).lacking(request.units)
+                        reserved.setdefault(pool, set()).update(lacking)
+                        break
         return granted
 
-    def _reserves(self, request: Request, now: float) -> bool:
+    @staticmethod
+    def _reserves(request: Request, pool: NodeResources, now: float) -> bool:
         waited = now - request.since - PATIENCE_SECONDS
         if waited < 0 or waited % (RESERVE_SECONDS + YIELD_SECONDS) >= RESERVE_SECONDS:
             return False
-        return self._within_reach(request.units)
-
-    def _within_reach(self, units: Units) -> bool:
-        """Whether returned leases alone could make the request fit: actors give nothing back."""
-        total, held = self.resources.total, self._held_by_actors
-        return all(count <= total.get(name, 0) - held.get(name, 0) for name, count in units.items())
-
-    @staticmethod
-    def _lacking(units: Units, resources: NodeResources) -> list[str]:
-        """The resources that a request lacks; all of them if only GPU instances do not suit."""
-        short = [name for name, count in units.items() if count > resources.free.get(name, 0)]
-        return short or list(units)
+        return pool.within_reach(request.units)
 
     # ------------------------------------------------------------------ grants
 
@@ -204,20 +280,43 @@ class Scheduler:
         """Give grants higher numbers than this, which no other node's have."""
         self._grant_number = max(self._grant_number, number)
 
-    def grant(self, request: Request, worker_id: bytes) -> Grant | None:
+    def grant(self, request: Request, worker_id: bytes, now: float = 0.0) -> Grant | None:
         """Give the request this worker; return None, changing nothing, if it does not fit."""
-        allocation = self.resources.acquire(request.units)
-        if allocation is None:
+        for pool in self.pools(request):
+            allocation = pool.acquire(request.units)
+            if allocation is not None:
+                break
+        else:
             return None
         self.cancel(request.key)
         self._grant_number += 1
         self.granted += 1
-        grant = Grant(self._grant_number, request, worker_id, allocation)
+        grant = Grant(self._grant_number, request, worker_id, pool, allocation)
+        grant.since = now
         self.grants[grant.grant_id] = grant
         self._by_worker[worker_id] = grant
         if request.actor_id:
-            self._count_actor(request.units, 1)
+            pool.hold(request.units, 1)
+        if isinstance(pool, Bundle):
+            pool.users += 1
         return grant
+
+    def reserve(self, request: Request) -> bool:
+        """Give a group its bundles; return False, changing nothing, if they do not fit."""
+        if not self.reservations.reserve(request.group_id, request.bundles):
+            return False
+        self.cancel(request.key)
+        return True
+
+    def grants_in(self, group_id: bytes, indices: Collection[int] | None) -> list[Grant]:
+        """Return what runs in these bundles (None: all) of a placement group."""
+        return [
+            grant
+            for grant in self.grants.values()
+            if isinstance(grant.pool, Bundle)
+            and grant.pool.group_id == group_id
+            and (indices is None or grant.pool.index in indices)
+        ]
 
     def grant_of(self, worker_id: bytes) -> Grant | None:
         """Return what a worker was granted for."""
@@ -244,28 +343,24 @@ class Scheduler:
             return
         if self._by_worker.get(grant.worker_id) is grant:
             del self._by_worker[grant.worker_id]
-        self.resources.release(grant.allocation)
+        pool = grant.pool
+        pool.release(grant.allocation)
         if grant.request.actor_id:
-            self._count_actor(grant.request.units, -1)
-
-    def _count_actor(self, units: Units, sign: int) -> None:
-        held = self._held_by_actors
-        for name, count in units.items():
-            held[name] = held.get(name, 0) + sign * count
+            pool.hold(grant.request.units, -1)
+        if isinstance(pool, Bundle):
+            self.reservations.left(pool)
 
     def blocked(self, worker_id: bytes) -> None:
         """The worker waits: its CPUs are free for others."""
         grant = self._by_worker.get(worker_id)
         if grant is not None:
-            self.resources.block(grant.allocation)
+            grant.pool.block(grant.allocation)
 
     def resumed(self, worker_id: bytes) -> None:
         """The worker goes on: it takes its CPUs back."""
         grant = self._by_worker.get(worker_id)
         if grant is not None:
-            self.resources.resume(grant.allocation)
-
-    # ------------------------------------------------------------------ recalls
+            grant.pool.resume(grant.allocation)
 
     def recalls(self) -> list[Grant]:
         """Return the leases to call in, each once, so that requests which wait can be served.
@@ -274,72 +369,18 @@ class Scheduler:
         """
         if not self.queue or not self.grants:
             return []
-        leases = [g for g in self.grants.values() if not g.request.actor_id]
-        scratch = self.resources.copy()
-        # How many leases each process will have once everything that was recalled has come back.
-        held: dict[bytes, int] = {}
-        for grant in leases:
-            if grant.recalled:
-                scratch.release(_twin(grant.allocation))
-            else:
-                held[grant.holder] = held.get(grant.holder, 0) + 1
-        called: list[Grant] = []
-        hopeless: set[tuple[bytes, tuple[tuple[str, int], ...]]] = set()
-        for request in self.queue:
-            who = (request.holder, tuple(request.units.items()))
-            if who in hopeless:
-                continue
-            if not scratch.fits(request.units) and self._within_reach(request.units):
-                called += self._recall_for(request, leases, held, scratch)
-            if scratch.acquire(request.units) is None:
-                hopeless.add(who)
-            elif not request.actor_id:
-                held[request.holder] = held.get(request.holder, 0) + 1
-        return called
-
-    def _recall_for(
-        self, request: Request, leases: list[Grant], held: dict[bytes, int], scratch: NodeResources
-    ) -> list[Grant]:
-        called: list[Grant] = []
-        # From whoever holds most: several callers end with equal shares.
-        available = [grant for grant in leases if not grant.recalled]
-        for grant in sorted(available, key=lambda g: -held[g.holder]):
-            if scratch.fits(request.units):
-                break
-            if not self._contends(request, grant, held, scratch):
-                continue
-            grant.recalled = True
-            held[grant.holder] -= 1
-            scratch.release(_twin(grant.allocation))
-            called.append(grant)
-        return called
-
-    def _contends(
-        self, request: Request, grant: Grant, held: dict[bytes, int], scratch: NodeResources
-    ) -> bool:
-        """Whether the end of this lease helps the request, and its holder can be asked for it."""
-        allocation = grant.allocation
-        lacking = set(self._lacking(request.units, scratch))
-        frees = {n for n in allocation.units if not (n == "CPU" and allocation.blocked)}
-        if not lacking & frees:
-            return False
-        if request.actor_id:
-            return True
-        if grant.holder == request.holder:
-            # Of the same shape it would only swap one lease for another.
-            return request.units != grant.request.units
-        mine = held.get(request.holder, 0)
-        return mine == 0 or held[grant.holder] > mine + 1
+        leases = [grant for grant in self.grants.values() if grant.request.is_lease]
+        return Recalls(leases, self.pools).choose(self.queue)
 
     # ------------------------------------------------------------------ warnings
 
     def warnings(self, now: float) -> list[str]:
         """Return what the user should hear now of requests that wait and will go on waiting."""
-        groups: dict[tuple[tuple[str, int], ...], list[Request]] = {}
+        groups: dict[Shape, list[Request]] = {}
         for request in self.queue:
             if request.next_warning <= now:
                 request.next_warning = now + REMIND_SECONDS
-                groups.setdefault(tuple(request.units.items()), []).append(request)
+                groups.setdefault(request.shape, []).append(request)
         texts = []
         for requests in groups.values():
             text = self._warning(requests)
@@ -350,17 +391,25 @@ class Scheduler:
     def _warning(self, requests: list[Request]) -> str:
         units = requests[0].units
         who = _names(requests)
+        pools = self.pools(requests[0])
         exists = describe(self.resources.total)
-        if not self.resources.feasible(units):
+        where = "this node has only"
+        advice = "It waits until such resources exist; ask for less, or call init() with more."
+        if requests[0].place is not None:
+            exists = " or ".join(describe(pool.total) for pool in pools)
+            where = "its placement group has only"
+            advice = "It waits until the group is removed; ask for less, or make a larger bundle."
+        if not self.feasible(requests[0]):
             return (
-                f"{who} cannot start: asked for {describe(units)}, but this node has only {exists} "
-                "in all. It waits until such resources exist; ask for less, or call "
-                "init() with more."
+                f"{who} cannot start: asked for {describe(units)}, but {where} {exists} in all. "
+                f"{advice}"
             )
-        if not self._within_reach(units):
-            held = {name: count for name, count in self._held_by_actors.items() if count}
+        if pools and not any(pool.within_reach(units) for pool in pools):
+            held = add_units(pool.held for pool in pools)
+            held = {name: count for name, count in held.items() if count}
+            holders = "actors and placement groups" if len(self.reservations) else "actors"
             return (
-                f"{who} cannot start: asked for {describe(units)}, but of {exists} actors "
+                f"{who} cannot start: asked for {describe(units)}, but of {exists} {holders} "
                 f"hold {describe(held)}. It waits until some of them end."
             )
         return ""
@@ -370,20 +419,11 @@ def _order(request: Request) -> tuple[int, int]:
     return request.order
 
 
-def _twin(allocation: Allocation) -> Allocation:
-    """A copy to release on scratch resources."""
-    twin = Allocation(allocation.units, allocation.gpus)
-    twin.blocked = allocation.blocked
-    twin.released = allocation.released
-    return twin
-
-
 def _names(requests: Iterable[Request]) -> str:
     """Return e.g. ``train, test (3 times)`` for the names of requests, shortened."""
     counts: dict[str, int] = {}
     for request in requests:
-        kind = "actor" if request.actor_id else "task"
-        name = f"{kind} {request.name}" if request.name else f"a {kind}"
+        name = f"{request.kind} {request.name}" if request.name else f"a {request.kind}"
         counts[name] = counts.get(name, 0) + 1
     parts = [name if n == 1 else f"{name} ({n} times)" for name, n in counts.items()]
     return ", ".join(parts[:5]) + (f" and {len(parts) - 5} more" if len(parts) > 5 else "")

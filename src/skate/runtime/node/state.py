@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from skate.runtime.head.actors import ActorDirectory
+from skate.runtime.head.placement_groups import PlacementGroups
 from skate.runtime.head.view import ClusterView, KnownNode
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.links import Links
@@ -20,7 +21,7 @@ from skate.runtime.store.server import SegmentTable
 from skate.runtime.wire.addresses import split
 from skate.runtime.wire.cluster import NodeInfo
 
-Row: TypeAlias = dict[str, str | int | float | bool | dict[str, float]]
+Row: TypeAlias = dict[str, str | int | float | bool | dict[str, float] | list[dict[str, float]]]
 
 #: What the pool of shared memory is called among resources, as in Ray; in bytes.
 OBJECT_STORE_MEMORY = "object_store_memory"
@@ -36,6 +37,7 @@ class State:
         scheduler: Scheduler,
         pool: Pool,
         actors: ActorDirectory,
+        groups: PlacementGroups,
         workers: Workers,
         segments: SegmentTable,
         links: Links,
@@ -47,6 +49,7 @@ class State:
         self._scheduler = scheduler
         self._pool = pool
         self._actors = actors
+        self._groups = groups
         self._workers = workers
         self._segments = segments
         self._links = links
@@ -68,6 +71,7 @@ class State:
             "workers": self._worker_rows,
             "drivers": self._driver_rows,
             "actors": self._actor_rows,
+            "placement_groups": self._group_rows,
             "jobs": self._job_rows,
             "demands": self._demand_rows,
             "store": self._store_rows,
@@ -195,12 +199,27 @@ class State:
             }
         ]
 
+    def _group_rows(self) -> list[Row]:
+        return [
+            {
+                "placement_group_id": row.group_id.hex(),
+                "name": row.name,
+                "state": row.state.upper(),
+                "strategy": row.strategy,
+                "bundles": row.bundles,
+                "is_detached": row.detached,
+                "creator_job_id": self._config.job_id,
+                "reason": row.reason,
+            }
+            for row in self._groups.rows(b"", "", "")
+        ]
+
     def _demand_rows(self) -> list[Row]:
         """What waits for a worker, by what it needs."""
         now = time.monotonic()
         rows: dict[tuple[object, ...], Row] = {}
         for request in self._scheduler.queue:
-            kind = "actor" if request.actor_id else "task"
+            kind = request.kind
             key = (kind, request.name, tuple(request.units.items()))
             row = rows.setdefault(
                 key,
@@ -210,7 +229,7 @@ class State:
                     "resources": to_amounts(request.units),
                     "count": 0,
                     "waited": 0.0,
-                    "feasible": self._scheduler.resources.feasible(request.units),
+                    "feasible": self._scheduler.feasible(request),
                 },
             )
             row["count"] = int(row["count"]) + 1  # type: ignore[arg-type]  # an int, as set above

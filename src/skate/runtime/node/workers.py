@@ -48,6 +48,7 @@ class Worker:
         "cause",
         "environment",
         "expected",
+        "kind",
         "link",
         "log_path",
         "output",
@@ -72,6 +73,8 @@ class Worker:
         self.log_path = log_path
         #: Why we have ended it; empty if it does by itself.
         self.cause = ""
+        #: What sort of end that is, as in ``WorkerDied``.
+        self.kind = ""
         #: Its end is no crash: nobody will want to read its log.
         self.expected = False
 
@@ -183,10 +186,11 @@ class Workers:
 
     # ------------------------------------------------------------------ end
 
-    def kill(self, worker: Worker, cause: str) -> None:
+    def kill(self, worker: Worker, cause: str, kind: str = "") -> None:
         """End a worker and what it has started at once; ``cause`` is for the user."""
         if not worker.cause:
             worker.cause = cause
+            worker.kind = kind
         if worker.pid:
             self._signal(worker, signal.SIGKILL)
 

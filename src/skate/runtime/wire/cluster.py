@@ -199,8 +199,8 @@ class ActorRefused(Message, tag=158):
 
     actor_id: bytes
     cause: str
-    #: Because its runtime environment could not be prepared.
-    environment_failed: bool = False
+    #: As in ``WorkerDied``.
+    kind: str = ""
 
 
 ClusterMessage: TypeAlias = (

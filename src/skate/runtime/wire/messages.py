@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from skate.engine.base import Strategy
 from skate.runtime.wire.calls import StreamDropped as StreamDropped
 from skate.runtime.wire.calls import StreamEnded as StreamEnded
 from skate.runtime.wire.calls import StreamItems as StreamItems
@@ -31,6 +32,12 @@ from skate.runtime.wire.parts import Location as Location
 from skate.runtime.wire.parts import Message as Message
 from skate.runtime.wire.parts import RefGrant as RefGrant
 from skate.runtime.wire.parts import Value as Value
+from skate.runtime.wire.placement import CreatePlacementGroup as CreatePlacementGroup
+from skate.runtime.wire.placement import FindPlacementGroups as FindPlacementGroups
+from skate.runtime.wire.placement import PlacementGroupsFound as PlacementGroupsFound
+from skate.runtime.wire.placement import PlacementGroupState as PlacementGroupState
+from skate.runtime.wire.placement import RemovePlacementGroup as RemovePlacementGroup
+from skate.runtime.wire.placement import WatchPlacementGroup as WatchPlacementGroup
 from skate.runtime.wire.state import EventsFlushed as EventsFlushed
 from skate.runtime.wire.state import Inspect as Inspect
 from skate.runtime.wire.state import Inspection as Inspection
@@ -39,6 +46,11 @@ from skate.runtime.wire.state import StateQuery as StateQuery
 from skate.runtime.wire.state import StateReply as StateReply
 from skate.runtime.wire.store import LocateObject as LocateObject
 from skate.runtime.wire.store import ObjectLocated as ObjectLocated
+
+#: The ``kind`` of deaths and refusals: a placement group has ended, ...
+REMOVED_KIND = "placement group removed"
+#: ... or a runtime environment could not be prepared; another request tries again.
+ENVIRONMENT_KIND = "environment failed"
 
 # --------------------------------------------------------------------------- both links
 
@@ -61,6 +73,7 @@ class BeginLease(Message, tag=10):
     lease_id: int
     resources: dict[str, float]
     gpu_ids: list[int]
+    strategy: Strategy | None = None
 
 
 class DefineFunction(Message, tag=11):
@@ -249,6 +262,9 @@ class RequestLease(Message, tag=42):
     name: str
     #: The runtime environment of the worker, see ``wire.environments``; empty for nothing special.
     environment: bytes = b""
+    strategy: Strategy | None = None
+    #: Whether the tasks may run again if their worker is killed to save memory.
+    retriable: bool = True
 
 
 class LeaseGranted(Message, tag=43):
@@ -261,12 +277,13 @@ class LeaseGranted(Message, tag=43):
 
 
 class LeaseRefused(Message, tag=44):
-    """The request can never be served; ``reason`` is for the user."""
+    """The request can never be served."""
 
     request_id: int
+    #: For the user.
     reason: str
-    #: The runtime environment could not be prepared; another request tries again.
-    environment_failed: bool = False
+    #: As in ``WorkerDied``.
+    kind: str = ""
 
 
 class CancelLeaseRequest(Message, tag=45):
@@ -299,6 +316,8 @@ class WorkerDied(Message, tag=50):
     #: For the user, e.g. ``killed by SIGKILL`` or ``exited with code 3``.
     cause: str
     log_path: str
+    #: What it was ended for: ``REMOVED_KIND``, ``ENVIRONMENT_KIND`` or "".
+    kind: str = ""
 
 
 class CreateActor(Message, tag=51):
@@ -323,6 +342,7 @@ class CreateActor(Message, tag=51):
     max_task_retries: int = 0
     #: As in ``RequestLease``.
     environment: bytes = b""
+    strategy: Strategy | None = None
 
 
 class ActorState(Message, tag=52):
@@ -340,8 +360,8 @@ class ActorState(Message, tag=52):
     #: A pickled exception if the constructor raised.
     error: bytes | None = None
     max_task_retries: int = 0
-    #: It is dead because its runtime environment could not be prepared.
-    environment_failed: bool = False
+    #: As in ``WorkerDied``.
+    kind: str = ""
 
 
 class WatchActor(Message, tag=53):
@@ -371,6 +391,7 @@ class StartActor(Message, tag=55):
     name: str
     namespace: str
     max_concurrency: int
+    strategy: Strategy | None = None
 
 
 class ActorStarted(Message, tag=56):
@@ -408,7 +429,7 @@ class StateRequest(Message, tag=60):
 
 class StateAnswer(Message, tag=61):
     request_id: int
-    rows: list[dict[str, str | int | float | bool | dict[str, float]]]
+    rows: list[dict[str, str | int | float | bool | dict[str, float] | list[dict[str, float]]]]
 
 
 class ObjectStored(Message, tag=62):
@@ -498,6 +519,12 @@ NodeMessage: TypeAlias = (
     | Warn
     | PeerLost
     | StillNeeded
+    | CreatePlacementGroup
+    | RemovePlacementGroup
+    | WatchPlacementGroup
+    | PlacementGroupState
+    | FindPlacementGroups
+    | PlacementGroupsFound
     | Shutdown
     | ShutdownDone
     | ClusterResources

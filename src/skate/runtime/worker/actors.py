@@ -11,6 +11,7 @@ from skate.engine.base import STREAMING, ActorOptions, CallOptions, Code
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
+    ActorPlacementGroupRemovedError,
     ActorUnavailableError,
     PendingCallsLimitExceeded,
     RuntimeEnvSetupError,
@@ -19,6 +20,8 @@ from skate.exceptions import (
 from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
 from skate.runtime.wire.messages import (
+    ENVIRONMENT_KIND,
+    REMOVED_KIND,
     ActorStarted,
     ActorState,
     ArgSlot,
@@ -72,10 +75,11 @@ class ActorClient:
         "actor_id",
         "cause",
         "core",
-        "environment_failed",
         "error",
+        "group_id",
         "in_flight",
         "keeps",
+        "kind",
         "max_task_retries",
         "name",
         "peer",
@@ -99,10 +103,12 @@ class ActorClient:
         self.unready: dict[bytes, Record] = {}
         self.in_flight: dict[bytes, Record] = {}
         self.cause = ""
+        #: The placement group of an actor made here.
+        self.group_id = b""
+        #: As in ``WorkerDied``.
+        self.kind = ""
         #: The serialized exception of a constructor that raised.
         self.error: bytes | None = None
-        #: It is dead because its runtime environment could not be prepared.
-        self.environment_failed = False
         self.max_task_retries = 0
         #: The constructor's arguments, of an actor made here that is not restarted.
         self.keeps: list[Any] | None = None
@@ -189,7 +195,7 @@ class ActorClient:
         """Return the exception for calls on a dead actor."""
         name = self.name or "the actor"
         actor_id = self.actor_id.hex()
-        if self.environment_failed:
+        if self.kind == ENVIRONMENT_KIND:
             text = f"{name} (actor {actor_id}) could not be started: {self.cause}"
             return self.core.error(RuntimeEnvSetupError(text))
         if self.error is not None:
@@ -198,9 +204,14 @@ class ActorClient:
                 return self.core.error(
                     ActorDiedError.in_constructor(name, error, actor_id=actor_id)
                 )
+        kind = self._death(self.kind)
         return self.core.error(
-            ActorDiedError(f"{name} (actor {actor_id}) is dead: {self.cause}", actor_id=actor_id)
+            kind(f"{name} (actor {actor_id}) is dead: {self.cause}", actor_id=actor_id)
         )
+
+    @staticmethod
+    def _death(kind: str) -> type[ActorDiedError]:
+        return ActorPlacementGroupRemovedError if kind == REMOVED_KIND else ActorDiedError
 
     def fail_queue(self) -> None:
         """No call will be sent any more."""
@@ -222,7 +233,7 @@ class ActorClient:
             self.lose_in_flight(message)
         self.cause = message.cause or self.cause
         self.error = message.error
-        self.environment_failed = message.environment_failed
+        self.kind = message.kind
         self.state = message.state
         self.max_task_retries = message.max_task_retries
         self.restarts = message.restarts
@@ -258,7 +269,7 @@ class ActorClient:
                 f" {record.task.method}(): {cause}"
             )
             error = (
-                ActorDiedError(text, actor_id=actor_id)
+                self._death(message.kind)(text, actor_id=actor_id)
                 if message.state == "dead"
                 else ActorUnavailableError(
                     f"{text}; the actor is being restarted", actor_id=actor_id
@@ -301,6 +312,9 @@ class Actors:
         data, slot_cells, nested = pack(core, args, kwargs)
         running = core.executing
         namespace = options.namespace if options.namespace is not None else core.namespace
+        strategy = options.strategy if options.strategy is not None else core.captured
+        if strategy is not None:
+            strategy.check_fits(options.resources)
         with core.lock:
             core.check_open()
             actor_id = core.ids.draw()
@@ -309,6 +323,8 @@ class Actors:
             client = ActorClient(core, actor_id)
             client.name = options.name or code.name
             client.max_task_retries = options.max_task_retries
+            if strategy is not None:
+                client.group_id = strategy.group_id
             if options.max_restarts == 0:
                 client.keeps = cell.keeps
             self._clients[actor_id] = client
@@ -345,6 +361,7 @@ class Actors:
                 spec.depth,
                 options.max_task_retries,
                 environment,
+                strategy,
             )
 
             def send(resolved: Record) -> None:
@@ -482,17 +499,19 @@ class Actors:
                     )
                 )
             if no_restart and client.state != "dead":
-                client.update(
-                    ActorState(
-                        actor.object_id,
-                        "dead",
-                        b"",
-                        "",
-                        0,
-                        client.restarts,
-                        "killed by skate.kill",
-                    )
-                )
+                self._bury(client, "killed by skate.kill")
+
+    @staticmethod
+    def _bury(client: ActorClient, cause: str, kind: str = "") -> None:
+        client.update(
+            ActorState(client.actor_id, "dead", b"", "", 0, client.restarts, cause, None, 0, kind)
+        )
+
+    def group_removed(self, group_id: bytes, cause: str) -> None:
+        """Locked.  A placement group has ended: calls from now on are for the dead."""
+        for client in self._clients.values():
+            if client.group_id == group_id and client.state != "dead":
+                self._bury(client, cause, REMOVED_KIND)
 
     def on_state(self, message: ActorState) -> None:
         """Locked.  The daemon tells the state of an actor that we watch."""

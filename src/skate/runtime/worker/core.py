@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from skate.engine.base import Strategy
 from skate.exceptions import NodeDiedError, SessionError
 from skate.ids import IdSource, nth
 from skate.refs import hooks
@@ -30,6 +31,7 @@ from skate.runtime.worker.looking import Looking
 from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.own_metrics import OwnMetrics
 from skate.runtime.worker.ownership import Ownership
+from skate.runtime.worker.placement import Placement
 from skate.runtime.worker.pump import Pump, Waiter
 from skate.runtime.worker.record import Record
 from skate.runtime.worker.streams import IDS_PER_STREAM, Streams
@@ -129,6 +131,9 @@ class Core:
         self.actors = Actors(self)
         self._awaiting: Awaiting | None = None
         self.streams = Streams(self)
+        self.placement = Placement(self)
+        #: Where what the running call submits goes unless that says otherwise.
+        self.captured: Strategy | None = None
         #: None in drivers.
         self.executor: Executor | None = None if is_driver else Executor(self)
         self._requests: dict[int, _Answer] = {}
@@ -208,6 +213,7 @@ class Core:
         self.ended = error
         data = self.error(error)
         self.submitter.fail_all(data)
+        self.placement.fail_all(data)
         self.actors.fail_all(str(error))
         self.ownership.fail_all(data)
         for answer in self._requests.values():
@@ -224,7 +230,12 @@ class Core:
     @property
     def is_needed(self) -> bool:
         """Whether objects, tasks or actors of this process would be lost with it."""
-        return bool(len(self.ownership.borrows) or self.submitter.pending or self.actors.owned)
+        return bool(
+            len(self.ownership.borrows)
+            or self.submitter.pending
+            or self.actors.owned
+            or self.placement.owned
+        )
 
     @property
     def awaiting(self) -> Awaiting:
@@ -437,6 +448,8 @@ class Core:
             wire.ObjectLocated: self._on_answer,
             wire.PackagesMissing: self._on_answer,
             wire.PackageStored: self._on_answer,
+            wire.PlacementGroupsFound: self._on_answer,
+            wire.PlacementGroupState: self.placement.on_state,
             wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
             # The user's streams and logging handlers may do anything: not under the lock.
             wire.LogLines: lambda message: callbacks.append(lambda: self.on_log(message)),
@@ -476,7 +489,7 @@ class Core:
         self.dead[process_id] = message.cause
         if len(self.dead) > REMEMBERED_DEAD:
             del self.dead[next(iter(self.dead))]
-        self.submitter.on_process_died(process_id, message.pid, message.cause, message.log_path)
+        self.submitter.on_process_died(message)
         self.ownership.on_process_died(process_id)
         if self.executor is not None:
             self.executor.producers.on_process_died(process_id)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from skate.engine.base import Strategy
 from skate.exceptions import ActorDiedError
 from skate.runtime.wire.messages import (
     BeginLease,
@@ -33,6 +34,7 @@ from skate.runtime.wire.messages import (
 )
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.events import describe_error
+from skate.runtime.worker.gpus import GPU_VARIABLE, visible_gpus
 from skate.runtime.worker.groups import DEFAULT
 from skate.runtime.worker.invoke import Invoker, Running, current_call, group_of
 from skate.runtime.worker.producer import Producers
@@ -83,20 +85,27 @@ class Executor:
         #: Not even the calls that run are waited for.
         self.exits_at_once = False
         self.resources: dict[str, float] = {}
-        self.gpu_ids: list[int] = []
+        #: The GPUs that the node was given, as it was told of them; None: all there are.
+        self._given_gpus = os.environ.get(GPU_VARIABLE)
+        self.gpu_ids: list[int | str] = []
+        self.strategy: Strategy | None = None
 
     # ------------------------------------------------------------------ messages (locked)
 
     def on_begin_lease(self, _peer: Peer, message: BeginLease) -> None:
         """Locked.  The caller's next tasks run under this lease."""
-        self._queue.append(lambda: self._begin(message.resources, message.gpu_ids))
+        self._queue.append(lambda: self._begin(message))
         self._notify()
 
-    def _begin(self, resources: dict[str, float], gpu_ids: list[int]) -> None:
-        self.resources = resources
-        self.gpu_ids = gpu_ids
+    def _begin(self, held: BeginLease | StartActor) -> None:
+        """What runs from now on holds this."""
+        strategy = held.strategy
+        self.resources = held.resources
+        self.gpu_ids = visible_gpus(held.gpu_ids, self._given_gpus)
+        self.strategy = strategy
+        self.core.captured = None if strategy is None else strategy.inherited()
         if not self.core.environments.sets_devices:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
+            os.environ[GPU_VARIABLE] = ",".join(map(str, self.gpu_ids))
 
     def on_define(self, _peer: Peer, message: DefineFunction) -> None:
         """Locked.  A function that tasks will call."""
@@ -421,7 +430,7 @@ class Executor:
     def _start_actor(self, message: StartActor) -> None:
         spec = spec_decoder.decode(message.spec)
         task = self.invoker.become(message, spec)
-        self._begin(message.resources, message.gpu_ids)
+        self._begin(message)
         failure: BaseException | None = None
         running = Running(task, None, ())
         running.started = time.perf_counter()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
+from skate.engine.base import Strategy
+
 #: Work that one worker holds ahead, in seconds: enough to hide a round trip, little enough to
 #: share.
 PIPELINE_SECONDS = 0.003
@@ -95,14 +97,21 @@ class Lease:
 
 
 class SchedulingKey:
-    """The tasks that need one set of resources and one environment, and the leases for them."""
+    """The tasks that need one set of resources in one place and environment, and their leases."""
 
-    __slots__ = ("environment", "leases", "limit", "queue", "requests", "resources")
+    __slots__ = ("environment", "leases", "limit", "queue", "requests", "resources", "strategy")
 
-    def __init__(self, resources: dict[str, float], limit: int, environment: bytes = b"") -> None:
+    def __init__(
+        self,
+        resources: dict[str, float],
+        limit: int,
+        environment: bytes = b"",
+        strategy: Strategy | None = None,
+    ) -> None:
         self.resources = resources
         #: Names the runtime environment.
         self.environment = environment
+        self.strategy = strategy
         #: How many such leases the cluster could grant at once, at most.
         self.limit = limit
         self.queue: deque[Any] = deque()
@@ -191,3 +200,15 @@ def lease_limit(needed: dict[str, float], total: dict[str, float]) -> int:
         # Tasks that need nothing: as many as there are CPUs keep them busy.
         limit = max(int(total.get("CPU", 1.0)), 1)
     return max(limit, 1)
+
+
+def within_group(strategy: Strategy) -> dict[str, float]:
+    """Return what the bundles have together that a strategy names."""
+    chosen = strategy.bundles
+    if strategy.bundle >= 0:
+        chosen = chosen[strategy.bundle : strategy.bundle + 1]
+    total: dict[str, float] = {}
+    for bundle in chosen:
+        for name, amount in bundle.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from skate.engine.base import TaskOptions
-from skate.exceptions import RuntimeEnvSetupError, SkateError, TaskUnschedulableError
+from skate.engine.base import ANYWHERE, Strategy, TaskOptions
+from skate.exceptions import (
+    RuntimeEnvSetupError,
+    SkateError,
+    TaskPlacementGroupRemovedError,
+    TaskUnschedulableError,
+)
 from skate.runtime.wire.messages import (
+    ENVIRONMENT_KIND,
+    REMOVED_KIND,
     BeginLease,
     CancelLeaseRequest,
     DefineFunction,
@@ -27,6 +34,7 @@ from skate.runtime.worker.leases import (
     Lease,
     SchedulingKey,
     lease_limit,
+    within_group,
 )
 from skate.runtime.worker.links import FLUSH_AT
 from skate.runtime.worker.record import Record
@@ -34,6 +42,9 @@ from skate.runtime.worker.record import Record
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
+
+#: Resources, environment, strategy.
+_Shape: TypeAlias = tuple[tuple[tuple[str, float], ...], bytes, Strategy | None]
 
 #: Seconds between two looks at a key that has work in flight.
 WATCH_SECONDS = 0.01
@@ -44,7 +55,7 @@ class Leasing:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self._keys: dict[tuple[tuple[tuple[str, float], ...], bytes], SchedulingKey] = {}
+        self._keys: dict[_Shape, SchedulingKey] = {}
         self._leases: dict[int, Lease] = {}
         self._requests: dict[int, SchedulingKey] = {}
         self._request_ids = itertools.count(1)
@@ -54,27 +65,49 @@ class Leasing:
 
     def key(self, options: TaskOptions) -> SchedulingKey:
         """Return the scheduling key of these options, and keep an eye on it from now on."""
+        if options.strategy is None and self.core.captured is not None:
+            return self._find(options, self.core.captured)
         key = options.scheduling_key
         if key is not None and key in self._watched:
             return key  # type: ignore[no-any-return]  # opaque to the layer that declares it
+        key = options.scheduling_key = self._find(options, options.strategy)
+        return key
+
+    def _find(self, options: TaskOptions, strategy: Strategy | None) -> SchedulingKey:
+        if strategy == ANYWHERE:
+            strategy = None
+        resources = options.resources
         environment = self.core.environments.of(options)
-        shape = (tuple(sorted(options.resources.items())), environment)
+        shape = (tuple(sorted(resources.items())), environment, strategy)
         key = self._keys.get(shape)
         if key is None:
-            limit = lease_limit(options.resources, self.core.total_resources)
-            key = self._keys[shape] = SchedulingKey(dict(options.resources), limit, environment)
-        options.scheduling_key = key
+            if strategy is not None:
+                strategy.check_fits(resources)
+            limit = self._limit(resources, strategy)
+            key = SchedulingKey(dict(resources), limit, environment, strategy)
+            self._keys[shape] = key
         if key not in self._watched:
             self._watched.add(key)
             self.core.pump.call_later(WATCH_SECONDS, lambda: self._watch(key))
         return key
 
+    def _limit(self, resources: dict[str, float], strategy: Strategy | None) -> int:
+        in_group = strategy is not None and strategy.group_id
+        total = within_group(strategy) if strategy and in_group else self.core.total_resources
+        return lease_limit(resources, total)
+
     def limits_changed(self) -> None:
         """Nodes have come or gone: more leases can be had, or fewer."""
         for key in self._keys.values():
-            key.limit = lease_limit(key.resources, self.core.total_resources)
+            key.limit = self._limit(key.resources, key.strategy)
             if key.queue:
                 self._touched.add(key)
+
+    def forget_group(self, group_id: bytes) -> None:
+        """The group has ended: nothing will be submitted to it that is not refused."""
+        for shape, key in list(self._keys.items()):
+            if key.strategy is not None and key.strategy.group_id == group_id:
+                del self._keys[shape]
 
     def enqueue(self, record: Record) -> None:
         """Give a task to a worker if one has room, otherwise queue it."""
@@ -112,7 +145,10 @@ class Leasing:
             return
         if lease.lease_id not in peer.leases_begun:
             peer.leases_begun.add(lease.lease_id)
-            core.links.send(peer, BeginLease(lease.lease_id, lease.key.resources, lease.gpu_ids))
+            key = lease.key
+            core.links.send(
+                peer, BeginLease(lease.lease_id, key.resources, lease.gpu_ids, key.strategy)
+            )
         code = record.code
         assert code is not None
         if code.code_id not in peer.functions:
@@ -162,7 +198,15 @@ class Leasing:
         self._requests[request_id] = key
         name = record.task.name or (record.code.name if record.code is not None else "")
         self.core.links.send_node(
-            RequestLease(request_id, key.resources, record.task.depth, name, key.environment)
+            RequestLease(
+                request_id,
+                key.resources,
+                record.task.depth,
+                name,
+                key.environment,
+                key.strategy,
+                record.options.max_retries != 0,
+            )
         )
 
     def _drop_request(self, key: SchedulingKey, request_id: int) -> None:
@@ -197,7 +241,9 @@ class Leasing:
             return
         key.requests.discard(message.request_id)
         failure: type[SkateError] = TaskUnschedulableError
-        if message.environment_failed:
+        if message.kind == REMOVED_KIND:
+            failure = TaskPlacementGroupRemovedError
+        elif message.kind == ENVIRONMENT_KIND:
             failure = RuntimeEnvSetupError
             # The others are about to be refused for the same reason, and what is submitted from
             # now on is to be tried again.

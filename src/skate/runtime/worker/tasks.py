@@ -6,11 +6,24 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import STREAMING, Code, TaskOptions
-from skate.exceptions import SerializationError, TaskCancelledError, WorkerCrashedError
+from skate.exceptions import (
+    SerializationError,
+    TaskCancelledError,
+    TaskPlacementGroupRemovedError,
+    WorkerCrashedError,
+)
 from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
 from skate.runtime.wire.connection import MAX_PAYLOAD
-from skate.runtime.wire.messages import Cancel, Reply, ReplyValues, Task, TaskFailed
+from skate.runtime.wire.messages import (
+    REMOVED_KIND,
+    Cancel,
+    Reply,
+    ReplyValues,
+    Task,
+    TaskFailed,
+    WorkerDied,
+)
 from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import INLINE, Cell
 from skate.runtime.worker.leases import FunctionStats
@@ -214,15 +227,18 @@ class Submitter:
         for cell in record.cells:
             self.core.objects.fail(cell, error)
 
-    def on_process_died(self, process_id: bytes, pid: int, cause: str, log_path: str) -> None:
+    def on_process_died(self, death: WorkerDied) -> None:
         """Retry or fail what ran on a dead worker; what waited behind it is not to blame.
 
         Of tasks that may run twice the first one without an answer is taken for the one that ran:
         it may have finished, its answer being in the batch that was lost.
         """
-        for index, record in enumerate(self.core.leasing.on_process_died(process_id)):
+        for index, record in enumerate(self.core.leasing.on_process_died(death.process_id)):
             if record.cancelled:
                 self.finish_failed(record, self.core.error(_cancelled(record)))
+            elif death.kind == REMOVED_KIND:
+                text = f"{record.name}() ran in a placement group that is gone: {death.cause}"
+                self.finish_failed(record, self.core.error(TaskPlacementGroupRemovedError(text)))
             elif index > 0:
                 # Perhaps it is the one that kills workers: next time that will be known.
                 record.task.exact = True
@@ -230,9 +246,9 @@ class Submitter:
             elif record.retries != 0:
                 self._retry(record)
             else:
-                text = f"the worker (pid {pid}) that ran {record.name}() died: {cause}."
-                if log_path:
-                    text += f" Its output: {log_path}."
+                text = f"the worker (pid {death.pid}) that ran {record.name}() died: {death.cause}."
+                if death.log_path:
+                    text += f" Its output: {death.log_path}."
                 if record.task.attempt:
                     text += f" It was attempt {record.task.attempt + 1}."
                 self.finish_failed(record, self.core.error(WorkerCrashedError(text)), text)
