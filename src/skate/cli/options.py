@@ -15,7 +15,8 @@ def address_option(function: F) -> F:
     return click.option(
         "--address",
         envvar="SKATE_ADDRESS",
-        help="Directory of the session, or its last part. By default the newest one of this user.",
+        help="Directory of the session or its last part, or host:port of a cluster."
+        " By default the newest session of this user.",
     )(function)
 
 

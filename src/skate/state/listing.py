@@ -18,7 +18,7 @@ from skate.state.rows import (
     TaskState,
     WorkerState,
 )
-from skate.state.source import Source, opened
+from skate.state.source import Jobs, Source, opened
 
 R = TypeVar("R", bound=Row)
 
@@ -52,7 +52,7 @@ def list_tasks(
 
     Args:
         address: None: the session of this process, or else the newest one of this user;
-            the directory of a session (or its last part): that one.
+            the directory of a session (or its last part), or ``host:port`` of a cluster: that one.
         filters: ``[("state", "=", "RUNNING"), ...]``, all of which have to hold. Operators are
             ``= != < <= > >=``; text is compared without regard to case.
         limit: Rows at most, up to 10,000.
@@ -276,16 +276,17 @@ def _list(
 
 
 def _actors(source: Source, *_: object) -> list[ActorState]:
-    jobs = source.state("jobs")
-    job_id = str(jobs[0]["job_id"]) if jobs else ""
+    jobs = Jobs(source)
+    # The head, which has the row, need not be where the actor lives.
+    homes = {str(row["worker_id"]): str(row["node_id"]) for row in source.state("workers")}
     return [
         ActorState(
             actor_id=str(row["actor_id"]),
             class_name=str(row["class_name"]),
             state=_ACTOR_STATES.get(str(row["state"]), str(row["state"]).upper()),
-            job_id=job_id,
+            job_id=jobs.of(str(row.get("owner", ""))),
             name=str(row["name"]),
-            node_id=str(row.get("node_id", "")) or None,
+            node_id=homes.get(str(row.get("worker_id", ""))),
             pid=int(row["pid"]) or None,
             ray_namespace=str(row["namespace"]),
             death_cause=str(row.get("cause", "")) or None,
@@ -317,6 +318,9 @@ def _workers(source: Source, *_: object) -> list[WorkerState]:
 
 def nodes_of(source: Source, *_: object) -> list[NodeState]:
     """Return the nodes of a session."""
+    # Each knows most of itself.
+    own = {str(row["NodeID"]): row for row in source.state("own_node")}
+    rows = [{**row, **own.get(str(row["NodeID"]), {})} for row in source.state("nodes")]
     return [
         NodeState(
             node_id=str(row["NodeID"]),
@@ -331,7 +335,7 @@ def nodes_of(source: Source, *_: object) -> list[NodeState]:
             session_dir=str(row.get("session_dir", "")),
             log_dir=str(row.get("log_dir", "")),
         )
-        for row in source.state("nodes")
+        for row in rows
     ]
 
 

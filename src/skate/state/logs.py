@@ -44,7 +44,7 @@ def list_logs(address: str | None = None, glob_filter: str = "*") -> list[LogFil
     """
     directories: list[tuple[str, str]] = []
     with opened(address) as source:
-        for row in source.state("nodes"):
+        for row in source.state("own_node"):
             directories.append((str(row.get("log_dir", "")), "worker"))
             directories.append((str(row.get("kept_logs", "")), "crashed"))
     found: list[LogFile] = []

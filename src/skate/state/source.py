@@ -97,3 +97,16 @@ def pages_of(
         else:
             pages.append((page, decoder.decode(page.rows)))
     return pages, own
+
+
+class Jobs:
+    """Which job what belongs to: known if there is one only, or if a driver has made it itself."""
+
+    def __init__(self, source: Source) -> None:
+        jobs = source.state("jobs")
+        self._by_driver = {str(job["driver_id"]): str(job["job_id"]) for job in jobs}
+        self._only = str(jobs[0]["job_id"]) if len(jobs) == 1 else ""
+
+    def of(self, owner_id: str) -> str:
+        """Return the job of what this process has made; "" if that is not known."""
+        return self._only or self._by_driver.get(owner_id, "")

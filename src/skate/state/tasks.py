@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from skate.state.filters import MOST_ROWS
 from skate.state.rows import TaskState
-from skate.state.source import Source, pages_of
+from skate.state.source import Jobs, Source, pages_of
 
 if TYPE_CHECKING:
     from skate.runtime.wire.state import Event, EventBatch, Filter, TaskRow
@@ -59,17 +59,16 @@ def tasks(
     pages, own = pages_of(
         source, what, TaskRow, limit=wanted, timeout=timeout, strict=strict, filters=stable
     )
-    jobs = source.state("jobs")
-    job_id = str(jobs[0]["job_id"]) if jobs else ""
+    jobs = Jobs(source)
     found: dict[tuple[str, int], TaskState] = {}
     for page, rows in pages:
         for row in rows:
-            _merge(found, _from_row(row, page.node_id.hex(), page.process_id.hex(), job_id))
+            _merge(found, _from_row(row, page.node_id.hex(), jobs))
     for node in own:
         for batch in decoded_batches(node.rows):
             for event in batch.events:
                 if event.kind in ("task", "lost"):
-                    _merge(found, _from_event(event, batch, node.node_id.hex(), job_id))
+                    _merge(found, _from_event(event, batch, node.node_id.hex(), jobs))
     return sorted(found.values(), key=_sort_key)
 
 
@@ -105,7 +104,7 @@ def _merge(found: dict[tuple[str, int], TaskState], task: TaskState) -> None:
     found[key] = ahead
 
 
-def _from_row(row: TaskRow, node_id: str, process_id: str, job_id: str) -> TaskState:
+def _from_row(row: TaskRow, node_id: str, jobs: Jobs) -> TaskState:
     return TaskState(
         task_id=row.task_id.hex(),
         attempt_number=row.attempt,
@@ -117,7 +116,7 @@ def _from_row(row: TaskRow, node_id: str, process_id: str, job_id: str) -> TaskS
         worker_id=row.worker_id.hex() or None,
         worker_pid=row.pid or None,
         blocked=row.blocked,
-        job_id=job_id,
+        job_id=jobs.of(_owner(row.task_id)),
         func_or_class_name=row.name,
         parent_task_id=row.parent_task_id.hex() or None,
         required_resources=row.resources,
@@ -128,7 +127,7 @@ def _from_row(row: TaskRow, node_id: str, process_id: str, job_id: str) -> TaskS
     )
 
 
-def _from_event(event: Event, batch: EventBatch, node_id: str, job_id: str) -> TaskState:
+def _from_event(event: Event, batch: EventBatch, node_id: str, jobs: Jobs) -> TaskState:
     ran = event.kind == "task"
     kind = "NORMAL_TASK"
     if event.actor_id:
@@ -146,7 +145,7 @@ def _from_event(event: Event, batch: EventBatch, node_id: str, job_id: str) -> T
         worker_pid=batch.pid if ran else None,
         error_type=event.error_type or None,
         error_message=event.error_message or None,
-        job_id=job_id,
+        job_id=jobs.of(_owner(event.task_id)),
         func_or_class_name=event.name,
         creation_time_ms=None if ran else started,
         start_time_ms=started if ran else None,

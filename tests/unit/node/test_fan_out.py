@@ -10,7 +10,16 @@ from skate.runtime.node.fan_out import FanOut, Member, Outgoing, patience
 from skate.runtime.node.kept_events import KeptEvents
 from skate.runtime.wire.connection import node_decoder
 from skate.runtime.wire.messages import StateQuery
-from skate.runtime.wire.state import EventsFlushed, Inspect, Inspection, Page, StateReply
+from skate.runtime.wire.state import (
+    AskNode,
+    EventsFlushed,
+    Inspect,
+    Inspection,
+    Missing,
+    NodeAnswered,
+    Page,
+    StateReply,
+)
 
 NODE = b"node-id!"
 ROWS = b"\x90"
@@ -79,6 +88,40 @@ def test_only_some_are_asked() -> None:
     assert [missing.reason for missing in found.missing] == ["there is no such process"]
 
 
+def test_other_nodes_are_asked_too() -> None:
+    asking = fan_out()
+    nodes = [Member(b"node-two", 77, "node"), Member(b"node-3!!", 78, "node")]
+    number, outgoing = asking.ask(b"asker", inspect(5), members(1), nodes)
+    query, *asked = [message for _, message in outgoing]
+    assert isinstance(query, StateQuery)
+    assert [type(message) for message in asked] == [AskNode, AskNode]
+    # They have to answer before we stop waiting for them.
+    assert isinstance(asked[0], AskNode)
+    assert patience(asked[0].question.timeout) < patience(inspect().timeout)
+    page = Page(b"node-two", b"far away", 9, "worker", ROWS, 0)
+    lost = Missing(b"node-two", b"its lost", 8, "worker", "it hangs")
+    assert asking.node_answered(b"node-two", NodeAnswered(number, [page], [lost])) == []
+    assert asking.replied(b"process0", StateReply(number, b"a", 1)) == []
+    found = answer(asking.gone(b"node-3!!", expected=False))
+    assert [page.process_id for page in found.pages] == [b"far away", b"process0", NODE]
+    assert [(missing.pid, missing.kind) for missing in found.missing] == [
+        (8, "worker"),
+        (78, "node"),
+    ]
+
+
+def test_a_process_of_another_node_is_no_unknown_one() -> None:
+    asking = fan_out()
+    nodes = [Member(b"node-two", 77, "node")]
+    number, _ = asking.ask(b"asker", inspect(5, [b"far away"]), members(2), nodes)
+    page = Page(b"node-two", b"far away", 9, "worker", ROWS, 0)
+    found = answer(asking.node_answered(b"node-two", NodeAnswered(number, [page], [])))
+    assert found.missing == []
+    # A node that is asked leaves it to the one that asks to say so.
+    _, outgoing = asking.ask(b"asker", inspect(5, [b"nobody!!"]), members(2), for_node=True)
+    assert answer(outgoing).missing == []
+
+
 def test_whoever_asks_may_die() -> None:
     asking = fan_out()
     number, _ = asking.ask(b"asker", inspect(), members(1))
@@ -127,7 +170,7 @@ class Questions(RuleBasedStateMachine):
     def ask(self) -> None:
         self.request += 1
         number, outgoing = self.asking.ask(b"asker", inspect(self.request), self.members)
-        self.open[number] = (self.request, {member.process_id for member in self.members})
+        self.open[number] = (self.request, {member.member_id for member in self.members})
         self.take(outgoing)
 
     @rule(number=st.integers(1, 8), who=st.integers(0, 3))
@@ -142,7 +185,7 @@ class Questions(RuleBasedStateMachine):
     @rule(who=st.integers(0, 3), expected=st.booleans())
     def die(self, who: int, expected: bool) -> None:
         name = f"process{who}".encode()
-        self.members = [member for member in self.members if member.process_id != name]
+        self.members = [member for member in self.members if member.member_id != name]
         self.take(self.asking.gone(name, expected))
 
     @invariant()

@@ -27,7 +27,6 @@ from skate.runtime.wire.messages import (
     LeaseRefused,
     PeerLost,
     ReturnLease,
-    StateRequest,
     WorkerDied,
 )
 
@@ -58,6 +57,12 @@ class Host(Protocol):
 
     def node_left(self, node_id: bytes) -> None:
         """A node is gone; its processes were reported before."""
+
+    def asked(self, node_id: bytes, message: wire.AskNode) -> None:
+        """Another node wants to know what we and our processes know."""
+
+    def answered(self, node_id: bytes, message: wire.NodeAnswered) -> None:
+        """Another node has answered us."""
 
     def processes(self) -> list[wire.ProcessInfo]:
         """Return our drivers and workers."""
@@ -361,7 +366,7 @@ class Cluster:
             target = node.node_id if node is not None else b""
         elif kind is PeerLost:
             target = self.homes.get(message.process_id, b"")
-        elif kind in wire.FOR_THE_HEAD or (kind is StateRequest and message.what == "actors"):
+        elif kind in wire.FOR_THE_HEAD:
             target = b"" if self.is_head else self.head_id
         else:
             return False
@@ -425,6 +430,8 @@ class Cluster:
             wire.DequeueActor: lambda link, m: dispatcher.dequeue_actor(m.actor_id),
             wire.ActorGranted: self._on_actor_granted,
             wire.ActorRefused: self._on_actor_refused,
+            wire.AskNode: lambda link, m: self._host.asked(link.process_id, m),
+            wire.NodeAnswered: lambda link, m: self._host.answered(link.process_id, m),
         }
 
     def _on_actor_granted(self, _link: Link, message: wire.ActorGranted) -> None:

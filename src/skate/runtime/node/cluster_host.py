@@ -7,12 +7,14 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from skate.runtime.head.view import ClusterView
 from skate.runtime.node.cluster import Cluster
 from skate.runtime.node.config import ClusterConfig, Paths
+from skate.runtime.node.fan_out import Member
 from skate.runtime.node.links import RemoteLink
 from skate.runtime.wire import addresses
 from skate.runtime.wire.authentication import read_token
-from skate.runtime.wire.cluster import NodeInfo, ProcessInfo
+from skate.runtime.wire.cluster import AskNode, NodeAnswered, NodeInfo, ProcessInfo
 from skate.runtime.wire.messages import ClusterResources, WorkerDied
 
 if TYPE_CHECKING:
@@ -86,6 +88,15 @@ class ClusterHost:
 
     def node_left(self, node_id: bytes) -> None:
         """A node is gone; its processes were reported before."""
+        self._daemon.looking.gone(node_id, expected=False)
+
+    def asked(self, node_id: bytes, message: AskNode) -> None:
+        """Another node wants to know what we and our processes know."""
+        self._daemon.looking.asked_by_node(node_id, message)
+
+    def answered(self, node_id: bytes, message: NodeAnswered) -> None:
+        """Another node has answered us."""
+        self._daemon.looking.answered_by_node(node_id, message)
 
     def processes(self) -> list[ProcessInfo]:
         """Return our drivers and workers."""
@@ -98,3 +109,19 @@ class ClusterHost:
     def leave_cluster(self, reason: str) -> None:
         """End, because there is no cluster any more that we belong to."""
         self._daemon.fail(reason)
+
+
+class OtherNodes:
+    """The other nodes, for whoever looks inside the cluster."""
+
+    def __init__(self, cluster: Cluster, view: ClusterView) -> None:
+        self._cluster = cluster
+        self._view = view
+
+    def members(self) -> list[Member]:
+        """Return those that can be asked."""
+        return [Member(node.node_id, node.info.pid, "node") for node in self._view]
+
+    def send(self, node_id: bytes, message: object) -> None:
+        """Send a message to the daemon of one."""
+        self._cluster.links.send(node_id, message)

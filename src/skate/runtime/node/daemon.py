@@ -17,7 +17,7 @@ from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
 from skate.runtime.node.cluster import Cluster, RemoteActorKeeper
-from skate.runtime.node.cluster_host import ClusterHost
+from skate.runtime.node.cluster_host import ClusterHost, OtherNodes
 from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.drivers import Drivers
@@ -116,9 +116,10 @@ class Daemon:
             self.links,
             config,
             self.view,
+            self._drivers,
         )
-        self._looking = Looking(self.loop, self.links, node_id)
-        self._metrics = Metrics(self.loop, self.links, self._looking, self.state, config)
+        self.looking = Looking(self.loop, self.links, node_id, self.state.rows)
+        self._metrics = Metrics(self.loop, self.links, self.looking, self.state, config)
         self.state.metrics_port = self._metrics.port
         if self._metrics.problem:
             self._warn(self._metrics.problem)
@@ -294,7 +295,7 @@ class Daemon:
     def _on_closed(self, link: Link) -> None:
         if link.kind:
             ended = self.workers.by_id.get(link.process_id)
-            self._looking.gone(link.process_id, ended is not None and ended.expected)
+            self.looking.gone(link.process_id, ended is not None and ended.expected)
             self._metrics.gone(link.process_id)
         if link.kind == "driver":
             self._drivers.closed(link)
@@ -347,6 +348,8 @@ class Daemon:
             self, config, self._paths, self._sockets[2].getsockname()[1]
         ).cluster
         self._drivers.elsewhere = self.cluster.drivers
+        self.looking.others = OtherNodes(self.cluster, self.view)
+        self.state.is_head = not config.head
         self._acceptors.append(Acceptor(self.loop, self._sockets[2], self.cluster.links.adopt))
         if config.head:
             self.dispatcher.actor_keeper = RemoteActorKeeper(self.cluster)
@@ -396,12 +399,10 @@ class Daemon:
             wire.KillActor: lambda link, m: actors.kill(m),
             wire.ActorStarted: lambda link, m: actors.started(link.process_id, m),
             wire.GetNamedActor: lambda link, m: actors.find(link.process_id, m),
-            wire.StateRequest: lambda link, m: links.send(
-                link.process_id, wire.StateAnswer(m.request_id, self.state.rows(m.what))
-            ),
-            wire.Inspect: self._looking.ask,
-            wire.StateReply: self._looking.replied,
-            wire.EventsFlushed: self._looking.flushed,
+            wire.StateRequest: self.looking.ask_for_table,
+            wire.Inspect: self.looking.ask,
+            wire.StateReply: self.looking.replied,
+            wire.EventsFlushed: self.looking.flushed,
             wire.MetricsFlushed: self._metrics.flushed,
             wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
             wire.ObjectFreed: lambda link, m: self.objects.freed(m),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 
 from skate.runtime.node.config import NodeConfig
@@ -42,6 +43,7 @@ class Drivers:
         #: The driver of a session that is not shared.
         self.owner: Link | None = None
         self._jobs: dict[bytes, Job] = {}
+        self._since: dict[bytes, float] = {}
         #: Drivers of other nodes.
         self.elsewhere: Callable[[], list[bytes]] = list
         self._warnings: list[str] = []
@@ -97,7 +99,12 @@ class Drivers:
             job = message.job
             self._watch(link)
         self._jobs[link.process_id] = job
+        self._since[link.process_id] = time.time()
         return job
+
+    def jobs(self) -> list[tuple[Job, float]]:
+        """Return the jobs of our drivers, and since when (Unix time) each is here."""
+        return [(job, self._since[driver_id]) for driver_id, job in self._jobs.items()]
 
     def registered(self, link: Link) -> None:
         """The driver may be sent messages."""
@@ -124,6 +131,7 @@ class Drivers:
             self.owner = None
             self._on_end("the driver has closed its connection")
         elif self._jobs.pop(link.process_id, None) is not None:
+            self._since.pop(link.process_id, None)
             self._on_gone(link)
 
     def shut_down(self, link: Link) -> None:
@@ -138,6 +146,7 @@ class Drivers:
             self._on_end("the driver said so")
             return
         del self._jobs[link.process_id]
+        self._since.pop(link.process_id, None)
         self._on_gone(link)
         self._links.queue(link, ShutdownDone())
 

@@ -1,4 +1,4 @@
-"""Asking the processes of a node what they know, for somebody who looks inside.
+"""Asking processes and other nodes what they know, for somebody who looks inside.
 
 Plain decisions: messages and deaths in, messages out.  The daemon sends what is returned, and calls
 ``expired`` when the time of a question is up.
@@ -11,23 +11,34 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from skate.runtime.wire.messages import Message
-from skate.runtime.wire.state import Inspect, Inspection, Missing, Page, StateQuery, StateReply
+from skate.runtime.wire.state import (
+    AskNode,
+    Inspect,
+    Inspection,
+    Missing,
+    NodeAnswered,
+    Page,
+    StateQuery,
+    StateReply,
+)
 
 #: Longest time that processes are given to answer, in seconds: they answer in milliseconds unless
 #: something is wrong with them.
 PATIENCE_SECONDS = 5.0
+#: What part of the time of whoever asks its answer may take.
+SHARE = 0.8
 
-#: What the daemon has to send: process id and message.
+#: What the daemon has to send: id of a process or node, and message.
 Outgoing = list[tuple[bytes, Message]]
 
 
 @dataclass(slots=True, frozen=True)
 class Member:
-    """A process that can be asked."""
+    """A process or another node, which can be asked."""
 
-    process_id: bytes
+    member_id: bytes
     pid: int
-    #: "driver" or "worker".
+    #: "driver", "worker" or "node".
     kind: str
 
 
@@ -37,6 +48,8 @@ class _Question:
     message: Inspect
     #: Who has not answered.
     waiting: dict[bytes, Member]
+    #: Asked by another node: that one knows which processes there are at all.
+    for_node: bool
     pages: list[Page] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
 
@@ -54,7 +67,7 @@ class FanOut:
 
         Args:
             node_id: Of this node.
-            explain: Says why a process may not have answered in time, e.g. that it is stopped.
+            explain: Says why a member may not have answered in time, e.g. that it is stopped.
             own_pages: What the daemon itself adds to an answer, when the others have spoken.
         """
         self._node_id = node_id
@@ -64,43 +77,71 @@ class FanOut:
         self._numbers = itertools.count(1)
 
     def ask(
-        self, asker: bytes, message: Inspect, members: Iterable[Member]
+        self,
+        asker: bytes,
+        message: Inspect,
+        processes: Iterable[Member],
+        nodes: Iterable[Member] = (),
+        for_node: bool = False,
     ) -> tuple[int, Outgoing]:
         """Somebody asks.  Return the number of the question, and what to send."""
-        wanted = set(message.processes)
-        waiting = {m.process_id: m for m in members if not wanted or m.process_id in wanted}
         number = next(self._numbers)
-        question = self._questions[number] = _Question(asker, message, waiting)
-        for process_id in wanted - set(waiting):
-            question.missing.append(
-                Missing(self._node_id, process_id, 0, "worker", "there is no such process")
-            )
+        wanted = set(message.processes)
+        asked = {m.member_id: m for m in processes if not wanted or m.member_id in wanted}
+        others = {m.member_id: m for m in nodes}
+        self._questions[number] = _Question(asker, message, {**asked, **others}, for_node)
         query = StateQuery(number, message.what, message.limit, message.filters)
-        outgoing: Outgoing = [(process_id, query) for process_id in waiting]
+        outgoing: Outgoing = [(process_id, query) for process_id in asked]
+        if others:
+            # Theirs has to come before we stop waiting for it.
+            question = Inspect(
+                message.request_id,
+                message.what,
+                message.limit,
+                message.filters,
+                patience(message.timeout),
+                message.processes,
+            )
+            outgoing += [(node_id, AskNode(number, question)) for node_id in others]
         return number, outgoing + self._finish(number)
 
     def replied(self, process_id: bytes, message: StateReply) -> Outgoing:
         """A process has answered; late answers are ignored."""
-        question = self._questions.get(message.query_id)
-        member = question.waiting.pop(process_id, None) if question is not None else None
-        if question is None or member is None:
+        found = self._take(message.query_id, process_id)
+        if found is None:
             return []
+        question, member = found
         question.pages.append(
             Page(self._node_id, process_id, member.pid, member.kind, message.rows, message.total)
         )
         return self._finish(message.query_id)
 
-    def gone(self, process_id: bytes, expected: bool) -> Outgoing:
-        """A process has ended or lost its link.
+    def node_answered(self, node_id: bytes, message: NodeAnswered) -> Outgoing:
+        """Another node has answered; late answers are ignored."""
+        found = self._take(message.number, node_id)
+        if found is None:
+            return []
+        question, _ = found
+        question.pages += message.pages
+        question.missing += message.missing
+        return self._finish(message.number)
+
+    def _take(self, number: int, member_id: bytes) -> tuple[_Question, Member] | None:
+        question = self._questions.get(number)
+        member = question.waiting.pop(member_id, None) if question is not None else None
+        return (question, member) if question is not None and member is not None else None
+
+    def gone(self, member_id: bytes, expected: bool) -> Outgoing:
+        """A process has ended or lost its link, or a node is gone.
 
         ``expected``: it was told to end, or let go: there is nothing that it has not told.
         """
         outgoing: Outgoing = []
         for number, question in list(self._questions.items()):
-            if question.asker == process_id:
+            if question.asker == member_id:
                 del self._questions[number]
                 continue
-            member = question.waiting.pop(process_id, None)
+            member = question.waiting.pop(member_id, None)
             if member is not None:
                 if not expected:
                     self._miss(question, member, "it ended before it answered")
@@ -118,20 +159,26 @@ class FanOut:
         return self._finish(number)
 
     def _miss(self, question: _Question, member: Member, reason: str) -> None:
-        question.missing.append(
-            Missing(self._node_id, member.process_id, member.pid, member.kind, reason)
-        )
+        node_id = member.member_id if member.kind == "node" else self._node_id
+        question.missing.append(Missing(node_id, member.member_id, member.pid, member.kind, reason))
 
     def _finish(self, number: int) -> Outgoing:
         question = self._questions[number]
         if question.waiting:
             return []
         del self._questions[number]
-        pages = question.pages + self._own_pages(question.message)
-        answer = Inspection(question.message.request_id, pages, question.missing)
-        return [(question.asker, answer)]
+        message = question.message
+        pages = question.pages + self._own_pages(message)
+        if not question.for_node:
+            told = {page.process_id for page in pages}
+            told.update(missing.process_id for missing in question.missing)
+            for process_id in message.processes:
+                if process_id not in told:
+                    reason = "there is no such process"
+                    question.missing.append(Missing(self._node_id, process_id, 0, "worker", reason))
+        return [(question.asker, Inspection(message.request_id, pages, question.missing))]
 
 
 def patience(timeout: float) -> float:
-    """Return how long processes may take if whoever asks waits ``timeout`` seconds."""
-    return max(min(timeout * 0.8, PATIENCE_SECONDS), 0.0)
+    """Return how long members may take if whoever asks waits ``timeout`` seconds."""
+    return max(min(timeout * SHARE, PATIENCE_SECONDS), 0.0)

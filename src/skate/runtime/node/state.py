@@ -12,6 +12,7 @@ from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.head.placement_groups import PlacementGroups
 from skate.runtime.head.view import ClusterView, KnownNode
 from skate.runtime.node.config import NodeConfig, Paths
+from skate.runtime.node.drivers import Drivers
 from skate.runtime.node.links import Links
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import to_amounts
@@ -43,6 +44,7 @@ class State:
         links: Links,
         config: NodeConfig,
         view: ClusterView,
+        drivers: Drivers,
     ) -> None:
         self._node_id = node_id
         self._paths = paths
@@ -55,9 +57,12 @@ class State:
         self._links = links
         self._config = config
         self._view = view
+        self._drivers = drivers
         self._started = time.time()
         #: Where Prometheus may look; 0: nowhere.
         self.metrics_port = 0
+        #: Of a cluster, or of a session of one node.
+        self.is_head = True
 
     def rows(self, what: str) -> list[Row]:
         """Return the rows of one table; none for a table that does not exist."""
@@ -68,6 +73,7 @@ class State:
         if what == "available_resources":
             return [dict(self._available())]
         tables = {
+            "own_node": lambda: [self._node()],
             "workers": self._worker_rows,
             "drivers": self._driver_rows,
             "actors": self._actor_rows,
@@ -108,6 +114,7 @@ class State:
             "NodeID": self._node_id.hex(),
             "Alive": True,
             "alive": True,
+            "is_head_node": self.is_head,
             "NodeManagerAddress": "127.0.0.1",
             "NodeManagerHostname": host,
             "NodeName": host,
@@ -190,14 +197,20 @@ class State:
         ]
 
     def _job_rows(self) -> list[Row]:
-        return [
-            {
-                "job_id": self._config.job_id,
-                "driver_pid": self._config.driver_pid,
-                "namespace": self._config.namespace,
-                "started": self._started,
-            }
-        ]
+        rows: list[Row] = []
+        for job, started in self._drivers.jobs():
+            link = self._links.by_process.get(job.driver_id)
+            rows.append(
+                {
+                    "job_id": job.job_id,
+                    "driver_id": job.driver_id.hex(),
+                    "driver_pid": link.pid if link is not None else 0,
+                    "namespace": job.namespace,
+                    "started": started,
+                    "node_id": self._node_id.hex(),
+                }
+            )
+        return rows
 
     def _group_rows(self) -> list[Row]:
         return [

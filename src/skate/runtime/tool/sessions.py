@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 
 from skate.exceptions import SessionError
-from skate.runtime.node import session_dir
+from skate.runtime.node import session_dir, standing
 from skate.runtime.node.config import Paths
 
 #: Names the session to attach to: its directory, or the name of that ("s-1a2b3c4d").
@@ -52,6 +52,9 @@ def running_sessions() -> list[RunningSession]:
 def find(address: str | None) -> RunningSession:
     """Return the session that ``address`` names; None: ``SKATE_ADDRESS``, else the newest.
 
+    An address is the directory of a session, the last part of that, or, of a cluster,
+    ``host:port`` with or without ``skate://``.
+
     Raises:
         SessionError: There is none.
     """
@@ -65,6 +68,9 @@ def find(address: str | None) -> RunningSession:
 
 
 def _find_named(wanted: str) -> RunningSession:
+    if wanted.startswith(standing.SCHEME) or (":" in wanted and os.sep not in wanted):
+        node = standing.find(wanted)
+        return RunningSession(node.paths.directory, node.joined)
     if os.sep in wanted:
         directory = wanted.rstrip(os.sep)
         if os.path.basename(directory) == "node.sock":

@@ -23,6 +23,8 @@ from skate.runtime.wire.messages import (
     WatchActor,
     WorkerDied,
 )
+from skate.runtime.wire.state import AskNode as AskNode
+from skate.runtime.wire.state import NodeAnswered as NodeAnswered
 
 # --------------------------------------------------------------------------- who is there
 
@@ -224,6 +226,8 @@ ClusterMessage: TypeAlias = (
     | DequeueActor
     | ActorGranted
     | ActorRefused
+    | AskNode
+    | NodeAnswered
 )
 
 cluster_decoder: msgspec.msgpack.Decoder[list[ClusterMessage]] = msgspec.msgpack.Decoder(

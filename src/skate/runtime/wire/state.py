@@ -24,6 +24,8 @@ OBJECTS = "objects"
 EVENTS = "events"
 STACKS = "stacks"
 METRICS = "metrics"
+#: Begins the name of a table that the daemons have themselves.
+TABLE = "table "
 
 # --------------------------------------------------------------------------- node link
 
@@ -87,6 +89,21 @@ class Inspection(Message, tag=213):
     """Answer to ``Inspect``."""
 
     request_id: int
+    pages: list[Page]
+    missing: list[Missing]
+
+
+class AskNode(Message, tag=216):
+    """Daemon to daemon: ask your processes this, and add what you know yourself."""
+
+    number: int
+    question: Inspect
+
+
+class NodeAnswered(Message, tag=217):
+    """Answer to ``AskNode``."""
+
+    number: int
     pages: list[Page]
     missing: list[Missing]
 

@@ -1,0 +1,138 @@
+"""The state API on a cluster: every node's processes are asked, through one daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import skate
+from skate import state
+from skate.cluster_utils import Cluster
+
+PATIENCE = 40.0
+
+
+def until(look: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+    return found
+
+
+@skate.remote
+def wait_for(path: str) -> None:
+    with open(path):
+        pass
+
+
+@skate.remote
+def node() -> str:
+    return skate.get_runtime_context().get_node_id()
+
+
+@skate.remote
+class Keeper:
+    def keep(self, refs: list[Any]) -> str:
+        self.refs = refs
+        print("kept")
+        return skate.get_runtime_context().get_node_id()
+
+
+HERE = {"resources": {"here": 1}}
+THERE = {"resources": {"there": 1}}
+
+
+def test_rows_of_all_nodes(two_nodes: Cluster, tmp_path: Any) -> None:
+    path = str(tmp_path / "gate")
+    os.mkfifo(path)
+    here, there = skate.get([node.options(**HERE).remote(), node.options(**THERE).remote()])
+    assert here != there
+    nodes = {row.node_id: row for row in state.list_nodes()}
+    assert set(nodes) == {here, there}
+    assert nodes[here].is_head_node
+    assert not nodes[there].is_head_node
+    assert nodes[here].session_dir != nodes[there].session_dir
+    assert nodes[there].resources_total["there"] == 9
+
+    # Finished on both, running on both.
+    running = [wait_for.options(**HERE).remote(path), wait_for.options(**THERE).remote(path)]
+    until(lambda: len(state.list_tasks(filters=[("state", "=", "RUNNING")])) == 2)
+    tasks = state.list_tasks()
+    assert {t.node_id for t in tasks if t.state == "RUNNING"} == {here, there}
+    assert {t.node_id for t in tasks if t.state == "FINISHED"} == {here, there}
+    [job] = state.list_jobs()
+    assert {task.job_id for task in tasks} == {job.job_id}
+    workers = state.list_workers()
+    assert {worker.node_id for worker in workers} == {here, there}
+    assert [w.pid for w in workers if w.worker_type == "DRIVER"] == [os.getpid()]
+
+    # An actor there holds an object of here.
+    keeper = Keeper.options(**THERE).remote()
+    big = skate.put(np.zeros(1 << 18))
+    assert skate.get(keeper.keep.remote([big])) == there
+    [actor] = state.list_actors()
+    assert (actor.node_id, actor.state) == (there, "ALIVE")
+    held = state.get_objects(big.hex())
+    assert {(row.node_id, row.holder) for row in held} == {
+        (here, "driver"),
+        (there, "actor Keeper"),
+    }
+    stacks = {stack.pid: stack for stack in state.get_stacks()}
+    [far] = [t for t in tasks if t.state == "RUNNING" and t.node_id == there]
+    assert far.worker_pid is not None
+    assert "open(path)" in stacks[far.worker_pid].threads[0].stack
+    [only] = state.get_stacks([far.worker_pid])
+    assert only.node_id == there
+
+    status = state.session_status()
+    assert len(status.nodes) == 2
+    assert status.resources_total["CPU"] == 4
+    assert status.drivers == [os.getpid()]
+    events = skate.timeline()
+    assert events is not None
+    pids = {event["pid"] for event in events if event["name"] == "node"}
+    assert len(pids) == 2
+
+    # Attached through either node a tool sees the same.
+    ids = {task.task_id for task in state.list_tasks()}
+    for address in (two_nodes.address, nodes[here].session_dir, nodes[there].session_dir):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from skate.cli import main; main(prog_name='skate')",
+                *("list", "tasks", "--format", "json", "--address", address),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert {row["task_id"] for row in json.loads(done.stdout)} == ids
+        until(lambda: list(state.get_log(actor_id=actor.actor_id)) == ["kept\n"])
+    del running
+
+
+def test_a_node_that_hangs_costs_its_own_rows(two_nodes: Cluster) -> None:
+    here, there = skate.get([node.options(**HERE).remote(), node.options(**THERE).remote()])
+    [far] = [row for row in state.list_nodes() if row.node_id == there]
+    os.kill(far.daemon_pid, signal.SIGSTOP)
+    try:
+        until(lambda: psutil.Process(far.daemon_pid).status() == psutil.STATUS_STOPPED)
+        with pytest.warns(state.MissingStateWarning, match=there):
+            tasks = state.list_tasks(timeout=2)
+    finally:
+        os.kill(far.daemon_pid, signal.SIGCONT)
+    assert {task.node_id for task in tasks if task.state == "FINISHED"} == {here}
