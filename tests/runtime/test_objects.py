@@ -96,17 +96,6 @@ def test_a_view_kept_by_an_actor_stays_intact(cluster: Callable[..., None]) -> N
     assert skate.get(keeper.check.remote(), timeout=20) == (5, 5)
 
 
-def test_store_full(cluster: Callable[..., None]) -> None:
-    cluster(num_cpus=1, object_store_memory=100 * MB)
-    kept = skate.put(bytes(60 * MB))
-    with pytest.raises(exceptions.ObjectStoreFullError, match="object_store_memory"):
-        skate.put(bytes(60 * MB))
-    with pytest.raises(exceptions.ObjectStoreFullError):
-        skate.get(make.remote(60 * MB), timeout=20)
-    del kept
-    assert len(skate.get(skate.put(bytes(60 * MB)))) == 60 * MB
-
-
 def test_nested_refs_survive_the_owners_own_ref(session: None) -> None:
     @skate.remote
     class Box:

@@ -80,6 +80,7 @@ def init(
     num_gpus: float | None = None,
     resources: dict[str, float] | None = None,
     object_store_memory: int | None = None,
+    spill_uri: str | None = None,
     preload: list[str] | None = None,
     namespace: str | None = None,
     logging_level: int | str | None = None,
@@ -104,6 +105,9 @@ def init(
         num_gpus: By default all that ``CUDA_VISIBLE_DEVICES`` allows.  Not checked to exist.
         resources: Amounts of further resources by name, for tasks that ask for them.
         object_store_memory: Bytes of shared memory at most; by default 30 % of the machine's.
+        spill_uri: Where objects go that do not fit into it: a directory, or any URL of fsspec
+            (``s3://bucket/folder``; needs ``skate[spill]``).  By default a directory on a local
+            disk.  Everything there is deleted as it is freed, at the latest at the end.
         preload: Modules that workers have imported before they start.
         namespace: Where named actors of this session live.
         logging_level: Of the logger "skate".
@@ -151,6 +155,7 @@ def init(
             num_gpus=num_gpus,
             resources=resources,
             object_store_memory=object_store_memory,
+            spill_uri=spill_uri,
             preload=preload,
             namespace=namespace,
             logging_level=logging_level,

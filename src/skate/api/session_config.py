@@ -25,6 +25,7 @@ _OWN = (
     "num_gpus",
     "resources",
     "object_store_memory",
+    "spill_uri",
     "preload",
     "namespace",
     "logging_level",
@@ -84,6 +85,7 @@ def check(
     num_gpus: object,
     resources: object,
     object_store_memory: object,
+    spill_uri: object,
     preload: object,
     namespace: object,
     logging_level: int | str | None,
@@ -115,6 +117,8 @@ def check(
         namespace = os.urandom(8).hex()
     elif not isinstance(namespace, str) or not namespace:
         raise TypeError(f"namespace must be a string that is not empty, not {namespace!r}")
+    if spill_uri is not None and (not isinstance(spill_uri, str) or not spill_uri):
+        raise TypeError(f"spill_uri must be a directory or a URL, not {spill_uri!r}")
     if not isinstance(log_to_driver, bool):
         raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
     memory = memory_bytes()
@@ -130,6 +134,7 @@ def check(
     return SessionConfig(
         resources={name: float(number) for name, number in amounts.items() if number},
         object_store_memory=store,
+        spill_uri=spill_uri or "",
         preload=_modules(preload),
         namespace=namespace,
         logging_level=_level(logging_level),

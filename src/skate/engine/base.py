@@ -154,6 +154,8 @@ class SessionConfig:
     #: Serve metrics to Prometheus on this port; 0: any that is free, -1: not at all.
     metrics_port: int = -1
     metrics_host: str = "127.0.0.1"
+    #: Where objects go that do not fit; "": some local disk.
+    spill_uri: str = ""
     #: "local": a session of its own on this machine.
     address: str = "local"
     #: A checked runtime environment for everything that does not say otherwise.

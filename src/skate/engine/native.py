@@ -176,6 +176,7 @@ def start(config: SessionConfig) -> DriverEngine | GuestEngine:
         NodeConfig(
             resources=config.resources,
             object_store_memory=config.object_store_memory,
+            spill_uri=config.spill_uri,
             job_id=process_id.hex(),
             driver_pid=os.getpid(),
             namespace=config.namespace,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from skate.runtime.node.loop import Loop
 from skate.runtime.node.objects import NodeObjects
 from skate.runtime.store import header
 from skate.runtime.store.server import SegmentTable
+from skate.runtime.store.spill.local import LocalStorage
 from skate.runtime.wire.messages import (
     LocateObject,
     Location,
@@ -28,11 +30,12 @@ ID = OWNER + bytes(8)
 class Node:
     """The objects of a node, what they send, and the requests to pull something here."""
 
-    def __init__(self) -> None:
+    def __init__(self, tmp_path: Path) -> None:
         self.sent: list[tuple[bytes, Any]] = []
         self.table = SegmentTable(NODE, 1 << 24)
         self.loop = Loop()
-        self.objects = NodeObjects(self.loop, NODE, self.table, self.sent.extend)
+        self.storage = LocalStorage(str(tmp_path / "spill"))
+        self.objects = NodeObjects(self.loop, NODE, self.table, self.storage, self.sent.extend)
         self.pulls: list[tuple[bytes, Location, Any]] = []
 
     def store(self, object_id: bytes = ID) -> Location:
@@ -48,9 +51,10 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    node = Node()
+def node(tmp_path: Path) -> Iterator[Node]:
+    node = Node(tmp_path)
     yield node
+    node.objects.close()
     node.table.close()
     node.loop.close()
 

@@ -42,6 +42,5 @@ def connect(daemon: StoreDaemon) -> Iterator[MakeClient]:
 @pytest.fixture
 def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slabs of 1 and 2 MiB, so that tests with little data see many segments."""
-    monkeypatch.setattr(client_module, "FIRST_SLAB", MIB)
-    monkeypatch.setattr(client_module, "LATER_SLABS", 2 * MIB)
+    monkeypatch.setattr(client_module, "SLAB_BYTES", 2 * MIB)
     monkeypatch.setattr(client_module, "KEEP_FREE", 4 * MIB)

@@ -38,6 +38,8 @@ class NodeConfig(msgspec.Struct):
     metrics_host: str = "127.0.0.1"
     #: ``sys.path`` of the driver, for all processes of the session.
     sys_path: list[str] = []
+    #: Where objects go when memory is full: a directory or a URL of fsspec; "": on some disk.
+    spill_uri: str = ""
     #: The module whose ``main(config: WorkerConfig)`` is a worker.
     worker_module: str = "skate.runtime.worker.main"
     #: None: a session of one driver on one node, which nobody else can join.
@@ -55,6 +57,7 @@ class Paths:
         "log_dir",
         "node_log",
         "node_socket",
+        "spill",
         "store_socket",
         "token",
     )
@@ -67,6 +70,8 @@ class Paths:
         self.token = os.path.join(directory, "token")
         self.description = os.path.join(directory, "node.json")
         self.lock = os.path.join(directory, "lock")
+        #: Spilled objects, or a link to where they are.
+        self.spill = os.path.join(directory, "spill")
         self.log_dir = os.path.join(directory, "logs")
         self.node_log = os.path.join(self.log_dir, "node.log")
         #: Where the logs of crashed processes outlive the session.

@@ -30,10 +30,12 @@ from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement import Placement
 from skate.runtime.node.resources import NodeResources
+from skate.runtime.node.spill_place import spill_place
 from skate.runtime.node.state import State
 from skate.runtime.node.store_links import StoreLinks
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.store.server import SegmentTable
+from skate.runtime.store.spill import open_storage
 from skate.runtime.wire import messages as wire
 from skate.runtime.wire.cluster import ProcessInfo
 from skate.runtime.wire.connection import ProtocolError
@@ -100,7 +102,13 @@ class Daemon:
         #: The other nodes, in a cluster.
         self.view = ClusterView()
         self.segments = SegmentTable(node_id, config.object_store_memory)
-        self.objects = NodeObjects(self.loop, node_id, self.segments, self.links.deliver)
+        self.objects = NodeObjects(
+            self.loop,
+            node_id,
+            self.segments,
+            open_storage(spill_place(config.spill_uri, paths)),
+            self.links.deliver,
+        )
         self._store_links = StoreLinks(
             self.loop, self.segments, self._is_member, self.links.deliver
         )
@@ -153,6 +161,7 @@ class Daemon:
     def _after_round(self) -> None:
         if not self._ending:
             self.dispatcher.run()
+            self.objects.run()
         self._forwarder.flush()
         if self.cluster is not None:
             self.cluster.after_round()
@@ -216,6 +225,7 @@ class Daemon:
         for acceptor in self._acceptors:
             acceptor.close()
         self._metrics.close()
+        self.objects.close()
         self.segments.close()
         if self._failed:
             session_dir.keep_log(self._paths, self._paths.node_log)
@@ -279,6 +289,7 @@ class Daemon:
                 namespace,
                 job_id,
                 self._paths.log_dir,
+                self.segments.limit_bytes,
             ),
         )
         if self.cluster is not None and message.kind != "tool":
@@ -406,6 +417,7 @@ class Daemon:
             wire.MetricsFlushed: self._metrics.flushed,
             wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
             wire.ObjectFreed: lambda link, m: self.objects.freed(m),
+            wire.RequestRoom: lambda link, m: self.objects.wants_room(link.process_id, m),
             wire.LocateObject: lambda link, m: self.objects.locate(link.process_id, m),
             wire.PrepareEnvironment: lambda link, m: self.environments.expect(m.environment),
             wire.FindPackages: lambda link, m: links.send(

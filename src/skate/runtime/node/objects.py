@@ -1,4 +1,4 @@
-"""The objects of this node: where each of them is, for whoever asks.
+"""The objects of this node: where each of them is, for whoever asks, and room for more.
 
 Finding an object may take long (it is on disk, or on another node), so whoever asks hands over a
 function that is called, on the daemon's thread, when the object is in the memory of this node or
@@ -7,11 +7,17 @@ known to be lost.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from skate.runtime.node.loop import Loop
+from skate.runtime.node.room import Room
+from skate.runtime.node.spilling import Spiller
+from skate.runtime.store.arena import Arena
+from skate.runtime.store.entries import Entry, Segment
 from skate.runtime.store.server import Outgoing, SegmentTable
+from skate.runtime.store.spill import SpillStorage
 from skate.runtime.wire.messages import (
     LocateObject,
     Location,
@@ -19,10 +25,16 @@ from skate.runtime.wire.messages import (
     ObjectFreed,
     ObjectLocated,
     ObjectStored,
+    RequestRoom,
+    RoomAnswer,
+    SegmentRetired,
 )
 
 #: How often to look whether somebody still looks at an object that nobody can ask for, in seconds.
 SWEEP_SECONDS = 1.0
+#: An object that was brought here stays for so long, so that who has asked can open it, in seconds.
+#: Longer would limit how fast a small store can be read through.
+KEEP_SECONDS = 0.05
 
 #: Called with where the object is on this node, or with None and why it is lost.
 Found: TypeAlias = Callable[[Location | None, str], None]
@@ -36,12 +48,16 @@ class NodeObjects:
         loop: Loop,
         node_id: bytes,
         table: SegmentTable,
+        storage: SpillStorage,
         deliver: Callable[[Iterable[tuple[bytes, Message]]], None],
     ) -> None:
         self._loop = loop
         self._node_id = node_id
         self.table = table
         self._deliver = deliver
+        self.arena = Arena(table, node_id)
+        self.spiller = Spiller(loop, table, storage, self.send)
+        self.room = Room(loop, node_id, table, self.spiller, self.send, self.arena.is_filling)
         #: Brings an object here that is said to be on another node: ``pull(object_id, location,
         #: found)``.  None as long as there are no other nodes.
         self.pull: Callable[[bytes, Location, Found], None] | None = None
@@ -68,9 +84,18 @@ class NodeObjects:
 
         self.find(message.object_id, message.location, found)
 
+    def wants_room(self, process_id: bytes, message: RequestRoom) -> None:
+        """A process waits for memory."""
+
+        def done(error: str) -> None:
+            self._deliver([(process_id, RoomAnswer(message.request_id, error))])
+
+        self.room.request(process_id, message.size, done)
+
     def process_died(self, process_id: bytes) -> None:
         """Nobody counts any more what it owned."""
         self.send(self.table.process_died(process_id))
+        self.room.process_died(process_id)
 
     # ------------------------------------------------------------------ finding
 
@@ -81,28 +106,99 @@ class NodeObjects:
         """
         location = self.table.locate(object_id)
         if location is not None:
+            self._keep(object_id)
             found(location, "")
             return
         if object_id in self._awaited:
             self._awaited[object_id].append(found)
             return
-        if hint.node_id != self._node_id and self.pull is not None:
+        brought = functools.partial(self._brought, object_id)
+        entry = self.table.find(object_id)
+        if entry is not None and entry.file is not None and entry.segment is None:
             self._awaited[object_id] = [found]
-            self.pull(
-                object_id, hint, lambda location, reason: self._brought(object_id, location, reason)
-            )
-            return
-        found(None, _why_lost(hint, self._node_id))
+            self._restore(entry, brought)
+        elif hint.node_id != self._node_id and self.pull is not None:
+            self._awaited[object_id] = [found]
+            self.pull(object_id, hint, brought)
+        else:
+            found(None, _why_lost(hint, self._node_id))
+
+    def _keep(self, object_id: bytes) -> None:
+        entry = self.table.find(object_id)
+        if entry is not None:
+            entry.kept_until = self._loop.now() + KEEP_SECONDS
 
     def _brought(self, object_id: bytes, location: Location | None, reason: str) -> None:
+        self._keep(object_id)
         for found in self._awaited.pop(object_id, ()):
             found(location, reason)
 
+    def _restore(self, entry: Entry, found: Found) -> None:
+        """Read an object from disk."""
+
+        def placed(place: tuple[Segment, int] | None, error: str) -> None:
+            if place is None:
+                found(None, f"there is no room in memory to read it from disk: {error}")
+            elif self.table.find(entry.object_id) is not entry:
+                self.arena.free(place[0].segment_id, place[1])
+                found(None, "it was freed")
+            else:
+                segment, offset = place
+                read = functools.partial(self._restored, entry, segment, offset, found)
+                self.spiller.restore(entry, segment, offset, read)
+
+        self.allocate(entry.size, placed)
+
+    def _restored(
+        self, entry: Entry, segment: Segment, offset: int, found: Found, error: str
+    ) -> None:
+        if self.table.find(entry.object_id) is not entry:
+            self.table.wipe(segment, offset)
+            self.arena.free(segment.segment_id, offset)
+            found(None, "it was freed")
+        elif error:
+            self.arena.free(segment.segment_id, offset)
+            self.send(self.table.lost(entry))
+            found(None, error)
+        else:
+            found(self.table.restored(entry, segment.segment_id, offset), "")
+
     # ------------------------------------------------------------------ memory
+
+    def allocate(
+        self, size: int, placed: Callable[[tuple[Segment, int] | None, str], None]
+    ) -> None:
+        """Take room in a segment of the daemon's own for an object of ``size`` bytes.
+
+        ``placed`` is called with the segment and the offset of the header, as soon as there is
+        room, or with None and why there is none.
+        """
+        place = self.arena.allocate(size) if not self.room else None
+        if place is not None:
+            placed(place, "")
+            return
+
+        def done(error: str) -> None:
+            if error:
+                placed(None, error)
+                return
+            place = self.arena.allocate(size)
+            if place is not None:
+                placed(place, "")
+            else:
+                self.room.request(self._node_id, self.arena.needed(size), done)
+
+        self.room.request(self._node_id, self.arena.needed(size), done)
 
     def send(self, outgoing: Outgoing) -> None:
         """Send what the table has to say."""
-        self._deliver(outgoing)
+        others = []
+        for process_id, message in outgoing:
+            if process_id != self._node_id:
+                others.append((process_id, message))
+            elif isinstance(message, SegmentRetired):
+                self.arena.retire(message.segment_id)
+        self._deliver(others)
         if self.table.has_doomed and not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -110,6 +206,17 @@ class NodeObjects:
     def _sweep(self) -> None:
         self._sweeping = False
         self.send(self.table.sweep())
+
+    def run(self) -> None:
+        """After each round of the loop: see whether those who wait can be served."""
+        if self.arena.has_empty:
+            self.send(self.arena.give_back())
+        if self.room:
+            self.room.run()
+
+    def close(self) -> None:
+        """The session ends."""
+        self.spiller.close()
 
 
 def _why_lost(hint: Location, node_id: bytes) -> str:

@@ -84,7 +84,7 @@ def remove_stale(parent: str) -> None:
         for name in os.listdir(parent):
             paths = Paths(os.path.join(parent, name))
             if name.startswith("s-") and not _is_alive(paths):
-                _remove_tree(paths.directory)
+                remove(paths)
     _prune(os.path.dirname(Paths(os.path.join(parent, "s-")).kept_logs))
 
 
@@ -173,7 +173,9 @@ def tail(path: str, size: int = 4096) -> str:
 
 
 def remove(paths: Paths) -> None:
-    """Remove the directory of a session."""
+    """Remove the directory of a session, and what it has spilled elsewhere."""
+    if os.path.islink(paths.spill):
+        _remove_tree(os.readlink(paths.spill))
     _remove_tree(paths.directory)
 
 

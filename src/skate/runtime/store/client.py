@@ -16,8 +16,8 @@ from skate.exceptions import NodeDiedError, ObjectStoreFullError, SessionError
 from skate.runtime.store.header import HEADER_SIZE, reopen
 from skate.runtime.store.link import StoreLink
 from skate.runtime.store.opened import OpenSegment
-from skate.runtime.store.segment import Descriptor, Mapping
-from skate.runtime.store.written import MIB, WrittenSegment
+from skate.runtime.store.segment import SLAB_BYTES, Descriptor, Mapping, slab_size
+from skate.runtime.store.written import WrittenSegment
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.messages import (
     AcquireSegment,
@@ -31,15 +31,22 @@ from skate.serialization import Serialized
 
 T = TypeVar("T")
 
-#: Sizes of the first slab and of the later ones.  Most processes write little: the first is small.
-FIRST_SLAB = 32 * MIB
-LATER_SLABS = 64 * MIB
+#: Segments are multiples of this many bytes.
+STEP = 64 * 1024
 #: Bytes of entirely free segments that are kept for the next objects.  The segment that became
 #: free last is kept in any case, so that replacing one huge object again and again runs in warm
 #: memory.
-KEEP_FREE = 256 * MIB
+KEEP_FREE = 256 * 1024 * 1024
 #: A large object may take a free segment that is larger than itself by this factor.
 MAX_SLACK = 1.25
+
+
+class NoRoomError(Exception):
+    """The daemon has no segment of ``size`` bytes: ask it for room."""
+
+    def __init__(self, size: int, reason: str) -> None:
+        super().__init__(reason)
+        self.size = size
 
 
 class NotHereError(Exception):
@@ -88,6 +95,9 @@ class StoreClient:
         self.safe_point: Callable[[], None] = lambda: None
         self._link: StoreLink | None = None
         self._closed = False
+        #: Size of segments for many objects, and how much free memory is kept for the next ones.
+        self.slab_bytes = SLAB_BYTES
+        self.keep_free = KEEP_FREE
         #: This process is a fork of the one whose store it is.
         self.abandoned = False
         #: Segments that this process writes.
@@ -108,13 +118,19 @@ class StoreClient:
         self._freed: deque[Location] = deque()
         self._retired: deque[int] = deque()
 
+    def set_limit(self, limit_bytes: int) -> None:
+        """Adapt to a store of so many bytes."""
+        self.slab_bytes = slab_size(limit_bytes)
+        self.keep_free = min(KEEP_FREE, limit_bytes // 8)
+
     # ----------------------------------------------------------------- objects
 
     def write(self, object_id: bytes, serialized: Serialized) -> Location:
         """Copy an object into shared memory and return where it is.
 
         Raises:
-            ObjectStoreFullError: there is no room for it.
+            NoRoomError: there is no room for it now.
+            ObjectStoreFullError: the machine's memory is full.
             NodeDiedError: the daemon had to be asked and is gone.
             SessionError: the client has been closed.
         """
@@ -311,7 +327,7 @@ class StoreClient:
             self._give_back(segment)
             return
         self._idle[segment.segment_id] = segment
-        excess = sum(idle.size for idle in self._idle.values()) - KEEP_FREE
+        excess = sum(idle.size for idle in self._idle.values()) - self.keep_free
         for idle in list(self._idle.values())[:-1]:
             if excess <= 0:
                 break
@@ -321,7 +337,7 @@ class StoreClient:
     def _allocate(self, size: int) -> tuple[WrittenSegment, int]:
         if self._closed:
             raise SessionError("the session of this object store has ended")
-        if size <= LATER_SLABS // 2:
+        if size + HEADER_SIZE <= self.slab_bytes // 2:
             candidates = [slab for slab in self._slabs if slab.largest_free >= size]
         else:
             candidates = []
@@ -344,12 +360,13 @@ class StoreClient:
 
     def _acquire(self, size: int) -> WrittenSegment:
         """Become the writer of a new segment with room for ``size`` bytes."""
-        slab_size = LATER_SLABS if self._slabs else FIRST_SLAB
-        exact = -(-(size + HEADER_SIZE) // MIB) * MIB
+        # Most processes write little: the first slab is small.
+        slab = self.slab_bytes if self._slabs else self.slab_bytes // 2
+        exact = -(-(size + HEADER_SIZE) // STEP) * STEP
         while True:
-            is_small = size <= slab_size // 2
+            is_small = exact <= slab // 2
             # Little memory may be left for a slab, but enough for some objects.
-            sizes = (slab_size, slab_size // 4, exact) if is_small else (exact,)
+            sizes = (slab, slab // 4, exact) if is_small else (exact,)
             for wanted in sizes:
                 if wanted < exact:
                     continue
@@ -359,11 +376,7 @@ class StoreClient:
                         self._slabs.append(segment)
                     return segment
             if not self._idle:
-                raise ObjectStoreFullError(
-                    f"no room for an object of {size} bytes: {refusal}. "
-                    "Drop refs and arrays that you no longer need, or give the store more memory: "
-                    "init(object_store_memory=...)"
-                )
+                raise NoRoomError(slab if is_small else exact, refusal)
             for idle in list(self._idle.values()):
                 self._give_back(idle)
 

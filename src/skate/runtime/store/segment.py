@@ -35,6 +35,16 @@ _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
+#: Segments that take many objects are this large at most, and so large a part of the store.
+SLAB_BYTES = 64 * 1024 * 1024
+SLABS = 32
+
+
+def slab_size(limit_bytes: int) -> int:
+    """Return the size of segments for many objects in a store of ``limit_bytes``."""
+    return max(1 << 20, min(SLAB_BYTES, limit_bytes // SLABS) & ~0xFFFF)
+
+
 def create_segment(size: int) -> int:
     """Return the descriptor of ``size`` bytes of shared memory that has no name.
 

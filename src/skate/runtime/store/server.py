@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 from skate.ids import owner_of
-from skate.runtime.store.header import HEADER_SIZE, is_there, take
-from skate.runtime.store.segment import create_segment, read_only_descriptor
+from skate.runtime.store.entries import Entry, Segment, SpillFile
+from skate.runtime.store.header import EMPTY, claim, is_there, release, share, take
+from skate.runtime.store.segment import create_segment, read_only_descriptor, slab_size
 from skate.runtime.wire.messages import (
     Location,
     Message,
@@ -30,65 +32,6 @@ Outgoing = list[tuple[bytes, Message]]
 MAX_EARLY_FREES = 100_000
 
 
-class Entry:
-    """An object, or an earlier copy of one, in the memory of this node."""
-
-    __slots__ = ("doomed", "object_id", "offset", "owner", "places", "segment", "size")
-
-    def __init__(self, object_id: bytes, segment: Segment, offset: int, size: int) -> None:
-        self.object_id = object_id
-        self.owner = owner_of(object_id)
-        self.segment = segment
-        #: Where the header begins.
-        self.offset = offset
-        self.size = size
-        #: Where it has been said to be, from the first place on: its owner may know any of these.
-        self.places: list[Location] = []
-        #: Nobody can ask for it any more; it goes as soon as nobody looks at it.
-        self.doomed = False
-
-    def location(self, node_id: bytes) -> Location:
-        """Return where it lies."""
-        return Location(node_id, self.segment.segment_id, self.offset, self.size)
-
-
-class Segment:
-    """One segment and what is in it, as far as its writer has said."""
-
-    __slots__ = (
-        "early_frees",
-        "entries",
-        "fd",
-        "read_fd",
-        "readers",
-        "segment_id",
-        "size",
-        "writer",
-    )
-
-    def __init__(self, segment_id: int, fd: int, size: int, writer: bytes) -> None:
-        self.segment_id = segment_id
-        self.fd = fd
-        #: For readers; made when the first one asks.
-        self.read_fd = -1
-        self.size = size
-        #: None once the writer is dead.
-        self.writer: bytes | None = writer
-        #: Processes that have been sent the descriptor for reading.
-        self.readers: set[bytes] = set()
-        self.entries: set[Entry] = set()
-        #: Objects, and where they are, that were freed before the writer's announcement arrived.
-        self.early_frees: set[tuple[bytes, int]] = set()
-
-    def contains(self, location: Location) -> bool:
-        """Return whether there is room for such an object at such a place."""
-        return (
-            location.offset >= 0
-            and location.size >= 0
-            and location.offset + HEADER_SIZE + location.size <= self.size
-        )
-
-
 class SegmentTable:
     """All segments of one node, and all objects in them."""
 
@@ -96,11 +39,24 @@ class SegmentTable:
         """Start empty; segments may take ``limit_bytes`` together."""
         self._node_id = node_id
         self.limit_bytes = limit_bytes
+        #: Segments that take many objects have this size: in a small store they have to be small,
+        #: or a few writers would have all of it.
+        self.slab_bytes = slab_size(limit_bytes)
         #: Sum of the sizes of all segments.
         self.used_bytes = 0
         self._segments: dict[int, Segment] = {}
         self._next_id = 1
         self._dead: set[bytes] = set()
+        #: Bytes that were promised to processes and that these have not acquired yet.
+        self._reserved: dict[bytes, int] = {}
+        #: Others wait for memory: only who was promised some gets any.
+        self.contended = False
+        #: Ticks with every use of an object.
+        self._clock = 0
+        #: Frees memory in segments that the daemon writes itself.
+        self.on_own_freed: Callable[[int, int], None] = lambda segment_id, offset: None
+        #: Called with a spill file none of whose objects is needed any more.
+        self.on_file_unused: Callable[[SpillFile], None] = lambda file: None
         #: Objects that somebody can ask for; and by owner, then id.
         self._entries: dict[bytes, Entry] = {}
         self._owned: dict[bytes, dict[bytes, Entry]] = {}
@@ -115,7 +71,8 @@ class SegmentTable:
             return SegmentAnswer(0, 0, "the process is said to be dead"), None
         if size <= 0:
             return SegmentAnswer(0, 0, f"a segment of {size} bytes makes no sense"), None
-        if size > self.limit_bytes - self.used_bytes:
+        promised = self._reserved.get(process_id, 0)
+        if size > self.free_bytes + promised or (self.contended and size > promised):
             return SegmentAnswer(0, 0, self._full(size)), None
         try:
             fd = create_segment(size)
@@ -126,6 +83,7 @@ class SegmentTable:
         self._next_id += 1
         self._segments[segment_id] = Segment(segment_id, fd, size, process_id)
         self.used_bytes += size
+        self.promise(process_id, -min(size, promised))
         return SegmentAnswer(segment_id, size), fd
 
     def map(self, process_id: bytes, segment_id: int) -> tuple[SegmentAnswer, int | None]:
@@ -157,6 +115,23 @@ class SegmentTable:
             self._forget(entry)
         return SegmentAnswer(segment_id, segment.size), self._drop(segment)
 
+    # ----------------------------------------------------------------- promises
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that are neither used nor promised."""
+        return self.limit_bytes - self.used_bytes - sum(self._reserved.values())
+
+    def promise(self, process_id: bytes, size: int) -> None:
+        """Keep so many bytes more (or less) for a process."""
+        promised = self._reserved.pop(process_id, 0) + size
+        if promised > 0:
+            self._reserved[process_id] = promised
+
+    def promised(self, process_id: bytes) -> int:
+        """Return how many bytes are kept for a process."""
+        return self._reserved.get(process_id, 0)
+
     # ----------------------------------------------------------------- the node link
 
     def object_stored(self, writer_id: bytes, message: ObjectStored) -> Outgoing:
@@ -169,9 +144,8 @@ class SegmentTable:
         known = self._entries.get(object_id)
         if known is not None and known.segment is segment and known.offset == location.offset:
             return []
-        entry = Entry(object_id, segment, location.offset, location.size)
-        entry.places.append(location)
-        segment.entries.add(entry)
+        entry = Entry(object_id, location, message.created)
+        self._put(entry, segment, location.offset)
         early = (object_id, location.offset)
         if early in segment.early_frees or entry.owner in self._dead:
             # In the second case it was written for a caller that is gone: nobody was told of it.
@@ -180,8 +154,7 @@ class SegmentTable:
         outgoing = []
         if known is not None:
             # The task ran twice, because its first answer was lost: nobody was told of the first.
-            self._unlist(known)
-            outgoing = self._reclaim(known)
+            outgoing = self._discard(known)
         self._entries[object_id] = entry
         self._owned.setdefault(entry.owner, {})[object_id] = entry
         return outgoing
@@ -198,18 +171,27 @@ class SegmentTable:
             return []
         if message.location not in entry.places:
             return []
-        self._unlist(entry)
-        return self._reclaim(entry)
+        return self._discard(entry)
 
     def locate(self, object_id: bytes) -> Location | None:
         """Return where in the memory of this node an object is."""
         entry = self._entries.get(object_id)
-        if entry is None:
+        if entry is None or entry.segment is None:
             return None
         if not is_there(entry.segment.fd, entry.offset, object_id, entry.size):
             # Freed by its owner and writer, who is about to say so.
             return None
+        self.touch(entry)
         return entry.location(self._node_id)
+
+    def find(self, object_id: bytes) -> Entry | None:
+        """Return what is known of an object that somebody can ask for."""
+        return self._entries.get(object_id)
+
+    def touch(self, entry: Entry) -> None:
+        """Note that an object is used."""
+        self._clock += 1
+        entry.used = self._clock
 
     def _note_early_free(self, message: ObjectFreed) -> None:
         """The writer's announcement comes over another connection and may be on its way."""
@@ -231,6 +213,7 @@ class SegmentTable:
         if process_id in self._dead:
             return []
         self._dead.add(process_id)
+        self._reserved.pop(process_id, None)
         outgoing: Outgoing = []
         for segment in list(self._segments.values()):
             segment.readers.discard(process_id)
@@ -238,8 +221,7 @@ class SegmentTable:
                 segment.writer = None
                 segment.early_frees.clear()
         for entry in list(self._owned.get(process_id, {}).values()):
-            self._unlist(entry)
-            outgoing += self._reclaim(entry)
+            outgoing += self._discard(entry)
         for segment in list(self._segments.values()):
             outgoing += self._drop_if_unused(segment)
         return outgoing
@@ -258,20 +240,47 @@ class SegmentTable:
             outgoing += self._reclaim(entry)
         return outgoing
 
+    def _put(self, entry: Entry, segment: Segment, offset: int) -> None:
+        """It is in memory now."""
+        entry.segment = segment
+        entry.offset = offset
+        segment.entries.add(entry)
+        segment.fresh = False
+        self.touch(entry)
+
+    def _discard(self, entry: Entry) -> Outgoing:
+        """Nobody will ask for it any more."""
+        self._unlist(entry)
+        self._leave_file(entry)
+        return self._reclaim(entry) if entry.segment is not None else []
+
     def _reclaim(self, entry: Entry) -> Outgoing:
         """Take the memory of an object that nobody can ask for, unless somebody looks at it."""
+        if not entry.copying:
+            outgoing = self._take(entry)
+            if outgoing is not None:
+                return outgoing
+        entry.doomed = True
+        self._doomed.add(entry)
+        return []
+
+    def _take(self, entry: Entry) -> Outgoing | None:
+        """Take the memory of an object; None if somebody looks at it."""
         segment = entry.segment
+        assert segment is not None
         taken = take(segment.fd, entry.offset, entry.object_id, entry.size)
         if taken is None:
-            entry.doomed = True
-            self._doomed.add(entry)
-            return []
-        self._forget(entry)
+            return None
+        location = entry.location(self._node_id)
+        segment.entries.discard(entry)
+        entry.segment = None
+        self._doomed.discard(entry)
         outgoing: Outgoing = []
         # If the header is gone, the writer is the owner and has taken the memory itself.
-        if taken and segment.writer is not None:
-            message = ObjectFreed(entry.object_id, entry.location(self._node_id))
-            outgoing.append((segment.writer, message))
+        if taken and segment.writer == self._node_id:
+            self.on_own_freed(segment.segment_id, entry.offset)
+        elif taken and segment.writer is not None:
+            outgoing.append((segment.writer, ObjectFreed(entry.object_id, location)))
         return outgoing + self._drop_if_unused(segment)
 
     def _unlist(self, entry: Entry) -> None:
@@ -283,11 +292,109 @@ class SegmentTable:
             del self._owned[entry.owner]
 
     def _forget(self, entry: Entry) -> None:
-        """It is in memory no more."""
+        """Its owner has taken its memory back, and the segment with it."""
+        assert entry.segment is not None
         entry.segment.entries.discard(entry)
+        entry.segment = None
         self._doomed.discard(entry)
         if self._entries.get(entry.object_id) is entry:
             self._unlist(entry)
+            self._leave_file(entry)
+
+    # ----------------------------------------------------------------- disk
+
+    def is_unused(self, entry: Entry) -> bool:
+        """Return whether nobody looks at an object in memory just now."""
+        segment = entry.segment
+        if segment is None or not claim(segment.fd, entry.offset):
+            self.touch(entry)
+            return False
+        release(segment.fd, entry.offset)
+        return True
+
+    def begin_copy(self, entry: Entry) -> bool:
+        """Lock an object in order to write it to disk; False if somebody looks at it."""
+        segment = entry.segment
+        assert segment is not None
+        if entry.copying or not claim(segment.fd, entry.offset):
+            return False
+        if not is_there(segment.fd, entry.offset, entry.object_id, entry.size):
+            release(segment.fd, entry.offset)
+            return False
+        # From here on others may read it, too.
+        share(segment.fd, entry.offset)
+        entry.copying = True
+        return True
+
+    def end_copy(self, entry: Entry, file: SpillFile | None, position: int) -> Outgoing:
+        """An object was written to disk (None: it was not): take its memory if nobody looks."""
+        segment = entry.segment
+        assert segment is not None
+        entry.copying = False
+        if file is not None and not entry.doomed:
+            entry.file = file
+            entry.position = position
+            file.objects += 1
+        outgoing = self._take(entry) if file is not None or entry.doomed else None
+        if outgoing is None:
+            release(segment.fd, entry.offset)
+            if not entry.doomed:
+                self.touch(entry)
+            return []
+        return outgoing
+
+    def evict(self, entry: Entry) -> Outgoing | None:
+        """Take the memory of an object that is on disk already; None if somebody looks at it."""
+        outgoing = self._take(entry)
+        if outgoing is None:
+            self.touch(entry)
+        return outgoing
+
+    def restored(self, entry: Entry, segment_id: int, offset: int) -> Location:
+        """An object was read from disk again, into a segment of the daemon's own."""
+        self._put(entry, self._segments[segment_id], offset)
+        location = entry.location(self._node_id)
+        if location not in entry.places:
+            entry.places.append(location)
+        return location
+
+    def wipe(self, segment: Segment, offset: int) -> None:
+        """Forget what the daemon itself has written to a place that no entry names."""
+        os.pwrite(segment.fd, EMPTY, offset)
+
+    def lost(self, entry: Entry) -> Outgoing:
+        """An object that is on disk alone cannot be read."""
+        return self._discard(entry) if self._entries.get(entry.object_id) is entry else []
+
+    def _leave_file(self, entry: Entry) -> None:
+        file, entry.file = entry.file, None
+        if file is not None:
+            file.objects -= 1
+            if file.objects == 0:
+                self.on_file_unused(file)
+
+    def segment(self, segment_id: int) -> Segment:
+        """Return one segment."""
+        return self._segments[segment_id]
+
+    def exists(self, segment: Segment) -> bool:
+        """Return whether a segment has not been dropped."""
+        return segment.segment_id in self._segments
+
+    def segments(self) -> list[Segment]:
+        """Return all segments."""
+        return list(self._segments.values())
+
+    def entries(self) -> list[Entry]:
+        """Return all objects that somebody can ask for."""
+        return list(self._entries.values())
+
+    def retire(self, segment: Segment) -> Outgoing:
+        """Have a segment's writer put nothing more into it and give it back when it is empty."""
+        if segment.retired or segment.writer is None:
+            return []
+        segment.retired = True
+        return [(segment.writer, SegmentRetired(segment.segment_id))]
 
     # ----------------------------------------------------------------- all
 

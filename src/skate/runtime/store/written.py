@@ -16,8 +16,6 @@ from skate.runtime.store.opened import OpenSegment
 from skate.runtime.store.segment import Descriptor
 from skate.serialization import Serialized
 
-MIB = 1 << 20
-
 
 class WrittenSegment:
     """One segment of which this process is the writer.  Its client's lock guards it."""

@@ -46,6 +46,8 @@ from skate.runtime.wire.state import StateQuery as StateQuery
 from skate.runtime.wire.state import StateReply as StateReply
 from skate.runtime.wire.store import LocateObject as LocateObject
 from skate.runtime.wire.store import ObjectLocated as ObjectLocated
+from skate.runtime.wire.store import RequestRoom as RequestRoom
+from skate.runtime.wire.store import RoomAnswer as RoomAnswer
 
 #: The ``kind`` of deaths and refusals: a placement group has ended, ...
 REMOVED_KIND = "placement group removed"
@@ -249,6 +251,8 @@ class Registered(Message, tag=41):
     namespace: str
     job_id: str
     log_dir: str
+    #: Of the node: how many bytes of shared memory objects may take.
+    object_store_memory: int = 0
 
 
 class RequestLease(Message, tag=42):
@@ -437,6 +441,8 @@ class ObjectStored(Message, tag=62):
 
     object_id: bytes
     location: Location
+    #: Where in the user's program: the name of a task, or a file and line.
+    created: str = ""
 
 
 class ObjectFreed(Message, tag=63):
@@ -514,6 +520,8 @@ NodeMessage: TypeAlias = (
     | ObjectFreed
     | LocateObject
     | ObjectLocated
+    | RequestRoom
+    | RoomAnswer
     | SegmentRetired
     | LogLines
     | Warn

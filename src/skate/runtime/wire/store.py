@@ -16,6 +16,20 @@ class LocateObject(Message, tag=120):
     location: Location
 
 
+class RequestRoom(Message, tag=122):
+    """No segment of so many bytes could be had: tell me when there is room."""
+
+    request_id: int
+    size: int
+
+
+class RoomAnswer(Message, tag=123):
+    """Answer to ``RequestRoom``: try again now, or ``error`` says why there will be no room."""
+
+    request_id: int
+    error: str
+
+
 class ObjectLocated(Message, tag=121):
     """Answer to ``LocateObject``; without ``location`` the object is lost, ``reason`` says why."""
 

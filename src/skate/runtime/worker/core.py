@@ -450,6 +450,7 @@ class Core:
             wire.PackageStored: self._on_answer,
             wire.PlacementGroupsFound: self._on_answer,
             wire.PlacementGroupState: self.placement.on_state,
+            wire.RoomAnswer: self._on_answer,
             wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
             # The user's streams and logging handlers may do anything: not under the lock.
             wire.LogLines: lambda message: callbacks.append(lambda: self.on_log(message)),
@@ -468,6 +469,8 @@ class Core:
         self.namespace = message.namespace
         self.job_id = message.job_id
         self.log_dir = message.log_dir
+        if message.object_store_memory:
+            self.objects.store.set_limit(message.object_store_memory)
         self._registered.on_ready()
 
     def _on_cluster_resources(self, message: wire.ClusterResources) -> None:

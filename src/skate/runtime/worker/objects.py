@@ -8,6 +8,7 @@ unpickle or copy.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import gc
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from skate.exceptions import (
 )
 from skate.ids import owner_of
 from skate.refs import ObjectRef
-from skate.runtime.store.client import NotHereError, StoreClient
+from skate.runtime.store.client import NoRoomError, NotHereError, StoreClient
 from skate.runtime.wire.messages import (
     FetchObject,
     LocateObject,
@@ -30,6 +31,7 @@ from skate.runtime.wire.messages import (
     ObjectStored,
     ObjectValue,
     ReportLost,
+    RequestRoom,
     Value,
 )
 from skate.runtime.worker.cells import (
@@ -146,16 +148,31 @@ class Objects:
         return cell
 
     def _write(self, object_id: bytes, serialized: Serialized) -> Location:
-        """Write to shared memory, where what has become unreachable makes room."""
-        self.core.drain()
-        try:
-            return self.store.write(object_id, serialized)
-        except ObjectStoreFullError:
-            # Refs in cycles, and releases of borrowers that nobody has read yet.
+        """Write to shared memory; wait while there is no room.
+
+        Raises:
+            ObjectStoreFullError: nothing has made room for some seconds.
+        """
+        core = self.core
+        core.drain()
+        collected = False
+        while True:
+            try:
+                return self.store.write(object_id, serialized)
+            except NoRoomError as error:
+                answer = core.ask_patiently(functools.partial(_request_room, error.size), None)
+            if not answer.error:
+                continue
+            if collected:
+                raise ObjectStoreFullError(
+                    f"no room for object {object_id.hex()} of {serialized.size} bytes:"
+                    f" {answer.error}. Drop refs and arrays that you no longer need, or give the"
+                    " store more memory: init(object_store_memory=...)"
+                )
+            # Refs in cycles are looked for only now: it takes long.
+            collected = True
             gc.collect()
-            self.core.poll()
-            self.core.drain()
-            return self.store.write(object_id, serialized)
+            core.drain()
 
     def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
         """Return the value of a ref, or raise its exception."""
@@ -442,6 +459,10 @@ class Objects:
             self.core.ownership.accept_all(message.value.refs)
             return
         self.fill(cell, message.value)
+
+
+def _request_room(size: int, number: int) -> RequestRoom:
+    return RequestRoom(number, size)
 
 
 def _split(
