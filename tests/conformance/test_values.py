@@ -191,27 +191,28 @@ def test_memory_of_dropped_objects_is_used_again(no_session: str) -> None:
         assert skate.get(identity.remote(ref))[0] == i
 
 
-@pytest.mark.differs("inline", reason="its objects are in the memory of the process, without limit")
-def test_store_is_full(no_session: str) -> None:
+def test_more_objects_than_memory(no_session: str) -> None:
     skate.init(num_cpus=1, object_store_memory=64 * 1024 * 1024)
-    with pytest.raises(ObjectStoreFullError):
-        skate.put(bytes(100_000_000))
-    kept: list[Any] = []
-
-    def fill() -> None:
-        while len(kept) < 10:
-            kept.append(skate.put(bytes(10_000_000)))
-
-    with pytest.raises(ObjectStoreFullError):
-        fill()
+    kept = [skate.put(bytes([i]) * 10_000_000) for i in range(12)]
 
     @skate.remote
     def make() -> bytes:
-        return bytes(60_000_000)
+        return b"x" * 60_000_000
+
+    assert len(skate.get(make.remote(), timeout=30)) == 60_000_000
+    assert [skate.get(ref)[-1] for ref in kept] == list(range(12))
+
+
+@pytest.mark.differs("inline", reason="its objects are in the memory of the process, without limit")
+def test_an_object_larger_than_the_store(no_session: str) -> None:
+    skate.init(num_cpus=1, object_store_memory=64 * 1024 * 1024)
+    with pytest.raises(ObjectStoreFullError, match="object_store_memory"):
+        skate.put(bytes(100_000_000))
+
+    @skate.remote
+    def make() -> bytes:
+        return bytes(100_000_000)
 
     with pytest.raises(ObjectStoreFullError):
         skate.get(make.remote(), timeout=30)
-    assert len(skate.get(kept[0])) == 10_000_000
-    kept.clear()
-    gc.collect()
     assert len(skate.get(skate.put(bytes(10_000_000)))) == 10_000_000
