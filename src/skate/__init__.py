@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from skate import actor, exceptions
 from skate._version import __version__
 from skate.api.actor import get_actor, kill, method
+from skate.api.as_completed import as_completed
 from skate.api.objects import cancel, get, put, wait
 from skate.api.remote import remote
 from skate.api.runtime_context import get_runtime_context
@@ -33,6 +34,7 @@ __all__ = [
     "ObjectRefGenerator",
     "__version__",
     "actor",
+    "as_completed",
     "available_resources",
     "cancel",
     "cluster_resources",

@@ -330,6 +330,25 @@ class TaskCancelledError(SkateError):
     """The task was cancelled with ``skate.cancel`` before it finished."""
 
 
+class TaskTimeoutError(SkateError, TimeoutError):
+    """The task ran longer than its ``timeout_s``; the message says where and how long.
+
+    Args:
+        message: For the user.
+        pid: The process that ran it.
+        node: The id of its node.
+        seconds: How long it had run.
+    """
+
+    def __init__(
+        self, message: str = "", *, pid: int = 0, node: str = "", seconds: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.node = node
+        self.seconds = seconds
+
+
 class TaskUnschedulableError(SkateError):
     """No worker can ever be had for the task."""
 

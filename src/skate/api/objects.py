@@ -36,10 +36,10 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         ValueError, TypeError: ``object_refs`` is not a ref, or not a list of refs.
     """
     if timeout is not None:
-        timeout = _check_timeout("get", timeout)
+        timeout = check_timeout("get", timeout)
     if type(object_refs) is ObjectRef:
         return current().get_one(object_refs, timeout)
-    _check_refs("get", object_refs)
+    check_refs("get", object_refs)
     return current().get(object_refs, timeout) if object_refs else []
 
 
@@ -82,8 +82,8 @@ def wait(
         ValueError: A ref occurs twice, or ``num_returns`` is not between 1 and their number.
     """
     if timeout is not None:
-        timeout = _check_timeout("wait", timeout)
-    _check_refs("wait", object_refs)
+        timeout = check_timeout("wait", timeout)
+    check_refs("wait", object_refs)
     if not object_refs:
         return [], []
     # Programs wait in a loop over what is left of hundreds of refs, so this has to be quick: the
@@ -123,7 +123,8 @@ def cancel(
     current().cancel(object_ref, force, recursive)
 
 
-def _check_refs(function: str, refs: Any) -> None:
+def check_refs(function: str, refs: Any) -> None:
+    """Refuse what is no list of refs (for ``wait``: or generators)."""
     if isinstance(refs, ObjectRefGenerator) and function == "get":
         raise TypeError(
             "get() takes refs, not a generator of them: get each ref that it yields, as in"
@@ -132,7 +133,7 @@ def _check_refs(function: str, refs: Any) -> None:
     if isinstance(refs, ObjectRef | ObjectRefGenerator):
         raise TypeError(f"{function}() takes a list of refs, not a single one")
     if not isinstance(refs, list | tuple):
-        raise (TypeError if function == "wait" else ValueError)(
+        raise (ValueError if function == "get" else TypeError)(
             f"{function}() takes refs, but got {type(refs).__name__}: {_short(refs)}"
         )
     kinds = list(map(type, refs))
@@ -147,7 +148,8 @@ def _check_refs(function: str, refs: Any) -> None:
         )
 
 
-def _check_timeout(function: str, timeout: object) -> float | None:
+def check_timeout(function: str, timeout: object) -> float | None:
+    """Check a number of seconds; infinity is None."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"{function}(): timeout must be a number of seconds, not {timeout!r}")
     if not timeout >= 0:

@@ -263,6 +263,19 @@ class PlacementGroups(Protocol):
         """Return the group of that id or name, or all."""
 
 
+class Completions(Protocol):
+    """Refs in the order in which their values come."""
+
+    def take(self, timeout: float | None) -> ObjectRef[Any] | None:
+        """Wait for the next ref and return it; None if ``timeout`` seconds have passed."""
+
+    async def take_soon(self) -> ObjectRef[Any]:
+        """Do the same in an event loop, without a limit."""
+
+    def close(self) -> None:
+        """Nobody takes the others."""
+
+
 class Engine(Protocol):
     """Executes tasks and actors.  All methods may be called from any thread."""
 
@@ -328,6 +341,9 @@ class Engine(Protocol):
         self, refs: Sequence[ObjectRef[Any]], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split refs into ready ones (at most ``num_returns``) and others, both in their order."""
+
+    def completions(self, refs: Sequence[ObjectRef[Any]]) -> Completions:
+        """Return refs in the order in which their values come."""
 
     def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
         """Stop the task that makes ``ref`` (or is this generator) if it has not finished."""

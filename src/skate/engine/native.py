@@ -17,10 +17,12 @@ from skate.engine.base import (
 )
 from skate.exceptions import RuntimeEnvSetupError, SessionError
 from skate.ids import new_process_id
+from skate.refs import ObjectRef
 from skate.runtime.node.launch import NodeConfig, NodeProcess, launch
 from skate.runtime.wire.messages import Job, StateRequest
 from skate.runtime.wire.state import Filter, Inspect, Inspection
 from skate.runtime.worker.cells import WeakActorCell
+from skate.runtime.worker.completions import Completions
 from skate.runtime.worker.core import Core
 from skate.runtime.worker.driver_output import DriverOutput
 from skate.runtime.worker.environments import describe
@@ -56,6 +58,10 @@ class NativeEngine:
         if executor is None or not executor.invoker.actor_id:
             return None
         return WeakActorCell(executor.invoker.actor_id, ""), executor.invoker.actor_handle
+
+    def completions(self, refs: Sequence[ObjectRef[Any]]) -> Completions:
+        """Return refs in the order in which their values come."""
+        return Completions(self.core, refs)
 
     def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
         """Stop the task that makes ``ref`` if it has not finished."""

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,18 +24,20 @@ from skate.engine.base import (
     TaskOptions,
 )
 from skate.engine.inline.placement import InlinePlacementGroups
-from skate.engine.inline.records import Actor, ActorCell, Cell, Running, current
+from skate.engine.inline.records import Actor, ActorCell, Cell, Ordered, Running, current
 from skate.engine.inline.running import (
     actor_died,
     call_function,
     deeper,
     dump_error,
     exit_code,
+    failure_of,
     find_method,
     may_retry,
     ready_arguments,
     refuse_environment,
     store_value,
+    timed_out,
 )
 from skate.engine.inline.streams import InlineStream
 from skate.exceptions import (
@@ -118,6 +121,7 @@ class InlineEngine:
                 ),
                 options.max_retries,
                 options.retry_exceptions,
+                options.timeout_s,
             )
             return self._open(stream, cells[0], options.num_returns, arguments)
         if isinstance(arguments, Cell):
@@ -125,9 +129,12 @@ class InlineEngine:
             return [ObjectRef(cell) for cell in cells]
         for attempt in itertools.count():
             running = self._begin(name, options.resources, None, attempt, strategy)
+            started = time.perf_counter()
             error = self._execute(
                 running, cells, lambda: call_function(self._load(code), *arguments())
             )
+            seconds = time.perf_counter() - started
+            error = timed_out(name, options.timeout_s, seconds) or error
             if error is None:
                 break
             if isinstance(error, SystemExit):
@@ -135,7 +142,7 @@ class InlineEngine:
                     f"{name}() ended its process: exited with code {exit_code(error)}"
                 )
             else:
-                failure = TaskError.from_exception(name, error, os.getpid(), self.node)
+                failure = failure_of(name, error, self.node)
             left = options.max_retries - attempt if options.max_retries >= 0 else 1
             if left <= 0 or not may_retry(error, options.retry_exceptions):
                 self.fail(cells, dump_error(failure))
@@ -280,15 +287,26 @@ class InlineEngine:
             return refs
         ready = arguments
         name = options.name or f"{target.class_name}.{method}"
-        with target.lock:
-            running = self._begin(name, target.options.resources, target)
-            error = self._execute(
-                running,
-                cells,
-                lambda: target.run(
-                    lambda: call_function(find_method(target.instance, method), *ready())
-                ),
-            )
+        retries = options.max_task_retries
+        if retries is None:
+            retries = target.options.max_task_retries
+        for attempt in itertools.count():
+            started = time.perf_counter()
+            with target.lock:
+                running = self._begin(name, target.options.resources, target, attempt)
+                error = self._execute(
+                    running,
+                    cells,
+                    lambda: target.run(
+                        lambda: call_function(find_method(target.instance, method), *ready())
+                    ),
+                )
+            seconds = time.perf_counter() - started
+            error = timed_out(name, options.timeout_s, seconds) or error
+            if error is None or isinstance(error, SystemExit):
+                break
+            if 0 <= retries <= attempt or not may_retry(error, options.retry_exceptions):
+                break
         if isinstance(error, SystemExit):
             code = exit_code(error)
             died = actor_died(
@@ -297,8 +315,7 @@ class InlineEngine:
             self._bury(target, died)
             self.fail(cells, dump_error(died))
         elif error is not None:
-            failure = TaskError.from_exception(name, error, os.getpid(), self.node)
-            self.fail(cells, dump_error(failure))
+            self.fail(cells, dump_error(failure_of(name, error, self.node)))
         return refs
 
     def _stream_call(
@@ -327,7 +344,12 @@ class InlineEngine:
                 ),
             )
 
-        stream = InlineStream(self, completed, start, 0, False)
+        retries = options.max_task_retries
+        if retries is None:
+            retries = target.options.max_task_retries if target is not None else 0
+        stream = InlineStream(
+            self, completed, start, retries, options.retry_exceptions, options.timeout_s
+        )
         return self._open(stream, completed, options.num_returns, arguments)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[Any, bytes] | None:
@@ -404,6 +426,10 @@ class InlineEngine:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Everything is ready."""
         return list(refs[:num_returns]), list(refs[num_returns:])
+
+    def completions(self, refs: Sequence[ObjectRef[Any]]) -> Ordered:
+        """Everything is ready, in the order given."""
+        return Ordered(refs)
 
     def cancel(self, ref: Any, force: bool, recursive: bool) -> None:
         """End a generator; every other task has finished: there is nothing to stop."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from skate.engine.base import ActorOptions, Strategy
 from skate.exceptions import ActorDiedError
+from skate.refs import ObjectRef
 
 if TYPE_CHECKING:
     from skate.engine.inline.loops import CallLoop
@@ -43,6 +45,25 @@ class Cell:
         self.failed = False
         #: Refs inside the value live as long as it does.
         self.contained: Sequence[Any] = ()
+
+
+class Ordered:
+    """Refs that are ready, one after the other; see ``engine.base.Completions``."""
+
+    def __init__(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        self._refs = deque(refs)
+
+    def take(self, timeout: float | None) -> ObjectRef[Any] | None:
+        """Return the next ref."""
+        return self._refs.popleft()
+
+    async def take_soon(self) -> ObjectRef[Any]:
+        """Return the next ref."""
+        return self._refs.popleft()
+
+    def close(self) -> None:
+        """Forget the others."""
+        self._refs.clear()
 
 
 class ActorCell:

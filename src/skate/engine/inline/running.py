@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skate.engine.inline.records import Cell
-from skate.exceptions import ActorDiedError, NotSupportedError
+from skate.exceptions import ActorDiedError, NotSupportedError, TaskError, TaskTimeoutError
 from skate.serialization import serialize
 
 #: Python frames that one nested task may need beyond those of its user code.
@@ -72,10 +73,32 @@ def actor_died(actor_id: bytes, cause: str) -> ActorDiedError:
     return ActorDiedError(f"the actor {actor_id.hex()} is dead: {cause}", actor_id=actor_id.hex())
 
 
+def timed_out(name: str, timeout_s: float, seconds: float) -> TaskTimeoutError | None:
+    """Return the error of a call that ran for longer than it may; nothing interrupts it here."""
+    if not timeout_s or seconds <= timeout_s:
+        return None
+    return TaskTimeoutError(
+        f"{name}() ran longer than timeout_s={timeout_s:g}: it had run for {seconds:.3g} s"
+        f" (pid {os.getpid()})",
+        pid=os.getpid(),
+        seconds=seconds,
+    )
+
+
+def failure_of(name: str, error: BaseException, node: str) -> Exception:
+    """Return what the refs of a call raise that has raised ``error``."""
+    if isinstance(error, TaskTimeoutError) and error.__traceback__ is None:
+        return error  # ours, not the call's
+    return TaskError.from_exception(name, error, os.getpid(), node)
+
+
 def may_retry(error: BaseException, retry_exceptions: bool | tuple[str, ...]) -> bool:
     """Return whether a task that raised ``error`` is to be tried again, if retries are left."""
     if isinstance(error, SystemExit):
         return True  # a crash of the process, as far as others can tell
+    if isinstance(error, TaskTimeoutError) and error.__traceback__ is None:
+        # True means: after whatever the call raises.  This is not raised by the call.
+        retry_exceptions = retry_exceptions if isinstance(retry_exceptions, tuple) else False
     if isinstance(retry_exceptions, bool):
         return retry_exceptions
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.inline.records import Cell, Running
-from skate.engine.inline.running import dump_error, may_retry, store_value
-from skate.exceptions import TaskCancelledError, TaskError
+from skate.engine.inline.running import dump_error, failure_of, may_retry, store_value, timed_out
+from skate.exceptions import TaskCancelledError
 from skate.generators import DynamicObjectRefGenerator
 from skate.refs import ObjectRef
 
@@ -30,6 +30,7 @@ class InlineStream:
         start: Callable[[int], tuple[Running, Callable[[], Any]]],
         retries: int,
         retry_exceptions: bool | tuple[str, ...],
+        timeout_s: float,
     ) -> None:
         self._engine = engine
         self._completed = completed
@@ -37,6 +38,9 @@ class InlineStream:
         self._start = start
         self._retries = retries
         self._retry_exceptions = retry_exceptions
+        self._timeout_s = timeout_s
+        #: How long the steps of this attempt took.
+        self._seconds = 0.0
         self._attempt = 0
         self._running: Running | None = None
         self._iterator: Iterator[Any] | None = None
@@ -113,7 +117,13 @@ class InlineStream:
                     made.append(cell)
                     return
 
+        started = time.perf_counter()
         error = engine.run(self._running, step)
+        self._seconds += time.perf_counter() - started
+        overdue = timed_out(self._running.name, self._timeout_s, self._seconds)
+        if overdue is not None:
+            made.clear()
+            error = overdue
         if made:
             self._items += made
         elif error is None:
@@ -124,10 +134,10 @@ class InlineStream:
             self._attempt += 1
             self._skip = max(self._skip, self._made)
             self._made = 0
+            self._seconds = 0.0
             self._running = None
         else:
-            failure = TaskError.from_exception(self._running.name, error, os.getpid(), engine.node)
-            self.fail(dump_error(failure))
+            self.fail(dump_error(failure_of(self._running.name, error, engine.node)))
 
     def fail(self, data: bytes) -> None:
         """End with a serialized exception."""

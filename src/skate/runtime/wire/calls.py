@@ -17,6 +17,8 @@ class Terms(msgspec.Struct, array_like=True, gc=False):
     taken: int = 0
     #: The concurrency group in which an actor runs it; "" for the default one.
     group: str = ""
+    #: Tell the caller when the call starts.
+    announce: bool = False
 
 
 class StreamItems(Message, tag=100):
@@ -54,3 +56,20 @@ class StreamDropped(Message, tag=104):
     """Nobody will take further items: end the generator."""
 
     task_id: bytes
+
+
+class TaskStarted(Message, tag=105):
+    """A call whose caller wants to know starts now."""
+
+    task_id: bytes
+    attempt: int
+    pid: int
+    node_id: bytes
+
+
+class CancelObject(Message, tag=106):
+    """A borrower asks the owner to cancel the task that makes an object."""
+
+    object_id: bytes
+    force: bool
+    recursive: bool

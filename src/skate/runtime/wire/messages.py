@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from skate.engine.base import Strategy
+from skate.runtime.wire.calls import CancelObject as CancelObject
 from skate.runtime.wire.calls import StreamDropped as StreamDropped
 from skate.runtime.wire.calls import StreamEnded as StreamEnded
 from skate.runtime.wire.calls import StreamItems as StreamItems
 from skate.runtime.wire.calls import StreamTaken as StreamTaken
 from skate.runtime.wire.calls import StreamValues as StreamValues
+from skate.runtime.wire.calls import TaskStarted as TaskStarted
 from skate.runtime.wire.calls import Terms as Terms
 from skate.runtime.wire.environments import FindPackages as FindPackages
 from skate.runtime.wire.environments import PackageData as PackageData
@@ -226,6 +228,8 @@ PeerMessage: TypeAlias = (
     | StreamEnded
     | StreamTaken
     | StreamDropped
+    | TaskStarted
+    | CancelObject
 )
 
 

@@ -38,7 +38,7 @@ from skate.runtime.worker.cells import ActorCell, Cell, WeakActorCell
 from skate.runtime.worker.links import FLUSH_AT
 from skate.runtime.worker.pump import Waiter
 from skate.runtime.worker.record import NOTHING, Record
-from skate.runtime.worker.tasks import open_stream
+from skate.runtime.worker.tasks import cancelled_error, open_stream
 from skate.serialization import deserialize
 
 if TYPE_CHECKING:
@@ -257,7 +257,15 @@ class ActorClient:
         records = list(self.in_flight.values())
         self.in_flight.clear()
         again: list[Record] = []
+        submitter = self.core.submitter
         for record in records:
+            if record.cancelled:
+                submitter.finish_failed(record, self.core.error(cancelled_error(record)))
+                continue
+            if record.overdue is not None:
+                submitter.pending.pop(record.task_id, None)
+                submitter.end_overdue(record)
+                continue
             if message.state != "dead" and self.may_retry(record):
                 record.task.attempt += 1
                 again.append(record)
@@ -449,6 +457,8 @@ class Actors:
             record.kept = actor
             if options.num_returns < 0:
                 stream = open_stream(core, record, options.generator_backpressure)
+            if options.timeout_s:
+                record.terms().announce = True
             if options.concurrency_group:
                 record.terms().group = options.concurrency_group
             # None: what the actor was made with, which this process may not know yet.

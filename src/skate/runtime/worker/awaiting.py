@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skate.runtime.worker.cells import Cell
+    from skate.runtime.worker.completions import Completions
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.streams import Stream
 
@@ -137,8 +138,8 @@ class Awaiting:
         future.deliver()
         return future
 
-    def stream(self, stream: Stream) -> asyncio.Future[Any]:
-        """Return a future that completes when the stream has an item or has ended."""
+    def stream(self, stream: Stream | Completions) -> asyncio.Future[Any]:
+        """Return a future that completes when ``take`` of a stream would not wait."""
         future = _Awaited(self._deliveries(), stream)
         with self.core.lock:
             if not stream.status:

@@ -36,6 +36,7 @@ from skate.runtime.worker.pump import Pump, Waiter
 from skate.runtime.worker.record import Record
 from skate.runtime.worker.streams import IDS_PER_STREAM, Streams
 from skate.runtime.worker.tasks import Submitter
+from skate.runtime.worker.timeouts import Timeouts
 from skate.serialization import serialize
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Core:
         self.placement = Placement(self)
         #: Where what the running call submits goes unless that says otherwise.
         self.captured: Strategy | None = None
+        self.timeouts = Timeouts(self)
         #: None in drivers.
         self.executor: Executor | None = None if is_driver else Executor(self)
         self._requests: dict[int, _Answer] = {}
@@ -426,6 +428,8 @@ class Core:
             wire.StreamItems: streams.on_items,
             wire.StreamValues: streams.on_values,
             wire.StreamEnded: streams.on_ended,
+            wire.TaskStarted: self.timeouts.on_started,
+            wire.CancelObject: submitter.on_cancel_object,
             wire.StreamTaken: executor.producers.on_taken if executor else ignore,
             wire.StreamDropped: executor.on_stream_dropped if executor else ignore,
         }

@@ -256,6 +256,7 @@ class AsyncCalls:
         executor = self._executor
         invoker = executor.invoker
         running.started = time.perf_counter()
+        executor.announce(task, peer)
         error_type = error_message = ""
         try:
             try:

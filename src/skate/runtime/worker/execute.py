@@ -30,6 +30,7 @@ from skate.runtime.wire.messages import (
     StillNeeded,
     StreamDropped,
     Task,
+    TaskStarted,
     Unblocked,
 )
 from skate.runtime.worker.actors import spec_decoder
@@ -362,12 +363,24 @@ class Executor:
             self._decline(task)
         self.invoker.reply_error(task, peer, error, 0, name)
 
+    def announce(self, task: Task, peer: Peer) -> None:
+        """A call starts: tell its caller, if it wants to know."""
+        terms = task.terms
+        if terms is not None and terms.announce:
+            core = self.core
+            with core.lock:
+                core.links.send(
+                    peer, TaskStarted(task.task_id, task.attempt, os.getpid(), core.node_id)
+                )
+                core.links.flush_peer(peer)
+
     def invoke(
         self, running: Running, task: Task, peer: Peer, leave: Callable[[], object]
     ) -> float:
         """Call, answer, and return when the call ended, as of ``perf_counter``."""
         invoker = self.invoker
         started = running.started = time.perf_counter()
+        self.announce(task, peer)
         error_type = error_message = ""
         try:
             try:

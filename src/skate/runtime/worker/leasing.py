@@ -343,6 +343,10 @@ class Leasing:
             lease = record.lease
             self.leave(lease, task_id)
             record.lease = None
+            if record.cancelled:
+                # The Cancel has crossed it: nobody there has heard of the task any more.
+                self.core.submitter.withdraw(record)
+                continue
             keys.setdefault(lease.key, []).append(record)
         for key, records in keys.items():
             key.queue.extendleft(reversed(records))

@@ -14,6 +14,7 @@ from skate.runtime.worker.leases import FunctionStats, Lease
 if TYPE_CHECKING:
     from skate.runtime.worker.links import Peer
     from skate.runtime.worker.streams import Stream
+    from skate.runtime.worker.timeouts import Overdue
 
 #: The empty lists of most messages, one object for all: records by the hundred thousand keep the
 #: garbage collector busy.  Messages get new lists, these are never changed.
@@ -37,6 +38,7 @@ class Record:
         "nested",
         "on_resolved",
         "options",
+        "overdue",
         "parent",
         "retries",
         "since",
@@ -74,6 +76,8 @@ class Record:
         #: What else has to live until the reply: the actor's cell.
         self.kept: Any = None
         self.cancelled = False
+        #: It has run longer than it may.
+        self.overdue: Overdue | None = None
         #: The items of a generator.
         self.stream: Stream | None = None
         #: The task that submitted it; empty in drivers.

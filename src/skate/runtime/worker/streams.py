@@ -48,8 +48,10 @@ class Stream:
         "_completed",
         "_core",
         "_dynamic",
+        "_full_since",
         "_items",
         "_limit",
+        "_waited",
         "_watched",
         "dropped",
         "ended",
@@ -74,6 +76,9 @@ class Stream:
         self.received = 0
         self.taken = 0
         self._acknowledged = 0
+        #: Seconds that the generator has waited for the consumer, and since when it does now.
+        self._waited = 0.0
+        self._full_since = 0.0
         self.ended = False
         #: Somebody has asked for ``completed()``.
         self._watched = False
@@ -141,7 +146,18 @@ class Stream:
             return
         if self.taken - self._acknowledged >= max(1, self._limit // 2) or not self._items:
             self._acknowledged = self.taken
+            self._go_on()
             self._tell(StreamTaken(self.task_id, self.taken))
+
+    def _go_on(self) -> None:
+        """The generator is about to have room."""
+        if self._full_since:
+            self._waited += time.monotonic() - self._full_since
+            self._full_since = 0.0
+
+    def waited(self, now: float) -> float:
+        """How many seconds the generator has waited for its consumer, in this attempt."""
+        return self._waited + (now - self._full_since if self._full_since else 0.0)
 
     def _tell(self, message: object) -> None:
         record = self.record
@@ -174,6 +190,7 @@ class Stream:
             return
         if self._watched:
             self._limit = 0
+            self._go_on()
             self._tell(StreamTaken(self.task_id, EVERYTHING))
         elif record.peer is None:
             self._core.submitter.withdraw(record)
@@ -185,6 +202,7 @@ class Stream:
         terms.received = self.received
         terms.taken = EVERYTHING if self.dropped else self.taken
         self._acknowledged = self.taken
+        self._waited = self._full_since = 0.0
 
     def on_items(self, message: StreamItems) -> None:
         """Small values have arrived."""
@@ -250,6 +268,12 @@ class Stream:
     def _changed(self) -> None:
         if not self._items and not self.ended:
             return
+        if (
+            self._limit
+            and not self._full_since
+            and self.received - self._acknowledged >= self._limit
+        ):
+            self._full_since = time.monotonic()
         self.status = 1
         pump = self._core.pump
         pump.completions += 1

@@ -10,14 +10,17 @@ from skate.exceptions import (
     SerializationError,
     TaskCancelledError,
     TaskPlacementGroupRemovedError,
+    TaskTimeoutError,
     WorkerCrashedError,
 )
 from skate.generators import ObjectRefGenerator
+from skate.ids import nth, owner_of
 from skate.refs import ObjectRef
 from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import (
     REMOVED_KIND,
     Cancel,
+    CancelObject,
     Reply,
     ReplyValues,
     Task,
@@ -25,7 +28,7 @@ from skate.runtime.wire.messages import (
     WorkerDied,
 )
 from skate.runtime.worker.arguments import pack
-from skate.runtime.worker.cells import INLINE, Cell
+from skate.runtime.worker.cells import INLINE, BorrowedCell, Cell
 from skate.runtime.worker.leases import FunctionStats
 from skate.runtime.worker.record import NOTHING, Record
 from skate.runtime.worker.streams import Stream
@@ -38,6 +41,9 @@ logger = logging.getLogger("skate")
 
 #: A pickled function larger than this earns a warning: data belongs into ``put``.
 LARGE_FUNCTION = 10 * 1024 * 1024
+
+#: As ``TaskFailed.types`` would name it.
+_TIMEOUT_TYPES = [f"{kind.__module__}.{kind.__qualname__}" for kind in TaskTimeoutError.__mro__]
 
 
 class Submitter:
@@ -85,6 +91,8 @@ class Submitter:
             record.options = options
             record.retries = options.max_retries
             task.exact = options.max_retries == 0
+            if options.timeout_s:
+                record.terms().announce = True
             if options.num_returns < 0:
                 stream = open_stream(core, record, options.generator_backpressure)
             record.home = core.leasing.key(options)
@@ -141,7 +149,22 @@ class Submitter:
             self.core.leasing.leave(lease, task_id)
         else:
             record.home.answered(record)
+        if record.overdue is not None:
+            # Whatever it says now comes too late.
+            self.end_overdue(record)
+            return None
         return record
+
+    def end_overdue(self, record: Record) -> None:
+        """A call that ran longer than it may has ended, and is no longer pending."""
+        overdue, record.overdue = record.overdue, None
+        assert overdue is not None
+        wanted = record.options.retry_exceptions
+        # True means: after whatever the task raises.  This is not raised by the task.
+        if type(wanted) is tuple and _matches(wanted, _TIMEOUT_TYPES) and self._may_retry(record):
+            self._retry(record)
+        else:
+            self.finish_failed(record, self.core.error(overdue.error(record)))
 
     def on_reply(self, _peer: Peer, message: Reply) -> None:
         """A call returned one small value."""
@@ -159,8 +182,9 @@ class Submitter:
         objects = self.core.objects
         record = self.answered(message.task_id, message.duration)
         if record is None:
-            for value in message.values:
-                self.core.ownership.accept_all(value.refs)
+            # Nobody wants the values: cells take them in and free them.
+            for index, value in enumerate(message.values):
+                objects.fill(Cell(nth(message.task_id, index), self.core.address), value)
             return
         origin = None
         if any(value.location is not None for value in message.values):
@@ -235,10 +259,13 @@ class Submitter:
         """
         for index, record in enumerate(self.core.leasing.on_process_died(death.process_id)):
             if record.cancelled:
-                self.finish_failed(record, self.core.error(_cancelled(record)))
+                self.finish_failed(record, self.core.error(cancelled_error(record)))
             elif death.kind == REMOVED_KIND:
                 text = f"{record.name}() ran in a placement group that is gone: {death.cause}"
                 self.finish_failed(record, self.core.error(TaskPlacementGroupRemovedError(text)))
+            elif record.overdue is not None:
+                self.pending.pop(record.task_id, None)
+                self.end_overdue(record)
             elif index > 0:
                 # Perhaps it is the one that kills workers: next time that will be known.
                 record.task.exact = True
@@ -264,12 +291,19 @@ class Submitter:
             self._cancel(record, force, True)
 
     def cancel(self, cell: Cell | Stream, force: bool, recursive: bool) -> None:
-        """Stop the task that makes ``cell`` if it has not finished."""
+        """Stop the task that makes ``cell`` if it has not finished.
+
+        Raises:
+            ValueError: ``force`` for the call of an actor.
+        """
         core = self.core
         with core.lock:
             if isinstance(cell, Stream):
                 record = cell.record
             elif cell.status:
+                return
+            elif type(cell) is BorrowedCell:
+                self._ask_owner_to_cancel(cell, force, recursive)
                 return
             else:
                 record = self.pending.get(cell.object_id) or next(
@@ -277,11 +311,36 @@ class Submitter:
                 )
             if record is None:
                 return
+            if force and record.task.actor_id:
+                raise ValueError(
+                    f"force=True ends a process, and that of {record.name}() is an actor with a"
+                    " state: cancel the call without force, or end the actor with skate.kill()"
+                )
             self._cancel(record, force, recursive)
             core.links.flush()
 
+    def _ask_owner_to_cancel(self, cell: BorrowedCell, force: bool, recursive: bool) -> None:
+        core = self.core
+        owner = owner_of(cell.object_id)
+        if owner not in core.dead:
+            peer = core.links.peer(owner, cell.owner_address)
+            core.links.send(peer, CancelObject(cell.object_id, force, recursive))
+            core.links.flush()
+
+    def on_cancel_object(self, _peer: Peer, message: CancelObject) -> None:
+        """A borrower cancels the task that makes an object of ours."""
+        cell = self.core.ownership.known(message.object_id)
+        if cell is None or cell.status:
+            return
+        for record in self.pending.values():
+            if cell in record.cells:
+                self._cancel(record, message.force, message.recursive)
+                return
+
     def _cancel(self, record: Record, force: bool, recursive: bool) -> None:
         core = self.core
+        # Of a task's children some may be calls of actors, which are not killed for it.
+        force = force and not record.task.actor_id
         record.cancelled = True
         record.retries = 0
         peer = record.peer
@@ -294,7 +353,7 @@ class Submitter:
     def withdraw(self, record: Record) -> None:
         """End a call that was not sent."""
         record.home.discard(record)
-        self.finish_failed(record, self.core.error(_cancelled(record)))
+        self.finish_failed(record, self.core.error(cancelled_error(record)))
 
 
 def open_stream(core: Core, record: Record, limit: int) -> Stream:
@@ -304,7 +363,8 @@ def open_stream(core: Core, record: Record, limit: int) -> Stream:
     return stream
 
 
-def _cancelled(record: Record) -> TaskCancelledError:
+def cancelled_error(record: Record) -> TaskCancelledError:
+    """Return what the refs of a cancelled call raise."""
     return TaskCancelledError(f"{record.name}() was cancelled")
 
 

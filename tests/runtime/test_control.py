@@ -1,0 +1,132 @@
+"""Time limits and cancelling, where it takes force or luck."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import skate
+from skate import exceptions
+
+
+def test_a_task_that_does_not_react_is_killed(session: None) -> None:
+    @skate.remote(timeout_s=0.3)
+    def stubborn() -> None:
+        while True:
+            try:
+                time.sleep(10)
+            except KeyboardInterrupt:
+                continue
+
+    with pytest.raises(exceptions.TaskTimeoutError, match="did not react") as caught:
+        skate.get(stubborn.remote(), timeout=30)
+    assert caught.value.pid != os.getpid()
+
+
+def test_a_task_that_holds_the_interpreter_is_killed(session: None) -> None:
+    @skate.remote(timeout_s=0.3)
+    def stuck() -> None:
+        import re
+
+        re.match(r"(a+)+$", "a" * 60 + "b")
+
+    with pytest.raises(exceptions.TaskTimeoutError, match="did not react"):
+        skate.get(stuck.remote(), timeout=40)
+
+
+def test_tasks_behind_a_slow_one_are_not_lost(session: None) -> None:
+    @skate.remote(timeout_s=0.4, max_retries=0)
+    def work(i: int) -> int:
+        if i == 10:
+            while True:
+                try:
+                    time.sleep(10)
+                except KeyboardInterrupt:
+                    continue
+        return i
+
+    refs = [work.remote(i) for i in range(40)]
+    for i, ref in enumerate(refs):
+        if i == 10:
+            with pytest.raises(exceptions.TaskTimeoutError):
+                skate.get(ref, timeout=30)
+        else:
+            assert skate.get(ref, timeout=30) == i
+
+
+def test_time_limits_keep_nothing_of_calls_that_have_ended(session: None) -> None:
+    @skate.remote(timeout_s=3600)
+    def nothing(x: int) -> int:
+        return x
+
+    core: Any = skate.api.session.current().core  # type: ignore[attr-defined]
+    for _ in range(5):
+        skate.get([nothing.remote(i) for i in range(1000)], timeout=50)
+    assert len(core.timeouts._due) <= 3001
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cancel_at_any_moment(session: None, seed: int) -> None:
+    @skate.remote
+    def work(i: int) -> int:
+        return i
+
+    generator = random.Random(seed)
+    refs: list[Any] = []
+    for i in range(2000):
+        refs.append(work.remote(i))
+        if generator.random() < 0.1:
+            skate.cancel(generator.choice(refs[-50:]))
+    cancelled = 0
+    for i, ref in enumerate(refs):
+        try:
+            assert skate.get(ref, timeout=30) == i
+        except exceptions.TaskCancelledError:
+            cancelled += 1
+    assert cancelled < 250
+    assert skate.get([work.remote(i) for i in range(100)], timeout=30) == list(range(100))
+
+
+def test_cancel_of_async_calls_at_any_moment(session: None) -> None:
+    @skate.remote
+    class Echo:
+        async def say(self, i: int) -> int:
+            import asyncio
+
+            await asyncio.sleep(i % 3 * 0.001)
+            return i
+
+    echo = Echo.options(max_concurrency=20).remote()
+    generator = random.Random(1)
+    refs: list[Any] = []
+    for i in range(1000):
+        refs.append(echo.say.remote(i))
+        if generator.random() < 0.2:
+            skate.cancel(generator.choice(refs[-30:]))
+    for i, ref in enumerate(refs):
+        try:
+            assert skate.get(ref, timeout=30) == i
+        except exceptions.TaskCancelledError:
+            continue
+    assert skate.get([echo.say.remote(i) for i in range(100)], timeout=30) == list(range(100))
+
+
+def test_a_cancelled_task_does_not_run_after_its_worker_has_died(
+    session: None, tmp_path: Path
+) -> None:
+    @skate.remote
+    def outer(folder: str) -> None:
+        Path(folder, "outer").touch()
+        time.sleep(60)
+
+    ref = outer.remote(str(tmp_path))
+    while not (tmp_path / "outer").exists():
+        time.sleep(0.01)
+    skate.cancel(ref, force=True)
+    with pytest.raises(exceptions.TaskCancelledError):
+        skate.get(ref, timeout=30)
