@@ -17,6 +17,9 @@ from skate.runtime.worker.output import NamedOutput
 
 def run(config: WorkerConfig) -> None:
     """Serve the session that ``config`` describes until told to exit."""
+    if config.sys_path:
+        # First what the driver has, in its order: it is the driver's code that runs here.
+        sys.path[:] = [*config.sys_path, *(p for p in sys.path if p not in config.sys_path)]
     core = Core(
         config.worker_id,
         config.node_id,

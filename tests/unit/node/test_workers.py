@@ -33,7 +33,9 @@ class Stage:
         self.lines: list[LogLines] = []
         config = NodeConfig({}, 0, "job", 0, preload=["slow_module"])
         self.forwarder = Forwarder(self.lines.append)
-        self.workers = Workers(self.loop, ours, config, b"node", self.paths, self.forwarder)
+        self.workers = Workers(
+            self.loop, ours, config, b"node", self.paths, lambda _job: self.forwarder.forward
+        )
         self.ended: list[tuple[Worker, str]] = []
         self.forked: list[Worker] = []
         self.warnings: list[str] = []

@@ -44,6 +44,7 @@ class ActorService:
 
     def create(self, owner: bytes, message: CreateActor) -> None:
         """A process makes an actor."""
+        message.job = self._dispatcher.job_of(owner)
         self._apply(self.directory.create(message, owner))
 
     def watch(self, process_id: bytes, message: WatchActor, creator_lives: bool) -> None:

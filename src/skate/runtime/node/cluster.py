@@ -23,6 +23,7 @@ from skate.runtime.wire import cluster as wire
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.messages import (
     Hello,
+    Job,
     LeaseGranted,
     LeaseRefused,
     PeerLost,
@@ -51,6 +52,9 @@ class Host(Protocol):
 
     def remote_process_died(self, death: WorkerDied) -> None:
         """A process of another node is gone."""
+
+    def job_ended(self, driver_id: bytes) -> None:
+        """A driver of another node is gone."""
 
     def nodes_changed(self) -> None:
         """A node has come or gone."""
@@ -275,7 +279,7 @@ class Cluster:
         name = f"node {node_id.hex()} ({node.info.hostname}) died: {cause}"
         for process in list(self._processes.pop(node_id, {}).values()):
             self.homes.pop(process.process_id, None)
-            self._report_death(WorkerDied(process.process_id, process.pid, name, ""))
+            self._report_death(process, WorkerDied(process.process_id, process.pid, name, ""))
         self.redirecting.node_left(node_id)
         self._host.node_left(node_id)
         self._host.nodes_changed()
@@ -339,6 +343,11 @@ class Cluster:
             if process.kind == "driver"
         ]
 
+    def job_of(self, process_id: bytes) -> Job | None:
+        """Return whose work a process of another node does."""
+        process = self._processes.get(self.homes.get(process_id, b""), {}).get(process_id)
+        return process.job if process is not None else None
+
     def _process_joined(self, node_id: bytes, process: wire.ProcessInfo) -> None:
         if len(process.process_id) != PROCESS_ID_SIZE:
             raise ProtocolError("it has a process without a proper id")
@@ -347,13 +356,16 @@ class Cluster:
 
     def _on_process_died(self, link: Link, message: wire.ProcessDied) -> None:
         death = message.death
-        if self._processes[link.process_id].pop(death.process_id, None) is not None:
+        process = self._processes[link.process_id].pop(death.process_id, None)
+        if process is not None:
             self.homes.pop(death.process_id, None)
-            self._report_death(death)
+            self._report_death(process, death)
 
-    def _report_death(self, death: WorkerDied) -> None:
+    def _report_death(self, process: wire.ProcessInfo, death: WorkerDied) -> None:
         self.redirecting.process_died(death.process_id)
         self._host.remote_process_died(death)
+        if process.kind == "driver":
+            self._host.job_ended(process.process_id)
 
     # ------------------------------------------------------------------ relaying
 

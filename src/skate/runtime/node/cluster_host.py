@@ -82,6 +82,10 @@ class ClusterHost:
                 where += f"; its output: {death.log_path}"
             daemon.actors.worker_ended(process_id, death.cause, where, death.kind)
 
+    def job_ended(self, driver_id: bytes) -> None:
+        """A driver of another node is gone."""
+        self._daemon.job_ended(driver_id)
+
     def nodes_changed(self) -> None:
         """A node has come or gone."""
         self._daemon.links.broadcast(ClusterResources(self._daemon.state.total()))
@@ -101,7 +105,12 @@ class ClusterHost:
     def processes(self) -> list[ProcessInfo]:
         """Return our drivers and workers."""
         return [
-            ProcessInfo(link.process_id, link.pid, link.kind)
+            ProcessInfo(
+                link.process_id,
+                link.pid,
+                link.kind,
+                self._daemon.dispatcher.job_of(link.process_id),
+            )
             for link in self._daemon.links.by_process.values()
             if link.kind in ("driver", "worker")
         ]

@@ -78,8 +78,7 @@ class Daemon:
         hello = wire.Hello(node_id, os.getpid(), paths.node_socket)
         self.links = Links(self.loop, hello, self._on_message, self._on_closed)
         self._drivers = Drivers(self.loop, self.links, config, self._end, self._on_driver_gone)
-        self._forwarder = self._drivers.forwarder
-        self.workers = Workers(self.loop, zygote, config, node_id, paths, self._forwarder)
+        self.workers = Workers(self.loop, zygote, config, node_id, paths, self._drivers.forward_for)
         self.workers.on_ended = self._on_worker_ended
         self.workers.before_ended = self._drain
         self.workers.on_zygote_gone = self._on_zygote_gone
@@ -88,8 +87,14 @@ class Daemon:
         self.packages = PackageStore()
         self.environments = Environments(self.loop, self.workers, self.packages, paths.directory)
         self.dispatcher = Dispatcher(
-            self.loop, self.links, self.workers, resources, self.environments
+            self.loop,
+            self.links,
+            self.workers,
+            resources,
+            self.environments,
+            prestart=config.cluster is None,
         )
+        self.dispatcher.job_of = self._job_of
         self.actors = ActorService(
             self.loop, self.links, self.dispatcher, ActorDirectory(config.namespace)
         )
@@ -162,7 +167,7 @@ class Daemon:
         if not self._ending:
             self.dispatcher.run()
             self.objects.run()
-        self._forwarder.flush()
+        self._drivers.flush()
         if self.cluster is not None:
             self.cluster.after_round()
         self.links.flush()
@@ -230,7 +235,7 @@ class Daemon:
         if self._failed:
             session_dir.keep_log(self._paths, self._paths.node_log)
         session_dir.remove(self._paths)
-        self._forwarder.flush()
+        self._drivers.flush()
         driver = self._drivers.owner
         if driver is not None:
             if not self._failed:
@@ -265,8 +270,8 @@ class Daemon:
             raise ProtocolError("it registered twice")
         namespace, job_id = self._config.namespace, self._config.job_id
         if message.kind == "driver":
-            job = self._drivers.register(link, message)
-            namespace, job_id = job.namespace, job.job_id
+            own = self._drivers.register(link, message)
+            namespace, job_id = own.namespace, own.job_id
         elif message.kind == "worker":
             worker = self.workers.by_id.get(link.process_id)
             if worker is None or worker.link is not None or worker.address:
@@ -275,6 +280,8 @@ class Daemon:
                 raise ProtocolError("it claims to be another process")
             link.pid = link.peer_pid or link.pid
             self.workers.registered(worker, link, message.address)
+            if worker.job is not None:
+                namespace, job_id = worker.job.namespace, worker.job.job_id
         elif message.kind == "tool":
             if link.process_id in self.links.by_process:
                 raise ProtocolError("it has the id of another process")
@@ -293,7 +300,8 @@ class Daemon:
             ),
         )
         if self.cluster is not None and message.kind != "tool":
-            self.cluster.process_joined(ProcessInfo(link.process_id, link.pid, message.kind))
+            job = self._job_of(link.process_id)
+            self.cluster.process_joined(ProcessInfo(link.process_id, link.pid, message.kind, job))
         if message.kind == "worker":
             self.dispatcher.worker_registered(self.workers.by_id[link.process_id])
         elif message.kind == "driver":
@@ -341,6 +349,22 @@ class Daemon:
         self._store_links.process_died(process_id)
         if not self._ending:
             self._process_gone(wire.WorkerDied(process_id, link.pid, "the driver has ended", ""))
+            self.job_ended(process_id)
+
+    def job_ended(self, driver_id: bytes) -> None:
+        """A driver, of this or another node, is gone."""
+        self._drivers.job_ended(driver_id)
+        self.dispatcher.job_ended(driver_id)
+
+    def _job_of(self, process_id: bytes) -> wire.Job | None:
+        """Whose work a process does; None where there is only one driver."""
+        worker = self.workers.by_id.get(process_id)
+        if worker is not None:
+            return worker.job
+        job = self._drivers.job_of(process_id)
+        if job is None and self.cluster is not None:
+            job = self.cluster.job_of(process_id)
+        return job
 
     def _process_gone(self, death: wire.WorkerDied) -> None:
         """Tell everybody, and end what cannot be without the process."""

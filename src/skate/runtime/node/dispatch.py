@@ -14,13 +14,14 @@ from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import NodeResources
-from skate.runtime.node.scheduler import Grant, Key, Request, Scheduler
+from skate.runtime.node.scheduler import Grant, Key, Request, Scheduler, kind_of
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import (
     ENVIRONMENT_KIND,
     REMOVED_KIND,
     ExitWorker,
+    Job,
     LeaseGranted,
     LeaseRefused,
     RecallLease,
@@ -89,6 +90,7 @@ class Dispatcher:
         workers: Workers,
         resources: NodeResources,
         environments: Environments,
+        prestart: bool = True,
     ) -> None:
         self._loop = loop
         self._links = links
@@ -98,12 +100,14 @@ class Dispatcher:
         environments.on_ready = self._environment_ready
         environments.on_failed = self._environment_failed
         self.actor_keeper: ActorKeeper
+        #: Whose work a process does, where several drivers share the node.
+        self.job_of: Callable[[bytes], Job | None] = lambda process_id: None
         #: Given what users should know.
         self.on_warning: Callable[[str], None]
         #: None outside of clusters.
         self.elsewhere: Elsewhere | None = None
         cpus = resources.total.get("CPU", 0) // 10_000
-        self.pool = Pool(max(cpus, FEWEST_KEPT))
+        self.pool = Pool(max(cpus, FEWEST_KEPT), prestart)
         self._dirty = True
         self._tick: Timer | None = None
         self._last_failure = ""
@@ -130,7 +134,10 @@ class Dispatcher:
         except ValueError as error:
             self._links.send(holder, LeaseRefused(message.request_id, str(error)))
             return
+        if not origin:
+            message.job = self.job_of(holder)
         request.message = message
+        request.job = message.job
         request.origin = origin
         request.stays = stays
         request.retriable = message.retriable
@@ -233,6 +240,7 @@ class Dispatcher:
             self.actor_keeper.refused(actor.actor_id, str(error))
             return
         request.actor_order = order
+        request.job = actor.job
         request.origin = origin
         request.stays = order.stay or not origin
         request.attracted_to = attracted_to
@@ -301,7 +309,7 @@ class Dispatcher:
             self._last_failure = f"{cause}" + (f"; it said:\n{text}" if text else "")
             logger.warning("worker %s did not start: %s", worker_id.hex(), self._last_failure)
         if self.pool.ended(worker_id):
-            self._give_up(worker.environment)
+            self._give_up(kind_of(worker.job, worker.environment), worker.environment)
         grant = self.scheduler.grant_of(worker_id)
         if grant is not None:
             self.scheduler.release(grant)
@@ -311,7 +319,23 @@ class Dispatcher:
         self.actor_keeper.worker_ended(worker_id, cause, where, worker.kind)
         if worker.environment:
             self._release_unused(worker.environment)
+        if worker.job is not None:
+            self._forget_unused(kind_of(worker.job, worker.environment))
         self._dirty = True
+
+    def _forget_unused(self, kind: bytes) -> None:
+        workers = self._workers.by_id.values()
+        if not any(kind_of(worker.job, worker.environment) == kind for worker in workers):
+            self.pool.forget(kind)
+
+    def job_ended(self, driver_id: bytes) -> None:
+        """A driver is gone: its workers have nothing to do any more, unless others need them."""
+        for worker_id, worker in list(self._workers.by_id.items()):
+            if worker.job is None or worker.job.driver_id != driver_id:
+                continue
+            if worker.link is not None and self.scheduler.grant_of(worker_id) is None:
+                self.pool.remove(worker_id)
+                self.stop(worker_id)
 
     def process_died(self, process_id: bytes) -> None:
         """A driver or worker is gone: its requests and the tasks that it pushed are of no use."""
@@ -325,12 +349,12 @@ class Dispatcher:
         self.actor_keeper.process_died(process_id)
         self._dirty = True
 
-    def _give_up(self, environment: bytes) -> None:
-        """Workers of an environment do not start: tell everybody who waits for one."""
+    def _give_up(self, kind: bytes, environment: bytes) -> None:
+        """Workers of a kind do not start: tell everybody who waits for one."""
         where = " in this runtime environment" if environment else ""
         reason = f"worker processes cannot be started{where}: {self._last_failure}"
         for request in self.scheduler.runnable(self._loop.now()):
-            if request.environment == environment and not request.group_id:
+            if request.worker_kind == kind and not request.group_id:
                 self.scheduler.cancel(request.key)
                 self.refuse(request, reason, ENVIRONMENT_KIND if environment else "")
 
@@ -362,11 +386,11 @@ class Dispatcher:
             # Once more if a placement group has got its bundles: others can run in them now.
             self._dirty = False
             waiting = self._grant_all(now)
-        counts = {b"": 0}
+        kinds: dict[bytes, list[Request]] = {b"": []}
         for request in waiting:
-            counts[request.environment] = counts.get(request.environment, 0) + 1
-        for environment, count in counts.items():
-            self._fork(count, environment)
+            kinds.setdefault(request.worker_kind, []).append(request)
+        for kind, requests in kinds.items():
+            self._fork(kind, requests)
         if self.elsewhere is not None and len(self.scheduler.queue) > len(waiting):
             served = set(waiting)
             self.elsewhere.redirect(
@@ -388,7 +412,7 @@ class Dispatcher:
                 if self.scheduler.reserve(request):
                     self.placement.reserved(request)
                 continue
-            worker_id = self.pool.take(request.environment)
+            worker_id = self.pool.take(request.worker_kind)
             if worker_id is None:
                 waiting.append(request)
                 continue
@@ -441,18 +465,21 @@ class Dispatcher:
             ),
         )
 
-    def _fork(self, waiting: int, environment: bytes) -> None:
+    def _fork(self, kind: bytes, waiting: list[Request]) -> None:
+        """Start workers of a kind for those who wait for one."""
+        environment = waiting[0].environment if waiting else b""
+        job = waiting[0].job if waiting else None
         prepared = self._environments.table.ready.get(environment)
-        for _ in range(self.pool.to_fork(waiting, environment)):
+        for _ in range(self.pool.to_fork(len(waiting), kind)):
             try:
-                worker_id = self._workers.fork(prepared)
+                worker_id = self._workers.fork(prepared, job)
             except OSError as error:
                 self._last_failure = str(error)
                 logger.warning("cannot fork a worker: %s", error)
-                if self.pool.failed(environment):
-                    self._give_up(environment)
+                if self.pool.failed(kind):
+                    self._give_up(kind, environment)
                 break
-            self.pool.forked(worker_id, self._loop.now(), environment)
+            self.pool.forked(worker_id, self._loop.now(), kind)
 
     def _on_tick(self) -> None:
         self._tick = None

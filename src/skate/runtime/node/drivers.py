@@ -6,10 +6,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 from skate.runtime.node.config import NodeConfig
 from skate.runtime.node.links import Link, Links
-from skate.runtime.node.logs import Forwarder
+from skate.runtime.node.logs import Forward, Forwarder
 from skate.runtime.node.loop import Loop
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.messages import Job, LogLines, Register, ShutdownDone, Warn
@@ -39,7 +40,9 @@ class Drivers:
         self._on_end = on_end
         self._on_gone = on_gone
         self._shared = config.cluster is not None
-        self.forwarder = Forwarder(self._send_log)
+        self._own_forwarder = Forwarder(self._send_to_owner)
+        #: What carries workers' output to each of several drivers.
+        self._forwarders: dict[bytes, Forwarder] = {}
         #: The driver of a session that is not shared.
         self.owner: Link | None = None
         self._jobs: dict[bytes, Job] = {}
@@ -86,7 +89,7 @@ class Drivers:
             if self.owner is not None:
                 raise ProtocolError("this session has a driver already")
             self.owner = link
-            link.on_flushed = self.forwarder.caught_up
+            link.on_flushed = self._own_forwarder.caught_up
             job = Job(
                 config.job_id,
                 link.process_id,
@@ -124,6 +127,10 @@ class Drivers:
             self._links.close(link)
 
         self._loop.add(fd, on_gone)
+
+    def job_of(self, process_id: bytes) -> Job | None:
+        """Return the job of a driver of this node, if it shares the node with others."""
+        return self._jobs.get(process_id) if self._shared else None
 
     def closed(self, link: Link) -> None:
         """A driver's link has ended."""
@@ -165,16 +172,42 @@ class Drivers:
         for process_id in self._jobs:
             self._links.send(process_id, Warn(text))
 
-    def _send_log(self, message: LogLines) -> None:
-        for process_id, job in self._jobs.items():
-            if job.log_to_driver:
-                self._links.send(process_id, message)
-        for process_id in self.elsewhere():
-            self._links.send(process_id, message)
+    # ------------------------------------------------------------------ what workers print
+
+    def forward_for(self, job: Job | None) -> Forward:
+        """Return what to do with the output of a worker that does this job."""
+        if job is None:
+            return self._own_forwarder.forward
+        if not job.log_to_driver:
+            return _drop
+        forwarder = self._forwarders.get(job.driver_id)
+        if forwarder is None:
+            send = partial(self._links.send, job.driver_id)
+            forwarder = self._forwarders[job.driver_id] = Forwarder(send)
+        return forwarder.forward
+
+    def flush(self) -> None:
+        """Send what workers have printed."""
+        self._own_forwarder.flush()
+        for forwarder in self._forwarders.values():
+            forwarder.flush()
+
+    def job_ended(self, driver_id: bytes) -> None:
+        """A driver, of whatever node, is gone."""
+        self._forwarders.pop(driver_id, None)
+
+    def _send_to_owner(self, message: LogLines) -> None:
+        if self.owner is not None and self._config.log_to_driver:
+            self._links.send(self.owner.process_id, message)
 
     def _relieve(self) -> None:
-        self.forwarder.caught_up()
+        for forwarder in self._forwarders.values():
+            forwarder.caught_up()
         self._loop.call_later(RELIEF_SECONDS, self._relieve)
+
+
+def _drop(_message: LogLines) -> None:
+    """Nobody wants to see it; it is in the log."""
 
 
 def _open_process(pid: int) -> int:

@@ -42,9 +42,10 @@ class _Kind:
 class Pool:
     """Workers that start and workers that wait for work."""
 
-    def __init__(self, num_cpus: int) -> None:
+    def __init__(self, num_cpus: int, prestart: bool = True) -> None:
+        """``prestart``: start some workers before there is work for them."""
         self._keep = max(num_cpus, 1)
-        self._prestart = min(self._keep, PRESTART)
+        self._prestart = min(self._keep, PRESTART) if prestart else 0
         #: When each starting worker was forked.
         self.starting: dict[bytes, float] = {}
         self._plain = _Kind()

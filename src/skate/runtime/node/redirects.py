@@ -54,7 +54,8 @@ class Redirects:
         hopeless: set[tuple[tuple[str, int], ...]] = set()
         for request in stuck:
             shape = tuple(request.units.items())
-            if request.origin or shape in hopeless:
+            # What belongs into a bundle is served where that is.
+            if request.origin or request.place is not None or shape in hopeless:
                 continue
             node_id = self._view.with_room(request.units)
             if node_id is not None:

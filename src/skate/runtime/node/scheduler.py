@@ -17,7 +17,7 @@ from skate.runtime.node.bundles import Bundle, Place, Reservations, Scratch
 from skate.runtime.node.recalls import Recalls
 from skate.runtime.node.resources import Allocation, NodeResources
 from skate.runtime.wire.cluster import PlaceActor
-from skate.runtime.wire.messages import RequestLease
+from skate.runtime.wire.messages import Job, RequestLease
 
 #: A request that cannot be served yet lets smaller ones pass for this many seconds, ...
 PATIENCE_SECONDS = 1.0
@@ -50,6 +50,7 @@ class Request:
         "environment",
         "group_id",
         "holder",
+        "job",
         "key",
         "message",
         "name",
@@ -85,19 +86,8 @@ class Request:
         self.actor_id = actor_id
         #: Names the runtime environment that the worker has to be in.
         self.environment = environment
-        #: Names the runtime environment that the worker has to be in.
-        self.environment = environment
         #: Names the request for ``cancel``.
         self.key: Key = actor_id or (holder, request_id)
-        #: What to start, if it is an actor's; else what the holder has said.
-        self.actor_order: PlaceActor | None = None
-        self.message: RequestLease | None = None
-        #: The node that has sent it here; empty if it is our own.
-        self.origin = b""
-        #: It may wait here although it comes from another node.
-        self.stays = True
-        #: The node that it would rather be served on.
-        self.attracted_to = b""
 
     @classmethod
     def for_group(
@@ -109,7 +99,6 @@ class Request:
         request.request_id = 0
         request.actor_id = b""
         request.environment = b""
-        request.actor_order = None
         request.key = request.group_id = group_id
         request.bundles = bundles
         return request
@@ -130,6 +119,17 @@ class Request:
         #: Not empty: it asks for no worker but for ``bundles``.
         self.group_id = b""
         self.bundles: Mapping[int, Units] = {}
+        #: What to start, if it is an actor's; else what the holder has said.
+        self.actor_order: PlaceActor | None = None
+        self.message: RequestLease | None = None
+        #: Whose work it is, where several drivers share the node.
+        self.job: Job | None = None
+        #: The node that has sent it here; empty if it is our own.
+        self.origin = b""
+        #: It may wait here although it comes from another node.
+        self.stays = True
+        #: The node that it would rather be served on.
+        self.attracted_to = b""
         #: Whether what it is for may be ended and started again.
         self.retriable = True
         self.since = 0.0
@@ -145,6 +145,16 @@ class Request:
     def is_lease(self) -> bool:
         """Whether what it is granted can be called in."""
         return not self.actor_id and not self.group_id
+
+    @property
+    def worker_kind(self) -> bytes:
+        """What workers may serve it: those of its job, in its runtime environment."""
+        return kind_of(self.job, self.environment)
+
+
+def kind_of(job: Job | None, environment: bytes) -> bytes:
+    """Return what stands for the workers of a job (None: of no particular one)."""
+    return environment if job is None else job.driver_id + environment
 
 
 class Grant:

@@ -15,7 +15,7 @@ from skate.runtime.node import processes, session_dir, zygote_link
 from skate.runtime.node.causes import describe_status
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.links import Link
-from skate.runtime.node.logs import Forwarder, Pipe, WorkerOutput
+from skate.runtime.node.logs import Forward, Pipe, WorkerOutput
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.zygote_link import (
     End,
@@ -26,7 +26,7 @@ from skate.runtime.node.zygote_link import (
     Signal,
     to_daemon_decoder,
 )
-from skate.runtime.wire.messages import LogLines
+from skate.runtime.wire.messages import Job, LogLines
 from skate.runtime.worker.config import PreparedEnvironment, WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Worker:
         "cause",
         "environment",
         "expected",
+        "job",
         "kind",
         "link",
         "log_path",
@@ -62,6 +63,8 @@ class Worker:
         self.worker_id = worker_id
         #: The name of the environment that it runs in; empty for nothing special.
         self.environment = environment
+        #: Whose work it does, where several drivers share the node.
+        self.job: Job | None = None
         #: It is no worker, but prepares a runtime environment.
         self.builds = False
         #: 0 until the zygote has said.
@@ -89,7 +92,7 @@ class Workers:
         config: NodeConfig,
         node_id: bytes,
         paths: Paths,
-        forwarder: Forwarder,
+        forward_for: Callable[[Job | None], Forward],
     ) -> None:
         zygote.settimeout(SEND_SECONDS)
         self._loop = loop
@@ -98,7 +101,7 @@ class Workers:
         self._config = config
         self._node_id = node_id
         self._paths = paths
-        self._forwarder = forwarder
+        self._forward_for = forward_for
         self.by_id: dict[bytes, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
         #: The zygote has imported what workers need.
@@ -118,13 +121,15 @@ class Workers:
 
     # ------------------------------------------------------------------ start
 
-    def fork(self, environment: PreparedEnvironment | None = None) -> bytes:
+    def fork(self, environment: PreparedEnvironment | None = None, job: Job | None = None) -> bytes:
         """Have a worker started, in an environment or with nothing special; return its id.
+
+        ``job``: whose work it will do, where several drivers share the node.
 
         Raises:
             OSError: out of descriptors, or the zygote is gone.
         """
-        return self._start(environment, b"").worker_id
+        return self._start(environment, b"", job).worker_id
 
     def build(self, environment: bytes) -> bytes:
         """Have a process started that prepares an environment; return its id.
@@ -136,7 +141,9 @@ class Workers:
         builder.builds = True
         return builder.worker_id
 
-    def _start(self, environment: PreparedEnvironment | None, build: bytes) -> Worker:
+    def _start(
+        self, environment: PreparedEnvironment | None, build: bytes, job: Job | None = None
+    ) -> Worker:
         worker_id = new_process_id()
         log_path = self._paths.worker_log(worker_id)
         cluster = self._config.cluster
@@ -150,12 +157,13 @@ class Workers:
                 self._paths.directory,
                 self._paths.node_socket,
                 self._paths.store_socket,
-                self._config.job_id,
-                self._config.namespace,
+                job.job_id if job is not None else self._config.job_id,
+                job.namespace if job is not None else self._config.namespace,
                 log_path,
                 environment,
                 cluster.host if cluster is not None else "",
                 self._paths.token if cluster is not None else "",
+                job.sys_path if job is not None else [],
             )
             self._send(Fork(config, build), (fds[1], fds[3]))
         except OSError:
@@ -165,10 +173,11 @@ class Workers:
         os.close(fds[1])
         os.close(fds[3])
         # What an installer says is for the log, and for the error if it fails.
-        forward = _keep if build else self._forwarder.forward
+        forward = _keep if build else self._forward_for(job)
         output = WorkerOutput(log_path, fds[0], fds[2], forward)
         name = environment.environment if environment is not None else b""
         worker = self.by_id[worker_id] = Worker(worker_id, log_path, output, name)
+        worker.job = job
         for pipe in output.pipes:
             self._loop.add(pipe, partial(self._read, pipe))
         return worker

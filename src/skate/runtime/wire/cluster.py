@@ -16,6 +16,7 @@ from skate.runtime.wire.messages import (
     CreateActor,
     GetNamedActor,
     Hello,
+    Job,
     KillActor,
     Message,
     NodeMessage,
@@ -53,6 +54,8 @@ class ProcessInfo(msgspec.Struct, array_like=True):
     pid: int
     #: "driver" or "worker".
     kind: str
+    #: None for a worker that has not been given one.
+    job: Job | None = None
 
 
 class JoinCluster(Message, tag=140):

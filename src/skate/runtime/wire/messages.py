@@ -273,6 +273,10 @@ class RequestLease(Message, tag=42):
     strategy: Strategy | None = None
     #: Whether the tasks may run again if their worker is killed to save memory.
     retriable: bool = True
+    #: Bytes of the large arguments of the work, by the node that has them.
+    argument_bytes: dict[bytes, int] | None = None
+    #: Set by the daemon where several drivers share it: whose work it is.
+    job: Job | None = None
 
 
 class LeaseGranted(Message, tag=43):
@@ -351,6 +355,7 @@ class CreateActor(Message, tag=51):
     #: As in ``RequestLease``.
     environment: bytes = b""
     strategy: Strategy | None = None
+    job: Job | None = None
 
 
 class ActorState(Message, tag=52):

@@ -40,3 +40,5 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     #: In a cluster of several nodes: where to listen for them, and the file with its token.
     host: str = ""
     token_file: str = ""
+    #: Where to look for modules besides what ``sys.path`` has: what the driver's has.
+    sys_path: list[str] = []
