@@ -59,6 +59,7 @@ class ClusterHost:
             "head_address": self._config.head or self._info.address,
             "host": self._config.host,
             "pid": self._info.pid,
+            "owner_pid": self._daemon.owner_pid,
         }
         fresh = self._paths.description + ".new"
         with open(fresh, "x", encoding="utf-8") as file:

@@ -71,6 +71,8 @@ class Daemon:
         self._config = config
         self._paths = paths
         self.node_id = node_id
+        #: The process whose end is that of the node; 0 for none.
+        self.owner_pid = config.driver_pid
         #: The session ends; "" while it does not, else why, for the log.
         self._ending = ""
         self._failed = False

@@ -68,6 +68,11 @@ class NodeProcess:
             return False
         return True
 
+    def leave(self) -> None:
+        """Let it outlive this process, which is not to wait for it any more."""
+        # Or ``Popen`` would warn of a child that still runs.
+        self._process.returncode = 0
+
     def kill(self) -> None:
         """End the daemon by force.  Its zygote ends what it leaves; this waits for that."""
         lock = session_dir.open_lock(self._paths)

@@ -29,6 +29,8 @@ class StandingNode:
     #: Where its processes listen for other nodes.
     host: str
     pid: int
+    #: The process whose end is the node's end; 0 for none.
+    owner_pid: int
     #: Unix time.
     joined: float
 
@@ -61,6 +63,8 @@ def find(address: str) -> StandingNode:
     wanted = address.removeprefix(SCHEME).rstrip("/")
     nodes = standing_nodes()
     if wanted == "auto":
+        # Those of other programs' tests are nobody's business.
+        nodes = [node for node in nodes if node.owner_pid in (0, os.getpid())]
         if not nodes:
             raise SessionError(
                 "no cluster is running on this machine: start one with `skate start --head`, or "
@@ -98,6 +102,7 @@ def _read(directory: str) -> StandingNode | None:
             fields["head_address"],
             fields["host"],
             fields["pid"],
+            fields["owner_pid"],
             joined,
         )
     except (OSError, ValueError, KeyError, TypeError):
