@@ -358,7 +358,12 @@ class WorkerCrashedError(SkateError):
 
 
 class OutOfMemoryError(WorkerCrashedError):
-    """The process that ran the task was killed because memory ran out."""
+    """The process that ran the task was ended before memory ran out.
+
+    The message says how much was in use, of how much, and which processes used most.  A task is
+    tried again several times, later each time, whatever its ``max_retries``; with
+    ``max_retries=0`` it is not.
+    """
 
 
 class PlacementGroupRemovedError(SkateError):

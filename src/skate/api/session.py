@@ -87,6 +87,7 @@ def init(
     log_to_driver: bool = True,
     metrics_port: int | None = None,
     metrics_host: str = "127.0.0.1",
+    memory_usage_threshold: float | None = None,
     ignore_reinit_error: bool = False,
     runtime_env: Mapping[str, Any] | None = None,
     engine: str | None = None,
@@ -115,6 +116,10 @@ def init(
         metrics_port: Serve metrics to Prometheus at ``http://<metrics_host>:<port>/metrics``; 0:
             on any free port, which ``nodes()`` names as "MetricsExportPort"; None: not at all.
         metrics_host: Where to listen for that.  Whoever can reach it may read the metrics.
+        memory_usage_threshold: If a larger share of the memory of the machine (or of the control
+            group) is in use, workers are ended and their tasks tried again later, see
+            ``OutOfMemoryError``; by default ``SKATE_MEMORY_USAGE_THRESHOLD``, otherwise 0.95.  1:
+            never.
         ignore_reinit_error: Return the running session's context instead of raising.
         runtime_env: What tasks and actors find around them unless their own options say
             otherwise: a dict or a ``skate.runtime_env.RuntimeEnv``.
@@ -162,6 +167,7 @@ def init(
             log_to_driver=log_to_driver,
             metrics_port=metrics_port,
             metrics_host=metrics_host,
+            memory_usage_threshold=memory_usage_threshold,
             runtime_env=runtime_env,
         )
         if name == "inline" and config.address != "local":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import os
@@ -16,6 +17,11 @@ from skate.exceptions import NotSupportedError
 STORE_SHARE = 0.3
 #: Below this many bytes a store holds nothing that would not travel in messages anyway.
 MIN_STORE = 16 * 1024 * 1024
+
+#: Share of the machine's memory in use above which workers are ended, as in Ray.
+MEMORY_THRESHOLD = 0.95
+#: Says another one for sessions that are not told.
+MEMORY_VARIABLE = "SKATE_MEMORY_USAGE_THRESHOLD"
 
 ENGINES = ("native", "inline")
 
@@ -32,6 +38,7 @@ _OWN = (
     "log_to_driver",
     "metrics_port",
     "metrics_host",
+    "memory_usage_threshold",
     "ignore_reinit_error",
     "runtime_env",
     "engine",
@@ -93,6 +100,7 @@ def check(
     runtime_env: object,
     metrics_port: object = None,
     metrics_host: object = "127.0.0.1",
+    memory_usage_threshold: object = None,
 ) -> SessionConfig:
     """Check the options and fill in what was left out.
 
@@ -141,9 +149,34 @@ def check(
         log_to_driver=log_to_driver,
         metrics_port=_port("metrics_port", metrics_port),
         metrics_host=_host("metrics_host", metrics_host),
+        memory_usage_threshold=memory_threshold(memory_usage_threshold),
         runtime_env=_environment(runtime_env),
         address=where,
     )
+
+
+def memory_threshold(value: object) -> float:
+    """Check the share of memory above which workers are ended; None: as the environment says.
+
+    Raises:
+        TypeError, ValueError: It is no number above 0 and up to 1.
+    """
+    option = "memory_usage_threshold"
+    if value is None:
+        value = os.environ.get(MEMORY_VARIABLE)
+        if not value:
+            return MEMORY_THRESHOLD
+        option = MEMORY_VARIABLE
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option} must be a number, not {value!r}")
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"{option} must be above 0 and at most 1 (then workers are never ended to save memory),"
+            f" but is {value!r}"
+        )
+    return float(value)
 
 
 def _address(value: object) -> str:

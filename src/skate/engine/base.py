@@ -156,6 +156,8 @@ class SessionConfig:
     metrics_host: str = "127.0.0.1"
     #: Where objects go that do not fit; "": some local disk.
     spill_uri: str = ""
+    #: Workers are ended when a larger share of the machine's memory is in use; 1.0: never.
+    memory_usage_threshold: float = 0.95
     #: "local": a session of its own on this machine.
     address: str = "local"
     #: A checked runtime environment for everything that does not say otherwise.

@@ -190,6 +190,7 @@ def start(config: SessionConfig) -> DriverEngine | GuestEngine:
             log_to_driver=config.log_to_driver,
             metrics_port=config.metrics_port,
             metrics_host=config.metrics_host,
+            memory_usage_threshold=config.memory_usage_threshold,
             sys_path=list(sys.path),
         )
     )

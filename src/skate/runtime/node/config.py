@@ -31,6 +31,8 @@ class NodeConfig(msgspec.Struct):
     namespace: str = ""
     #: Modules that workers find imported.
     preload: list[str] = []
+    #: Workers are ended when a larger share of the machine's memory is in use; 1.0: never.
+    memory_usage_threshold: float = 0.95
     #: Forward the output of workers to the driver.
     log_to_driver: bool = True
     #: Serve metrics to Prometheus on this port; 0: any that is free, -1: not at all.

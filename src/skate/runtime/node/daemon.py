@@ -25,6 +25,7 @@ from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
+from skate.runtime.node.memory_watch import MemoryWatch
 from skate.runtime.node.metrics import Metrics
 from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
@@ -103,6 +104,9 @@ class Daemon:
         self.dispatcher.actor_keeper = self.actors
         self.dispatcher.on_warning = self._drivers.warn
         self.workers.on_forked = self.dispatcher.worker_forked
+        self._memory_watch = MemoryWatch(
+            self.loop, self.workers, self.dispatcher, config.memory_usage_threshold
+        )
         self.placement = Placement(
             node_id, self.loop, self.links, self.dispatcher, config.namespace
         )
@@ -341,6 +345,7 @@ class Daemon:
             )
         else:
             self.objects.process_died(process_id)
+        self._memory_watch.worker_ended(process_id)
         self.dispatcher.worker_ended(worker, cause)
 
     def _on_driver_gone(self, link: Link) -> None:

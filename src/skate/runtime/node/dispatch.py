@@ -176,6 +176,12 @@ class Dispatcher:
             worker.expected = True
             self._kill(worker, cause, kind)
 
+    def end_for_memory(self, worker_id: bytes, cause: str, kind: str) -> None:
+        """End a worker before memory runs out."""
+        worker = self._workers.by_id.get(worker_id)
+        if worker is not None:
+            self._kill(worker, cause, kind)
+
     def cancel_request(self, holder: bytes, request_id: int) -> None:
         """The process does not need it any more."""
         self._cancel((holder, request_id))

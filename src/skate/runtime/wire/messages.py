@@ -53,8 +53,10 @@ from skate.runtime.wire.store import RoomAnswer as RoomAnswer
 
 #: The ``kind`` of deaths and refusals: a placement group has ended, ...
 REMOVED_KIND = "placement group removed"
-#: ... or a runtime environment could not be prepared; another request tries again.
+#: ... or a runtime environment could not be prepared; another request tries again, ...
 ENVIRONMENT_KIND = "environment failed"
+#: ... or the worker was ended to save memory.
+OUT_OF_MEMORY_KIND = "out of memory"
 
 # --------------------------------------------------------------------------- both links
 
@@ -328,7 +330,7 @@ class WorkerDied(Message, tag=50):
     #: For the user, e.g. ``killed by SIGKILL`` or ``exited with code 3``.
     cause: str
     log_path: str
-    #: What it was ended for: ``REMOVED_KIND``, ``ENVIRONMENT_KIND`` or "".
+    #: What it was ended for, one of the constants ``..._KIND``, or "".
     kind: str = ""
 
 

@@ -86,10 +86,14 @@ class Leasing:
             limit = self._limit(resources, strategy)
             key = SchedulingKey(dict(resources), limit, environment, strategy)
             self._keys[shape] = key
+        self.look_after(key)
+        return key
+
+    def look_after(self, key: SchedulingKey) -> None:
+        """Keep an eye on a key from now on."""
         if key not in self._watched:
             self._watched.add(key)
             self.core.pump.call_later(WATCH_SECONDS, lambda: self._watch(key))
-        return key
 
     def _limit(self, resources: dict[str, float], strategy: Strategy | None) -> int:
         in_group = strategy is not None and strategy.group_id
@@ -133,6 +137,7 @@ class Leasing:
         key: SchedulingKey = record.home
         key.queue.append(record)
         self._touched.add(key)
+        self.look_after(key)
 
     def _push(self, lease: Lease, record: Record) -> None:
         """Queue a task for the lease's worker."""

@@ -35,6 +35,7 @@ class Record:
         "home",
         "kept",
         "lease",
+        "memory_kills",
         "nested",
         "on_resolved",
         "options",
@@ -73,6 +74,8 @@ class Record:
         #: The scheduling key, or the actor that it goes to.
         self.home: Any = None
         self.lease: Lease | None = None
+        #: How often its worker was ended to save memory.
+        self.memory_kills = 0
         #: What else has to live until the reply: the actor's cell.
         self.kept: Any = None
         self.cancelled = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import STREAMING, Code, TaskOptions
 from skate.exceptions import (
+    OutOfMemoryError,
     SerializationError,
     TaskCancelledError,
     TaskPlacementGroupRemovedError,
@@ -18,6 +19,7 @@ from skate.ids import nth, owner_of
 from skate.refs import ObjectRef
 from skate.runtime.wire.connection import MAX_PAYLOAD
 from skate.runtime.wire.messages import (
+    OUT_OF_MEMORY_KIND,
     REMOVED_KIND,
     Cancel,
     CancelObject,
@@ -27,6 +29,7 @@ from skate.runtime.wire.messages import (
     TaskFailed,
     WorkerDied,
 )
+from skate.runtime.worker import memory
 from skate.runtime.worker.arguments import pack
 from skate.runtime.worker.cells import INLINE, BorrowedCell, Cell
 from skate.runtime.worker.leases import FunctionStats
@@ -230,7 +233,7 @@ class Submitter:
             self.core.resolve_arguments(record, record.home.advance)
             record.home.add(record)
         else:
-            record.home = self.core.leasing.key(record.options)
+            self.core.leasing.look_after(record.home)
             self.core.resolve_arguments(record, self._resolved)
 
     def finish_failed(self, record: Record, error: bytes, crash: str = "") -> None:
@@ -270,6 +273,8 @@ class Submitter:
                 # Perhaps it is the one that kills workers: next time that will be known.
                 record.task.exact = True
                 self.core.leasing.requeue(record)
+            elif death.kind == OUT_OF_MEMORY_KIND:
+                self._out_of_memory(record, death)
             elif record.retries != 0:
                 self._retry(record)
             else:
@@ -279,6 +284,25 @@ class Submitter:
                 if record.task.attempt:
                     text += f" It was attempt {record.task.attempt + 1}."
                 self.finish_failed(record, self.core.error(WorkerCrashedError(text)), text)
+
+    def _out_of_memory(self, record: Record, death: WorkerDied) -> None:
+        """The worker of a task was ended to save memory: try again later, if it may be."""
+        record.memory_kills += 1
+        seconds = memory.delay(record.memory_kills) if record.retries != 0 else None
+        if seconds is None:
+            times = f", the {record.memory_kills}th time" if record.memory_kills > 1 else ""
+            text = f"the worker (pid {death.pid}) that ran {record.name}() was {death.cause}{times}"
+            self.finish_failed(record, self.core.error(OutOfMemoryError(text)), text)
+            return
+        record.task.attempt += 1
+        record.task.exact = True
+        record.lease = None
+
+        def again() -> None:
+            if self.pending.get(record.task_id) is record:
+                self.core.leasing.requeue(record)
+
+        self.core.pump.call_later(seconds, again)
 
     def fail_all(self, error: bytes) -> None:
         """The session is over."""

@@ -1,0 +1,115 @@
+"""Workers that take too much memory, under a threshold a little above what is in use now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import skate
+from skate.exceptions import ActorError, OutOfMemoryError
+from skate.runtime.node.memory import MemoryReader
+
+SECONDS = 50
+STEP = 64 << 20
+#: How much more than now may be in use; others on this machine may take and free some of it.
+MARGIN = 1 << 30
+#: Nobody allocates more than this, so that the machine survives a guard that sleeps.
+MOST = 4 << 30
+
+
+@pytest.fixture(autouse=True)
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SKATE_ENGINE", "native")
+    skate.shutdown()
+    threshold = max((r.used + MARGIN) / r.total for r in MemoryReader().read())
+    if threshold >= 0.95:
+        pytest.skip("this machine has too little free memory to fill some of it")
+    skate.init(num_cpus=2, memory_usage_threshold=threshold)
+    yield
+    skate.shutdown()
+
+
+def fill() -> int:
+    """Allocate and touch memory until somebody ends us."""
+    held = []
+    for _ in range(MOST // STEP):
+        held.append(bytearray(os.urandom(4096) * (STEP // 4096)))
+        time.sleep(0.02)
+    return len(held)
+
+
+@skate.remote(max_retries=0)
+def greedy() -> int:
+    return fill()
+
+
+@skate.remote(max_retries=1)
+def greedy_at_first(path: str) -> str:
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) <= 3:
+        fill()
+    return "done"
+
+
+@skate.remote
+class Hoarder:
+    def fill(self) -> int:
+        return fill()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.timeout(120)
+def test_a_task_that_may_not_run_twice_fails_and_says_what_used_how_much() -> None:
+    with pytest.raises(OutOfMemoryError) as caught:
+        skate.get(greedy.remote(), timeout=SECONDS)
+    text = str(caught.value)
+    assert "greedy()" in text
+    assert "memory_usage_threshold" in text
+    assert "PSS MiB" in text
+    assert "worker of this session: task greedy" in text
+
+
+@pytest.mark.timeout(120)
+def test_a_task_is_tried_again_more_often_than_its_retries_allow(tmp_path: Any) -> None:
+    path = str(tmp_path / "attempts")
+    # It has one retry, and is ended three times.
+    assert skate.get(greedy_at_first.remote(path), timeout=SECONDS) == "done"
+    assert os.path.getsize(path) == 4
+
+
+@pytest.mark.timeout(120)
+def test_an_actor_that_may_restart_does_and_its_caller_hears_why() -> None:
+    hoarder = Hoarder.options(max_restarts=1).remote()
+    before = skate.get(hoarder.pid.remote(), timeout=SECONDS)
+    with pytest.raises(ActorError, match="running out of memory"):
+        skate.get(hoarder.fill.remote(), timeout=SECONDS)
+    assert skate.get(hoarder.pid.remote(), timeout=SECONDS) != before
+
+
+@pytest.mark.timeout(120)
+def test_what_can_be_started_again_goes_before_what_cannot(tmp_path: Any) -> None:
+    # Newer than the task and not to be restarted, it stays.
+    path = str(tmp_path / "attempts")
+    ref = greedy_at_first.options(max_retries=-1).remote(path)
+    steady = Hoarder.remote()
+    pid = skate.get(steady.pid.remote(), timeout=SECONDS)
+    assert skate.get(ref, timeout=SECONDS) == "done"
+    assert skate.get(steady.pid.remote(), timeout=SECONDS) == pid
+
+
+def test_thresholds_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    skate.shutdown()
+    with pytest.raises(ValueError, match="memory_usage_threshold must be above 0"):
+        skate.init(memory_usage_threshold=0)
+    with pytest.raises(TypeError, match="memory_usage_threshold must be a number"):
+        skate.init(memory_usage_threshold="0.9")  # type: ignore[arg-type]  # that is the test
+    monkeypatch.setenv("SKATE_MEMORY_USAGE_THRESHOLD", "a lot")
+    with pytest.raises(TypeError, match="SKATE_MEMORY_USAGE_THRESHOLD"):
+        skate.init()
