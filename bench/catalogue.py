@@ -83,6 +83,7 @@ WORKLOADS = [
     _rate("objects.get_small", "get of small objects", 20),
     _rate("objects.wait_tasks", "wait, one by one over 500 tasks", 15),
     _rate("objects.wait_objects", "wait, one by one over 500 objects", 15),
+    _rate("groups.created_and_removed", "placement groups, made and removed", 5),
     Workload(
         "objects.put_large",
         "put of a 100 MB array (plain: memcpy)",

@@ -58,7 +58,7 @@ class Nodes:
             if isinstance(effect, Reserve):
                 self.waiting.append(effect)
             elif isinstance(effect, Commit):
-                self.reservations[effect.node_id].commit(effect.group_id)
+                self.reservations[effect.node_id].commit(effect.state.group_id)
             elif isinstance(effect, Release):
                 self.waiting = [
                     r

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from skate.engine.base import Strategy
 from skate.runtime.amounts import to_amounts, to_units
 from skate.runtime.node import scheduler as module
 from skate.runtime.node.resources import NodeResources
@@ -404,7 +405,7 @@ def with_group(desk: Desk, *bundles: dict[str, float]) -> None:
 
 
 def inside(desk: Desk, bundle: int = -1, holder: bytes = ALICE, **want: float) -> Request:
-    request = Request(holder, want, 0, "f", desk.number(), place=(GROUP, bundle))
+    request = Request(holder, want, 0, "f", desk.number(), strategy=Strategy(GROUP, bundle))
     desk.scheduler.submit(request, desk.now)
     return request
 

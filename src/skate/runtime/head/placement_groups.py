@@ -49,7 +49,7 @@ class Commit:
     """The bundles on this node may be used."""
 
     node_id: bytes
-    group_id: bytes
+    state: PlacementGroupState
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,7 +65,7 @@ class Release:
 
 @dataclass(slots=True, frozen=True)
 class Notify:
-    """Tell these processes the group's state."""
+    """Tell these processes (or nodes) the group's state."""
 
     processes: frozenset[bytes]
     state: PlacementGroupState
@@ -133,7 +133,8 @@ class Group:
 
     def message(self) -> PlacementGroupState:
         """Return the state as watchers see it."""
-        return PlacementGroupState(self.spec.group_id, self.state, self.cause)
+        nodes = list(self.nodes) if self.state == "created" else []
+        return PlacementGroupState(self.spec.group_id, self.state, self.cause, nodes)
 
     def row(self) -> PlacementGroupRow:
         """Return the row for tools."""
@@ -166,6 +167,11 @@ class PlacementGroups:
         self._expected: dict[bytes, set[bytes]] = {}
         #: Per creator, the highest id that is not remembered any more.
         self._forgotten: dict[bytes, bytes] = {}
+
+    @property
+    def pending(self) -> bool:
+        """Whether a group waits for something."""
+        return any(group.state == "pending" for group in self.groups.values())
 
     # ------------------------------------------------------------------ creation and look-up
 
@@ -296,8 +302,9 @@ class PlacementGroups:
         group.state = "created"
         group.cause = ""
         group.kept = set(group.reserved)
-        effects: list[Effect] = [Commit(holder, group_id) for holder in group.holders]
-        effects.append(Notify(frozenset(group.watchers), group.message()))
+        state = group.message()
+        effects: list[Effect] = [Commit(holder, state) for holder in group.holders]
+        effects.append(Notify(frozenset(group.watchers), state))
         return effects
 
     def refused(self, group_id: bytes, node_id: bytes, now: float) -> list[Effect]:
@@ -333,6 +340,7 @@ class PlacementGroups:
         """The bundles on this node are planned anew."""
         effects: list[Effect] = []
         for group in list(self.groups.values()):
+            group.watchers.discard(node_id)
             lost = group.on(node_id)
             if not lost:
                 continue

@@ -7,7 +7,7 @@ daemon to daemon: ``Relay`` carries what a process says, ``Deliver`` what it is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from skate.ids import PROCESS_ID_SIZE
@@ -18,6 +18,7 @@ from skate.runtime.node.cluster_links import ClusterLinks
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.links import Link, Links
 from skate.runtime.node.loop import Loop, Timer
+from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.node.redirecting import Redirecting
 from skate.runtime.wire import cluster as wire
 from skate.runtime.wire.connection import ProtocolError
@@ -27,7 +28,9 @@ from skate.runtime.wire.messages import (
     LeaseGranted,
     LeaseRefused,
     PeerLost,
+    PlacementGroupState,
     ReturnLease,
+    WatchPlacementGroup,
     WorkerDied,
 )
 
@@ -43,6 +46,10 @@ GRANT_BITS = 40
 
 class Host(Protocol):
     """The daemon, as its part in the cluster sees it."""
+
+    @property
+    def placement(self) -> PlacementService:
+        """The placement groups, if this is the head."""
 
     def joined_cluster(self) -> None:
         """All other nodes are known: processes may come."""
@@ -444,6 +451,15 @@ class Cluster:
             wire.ActorRefused: self._on_actor_refused,
             wire.AskNode: lambda link, m: self._host.asked(link.process_id, m),
             wire.NodeAnswered: lambda link, m: self._host.answered(link.process_id, m),
+            wire.ReserveBundles: lambda link, m: dispatcher.placement.reserve(m),
+            wire.ReleaseBundles: lambda link, m: dispatcher.placement.release(m),
+            PlacementGroupState: lambda link, m: dispatcher.placement.told(m),
+            wire.BundlesReserved: lambda link, m: self._host.placement.reserved(
+                link.process_id, m.group_id, m.indices
+            ),
+            WatchPlacementGroup: lambda link, m: self._host.placement.asked(
+                link.process_id, m.group_id
+            ),
         }
 
     def _on_actor_granted(self, _link: Link, message: wire.ActorGranted) -> None:
@@ -481,3 +497,19 @@ class RemoteActorKeeper:
 
     def process_died(self, process_id: bytes) -> None:
         """The head hears of every process that dies."""
+
+
+class RemoteHeadOfGroups:
+    """The head's placement groups, as another node sees them."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def reserved(self, node_id: bytes, group_id: bytes, indices: Iterable[int]) -> None:
+        """Our part of a group is reserved."""
+        message = wire.BundlesReserved(group_id, list(indices))
+        self._cluster.links.send(self._cluster.head_id, message)
+
+    def asked(self, node_id: bytes, group_id: bytes) -> None:
+        """We want to know where a group is."""
+        self._cluster.links.send(self._cluster.head_id, WatchPlacementGroup(group_id))

@@ -12,6 +12,7 @@ from skate.runtime.node.cluster import Cluster
 from skate.runtime.node.config import ClusterConfig, Paths
 from skate.runtime.node.fan_out import Member
 from skate.runtime.node.links import RemoteLink
+from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.wire import addresses
 from skate.runtime.wire.authentication import read_token
 from skate.runtime.wire.cluster import AskNode, NodeAnswered, NodeInfo, ProcessInfo
@@ -82,6 +83,12 @@ class ClusterHost:
             if death.log_path:
                 where += f"; its output: {death.log_path}"
             daemon.actors.worker_ended(process_id, death.cause, where, death.kind)
+            self.placement.process_died(process_id)
+
+    @property
+    def placement(self) -> PlacementService:
+        """The placement groups, if this is the head."""
+        return self._daemon.placement
 
     def job_ended(self, driver_id: bytes) -> None:
         """A driver of another node is gone."""
@@ -89,11 +96,16 @@ class ClusterHost:
 
     def nodes_changed(self) -> None:
         """A node has come or gone."""
+        if self.cluster.is_head:
+            # Later: what a new node is told first is that it is welcome.
+            self._daemon.loop.call_later(0.0, self.placement.nodes_changed)
         self._daemon.links.broadcast(ClusterResources(self._daemon.state.total()))
 
     def node_left(self, node_id: bytes) -> None:
         """A node is gone; its processes were reported before."""
         self._daemon.looking.gone(node_id, expected=False)
+        if self.cluster.is_head:
+            self.placement.node_left(node_id)
 
     def asked(self, node_id: bytes, message: AskNode) -> None:
         """Another node wants to know what we and our processes know."""

@@ -16,7 +16,7 @@ from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
-from skate.runtime.node.cluster import Cluster, RemoteActorKeeper
+from skate.runtime.node.cluster import Cluster, RemoteActorKeeper, RemoteHeadOfGroups
 from skate.runtime.node.cluster_host import ClusterHost, OtherNodes
 from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
@@ -30,6 +30,7 @@ from skate.runtime.node.metrics import Metrics
 from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement import Placement
+from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.spill_place import spill_place
 from skate.runtime.node.state import State
@@ -90,6 +91,7 @@ class Daemon:
         self.packages = PackageStore()
         self.environments = Environments(self.loop, self.workers, self.packages, paths.directory)
         self.dispatcher = Dispatcher(
+            node_id,
             self.loop,
             self.links,
             self.workers,
@@ -107,11 +109,18 @@ class Daemon:
         self._memory_watch = MemoryWatch(
             self.loop, self.workers, self.dispatcher, config.memory_usage_threshold
         )
-        self.placement = Placement(
-            node_id, self.loop, self.links, self.dispatcher, config.namespace
-        )
         #: The other nodes, in a cluster.
         self.view = ClusterView()
+        self.placement = PlacementService(
+            node_id,
+            self.loop,
+            self.links,
+            self.dispatcher,
+            Placement(node_id, self.dispatcher),
+            self.view,
+            config.namespace,
+            self._lives,
+        )
         self.segments = SegmentTable(node_id, config.object_store_memory)
         self.objects = NodeObjects(
             self.loop,
@@ -395,8 +404,10 @@ class Daemon:
         self._acceptors.append(Acceptor(self.loop, self._sockets[2], self.cluster.links.adopt))
         if config.head:
             self.dispatcher.actor_keeper = RemoteActorKeeper(self.cluster)
+            self.dispatcher.placement.head = RemoteHeadOfGroups(self.cluster)
             self.cluster.join(config.head)
         else:
+            self.placement.cluster = self.cluster
             self.cluster.found(self.actors)
 
     # ------------------------------------------------------------------ messages

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from skate.engine.base import Strategy
 from skate.runtime.node import session_dir
-from skate.runtime.node.bundles import Place
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
@@ -19,6 +18,7 @@ from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import (
     ENVIRONMENT_KIND,
+    NO_NODE_KIND,
     REMOVED_KIND,
     ExitWorker,
     Job,
@@ -67,6 +67,12 @@ class Elsewhere(Protocol):
     def redirect(self, stuck: list[Request]) -> None:
         """Send away those of the requests that cannot be served here now and can elsewhere."""
 
+    def next_node(self, request: Request) -> bytes:
+        """Return whose turn it is when requests are spread; empty: our own."""
+
+    def knows(self, node_id: bytes, request: Request, feasible: bool) -> bool:
+        """Whether there is such a node (and, if wanted, whether it could ever serve this)."""
+
     def cancel(self, key: Key) -> None:
         """A request that is not here is not needed any more."""
 
@@ -85,6 +91,7 @@ class Dispatcher:
 
     def __init__(
         self,
+        node_id: bytes,
         loop: Loop,
         links: Links,
         workers: Workers,
@@ -92,6 +99,7 @@ class Dispatcher:
         environments: Environments,
         prestart: bool = True,
     ) -> None:
+        self._node_id = node_id
         self._loop = loop
         self._links = links
         self._workers = workers
@@ -129,7 +137,7 @@ class Dispatcher:
                 message.name,
                 message.request_id,
                 environment=message.environment,
-                place=place_of(message.strategy),
+                strategy=message.strategy,
             )
         except ValueError as error:
             self._links.send(holder, LeaseRefused(message.request_id, str(error)))
@@ -150,12 +158,45 @@ class Dispatcher:
 
     def _queue(self, request: Request) -> None:
         if request.place is not None:
-            group_id = request.place[0]
-            if self.placement.gone(group_id):
-                self.refuse(request, self.placement.refusal(group_id), REMOVED_KIND)
+            refusal = self.placement.refusal(request.place[0])
+            if refusal:
+                self.refuse(request, refusal, REMOVED_KIND)
                 return
+        elif request.strategy is not None and not self._bind(request, request.strategy):
+            return
         self.scheduler.submit(request, self._loop.now())
         self._dirty = True
+
+    def _bind(self, request: Request, strategy: Strategy) -> bool:
+        """Choose the node of a request that has a say in that; return False if it is refused."""
+        request.bound_to = b""
+        if strategy.spread:
+            if self.elsewhere is not None and not request.origin:
+                request.attracted_to = self.elsewhere.next_node(request)
+            return True
+        node_id = strategy.node_id
+        if not node_id or node_id == self._node_id:
+            return True
+        if self.elsewhere is not None and self.elsewhere.knows(node_id, request, strategy.soft):
+            request.bound_to = node_id
+        elif not strategy.soft:
+            self.refuse(
+                request,
+                f"node {node_id.hex()} is not, or not any more, a node of this session, and nothing"
+                " else will do (NodeAffinitySchedulingStrategy with soft=False)",
+                NO_NODE_KIND,
+            )
+            return False
+        return True
+
+    def _moves(self, request: Request) -> bool:
+        """Whether another node may serve a request that this one cannot serve now."""
+        strategy = request.strategy
+        if request.group_id:
+            return False
+        if strategy is None or strategy.node_id != self._node_id:
+            return True
+        return strategy.soft and not self.scheduler.feasible(request)
 
     def refuse(self, request: Request, reason: str, kind: str = "") -> None:
         """Say that a request which does not wait any more will not be served."""
@@ -240,7 +281,7 @@ class Dispatcher:
                 name,
                 actor_id=actor.actor_id,
                 environment=actor.environment,
-                place=place_of(actor.strategy),
+                strategy=actor.strategy,
             )
         except ValueError as error:
             self.actor_keeper.refused(actor.actor_id, str(error))
@@ -400,7 +441,7 @@ class Dispatcher:
         if self.elsewhere is not None and len(self.scheduler.queue) > len(waiting):
             served = set(waiting)
             self.elsewhere.redirect(
-                [r for r in self.scheduler.queue if r not in served and not r.group_id]
+                [r for r in self.scheduler.queue if r not in served and self._moves(r)]
             )
         if self.scheduler.queue:
             for grant in self.scheduler.recalls():
@@ -498,10 +539,3 @@ class Dispatcher:
             if worker.pid:
                 self._workers.kill(worker, "did not start in time")
         self._dirty = True
-
-
-def place_of(strategy: Strategy | None) -> Place | None:
-    """Return the placement group and the bundle that a strategy names."""
-    if strategy is None or not strategy.group_id:
-        return None
-    return strategy.group_id, strategy.bundle

@@ -1,125 +1,130 @@
-"""The daemon's part in placement groups: carries out what the head decides, on this node.
+"""A node's part in placement groups: its bundles, and where those of other nodes are.
 
-The head is a plain object in the daemon of the head node.
+The groups themselves are kept by the head (``placement_service``).  A node learns where a group is
+when it holds a part of it, or when a process of its own first asks for something in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from typing import Protocol
 
-from skate.ids import owner_of
-from skate.runtime.head.placement import NodeView
-from skate.runtime.head.placement_groups import (
-    Commit,
-    Effect,
-    Notify,
-    PlacementGroups,
-    Release,
-    Reserve,
-)
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.scheduler import Request
 from skate.runtime.wire.messages import REMOVED_KIND
-from skate.runtime.wire.placement import (
-    CreatePlacementGroup,
-    FindPlacementGroups,
-    PlacementGroupsFound,
-)
+from skate.runtime.wire.placement import PlacementGroupState, ReleaseBundles, ReserveBundles
 
-if TYPE_CHECKING:
-    from skate.runtime.node.links import Links
-    from skate.runtime.node.loop import Loop
+#: Ended groups that are remembered with their cause.
+REMEMBERED = 1_000
+
+
+class HeadOfGroups(Protocol):
+    """Who keeps the placement groups, as a node sees it."""
+
+    def reserved(self, node_id: bytes, group_id: bytes, indices: Iterable[int]) -> None:
+        """A node has reserved its part of a group."""
+
+    def asked(self, node_id: bytes, group_id: bytes) -> None:
+        """A node wants to know where a group is, now and whenever that changes."""
 
 
 class Placement:
     """Placement groups as this node sees them."""
 
-    def __init__(
-        self, node_id: bytes, loop: Loop, links: Links, dispatcher: Dispatcher, namespace: str
-    ) -> None:
+    def __init__(self, node_id: bytes, dispatcher: Dispatcher) -> None:
         self._node_id = node_id
-        self._loop = loop
-        self._links = links
         self._dispatcher = dispatcher
         self._scheduler = dispatcher.scheduler
-        self.groups = PlacementGroups(namespace, self._views)
+        self.head: HeadOfGroups
+        #: The node of each bundle of the groups that are created, as far as is known here.
+        self._nodes: dict[bytes, list[bytes]] = {}
+        #: Groups that the head was asked about.
+        self._asked: set[bytes] = set()
+        #: Groups that have ended, and why.
+        self._gone: OrderedDict[bytes, str] = OrderedDict()
+        #: How many requests for any bundle of a group were sent to others.
+        self._turns: dict[bytes, int] = {}
         dispatcher.placement = self
 
-    def _views(self) -> list[NodeView]:
-        resources = self._scheduler.resources
-        return [NodeView(self._node_id, resources.total, resources.free)]
+    # ------------------------------------------------------------------ the head says
 
-    # ------------------------------------------------------------------ messages
+    def reserve(self, message: ReserveBundles) -> None:
+        """Reserve bundles, or queue for them."""
+        request = Request.for_group(message.owner, message.group_id, message.bundles, message.name)
+        self._dispatcher.submit(request)
 
-    def create(self, owner: bytes, message: CreatePlacementGroup) -> None:
-        """A process makes a group."""
-        self.apply(self.groups.create(message, owner, self._loop.now()))
+    def release(self, message: ReleaseBundles) -> None:
+        """Give bundles back that were to be, or are, of a group which will be planned anew."""
+        group_id = message.group_id
+        self._scheduler.cancel(group_id)
+        self._end(group_id, message.indices, "a node of its placement group has died", final=False)
 
-    def remove(self, group_id: bytes) -> None:
-        """A process removes a group."""
-        self.apply(self.groups.remove(group_id))
+    def told(self, message: PlacementGroupState) -> None:
+        """The state of a group has changed."""
+        group_id = message.group_id
+        if message.state == "created":
+            self._nodes[group_id] = message.nodes
+            self._scheduler.reservations.commit(group_id)
+        elif message.state == "pending":
+            self._nodes.pop(group_id, None)
+        else:
+            self._ended(group_id, message.cause)
+        self._dispatcher.look_again()
 
-    def watch(self, process_id: bytes, group_id: bytes) -> None:
-        """A process has a handle from another one."""
-        self.apply(self.groups.watch(group_id, process_id, self._creator_lives(group_id)))
+    def _ended(self, group_id: bytes, cause: str) -> None:
+        self._nodes.pop(group_id, None)
+        self._turns.pop(group_id, None)
+        self._asked.discard(group_id)
+        self._gone[group_id] = cause
+        if len(self._gone) > REMEMBERED:
+            self._gone.popitem(last=False)
+        self._scheduler.cancel(group_id)
+        self._end(group_id, None, cause, final=True)
+        for request in self._scheduler.cancel_place(group_id):
+            self._dispatcher.refuse(request, self._refusal(group_id), REMOVED_KIND)
 
-    def find(self, process_id: bytes, message: FindPlacementGroups) -> None:
-        """A process asks about groups."""
-        rows = self.groups.rows(message.group_id, message.name, message.namespace)
-        self._links.send(process_id, PlacementGroupsFound(message.request_id, rows))
+    def _end(
+        self, group_id: bytes, indices: Collection[int] | None, cause: str, final: bool
+    ) -> None:
+        for grant in self._scheduler.grants_in(group_id, indices):
+            self._dispatcher.end_in_group(grant, cause, final)
+        self._scheduler.reservations.remove(group_id, indices)
+        self._dispatcher.look_again()
 
-    def process_died(self, process_id: bytes) -> None:
-        """The groups of a process end with it."""
-        self.apply(self.groups.process_died(process_id))
-
-    def gone(self, group_id: bytes) -> str:
-        """Say why nothing can run in a group any more; "" if it can, or perhaps will."""
-        return self.groups.gone(group_id, self._creator_lives(group_id))
-
-    def _creator_lives(self, group_id: bytes) -> bool:
-        return owner_of(group_id) in self._links.by_process
-
-    # ------------------------------------------------------------------ effects
+    # ------------------------------------------------------------------ the dispatcher asks
 
     def reserved(self, request: Request) -> None:
         """The bundles of a group that waited in the queue are reserved."""
-        group_id = request.group_id
-        self.apply(self.groups.reserved(group_id, self._node_id, request.bundles))
-
-    def apply(self, effects: Iterable[Effect]) -> None:
-        """Carry out what the head wants."""
-        for effect in effects:
-            if isinstance(effect, Notify):
-                for process_id in effect.processes:
-                    self._links.send(process_id, effect.state)
-            elif isinstance(effect, Reserve):
-                request = Request.for_group(
-                    effect.owner, effect.group_id, effect.bundles, effect.name
-                )
-                self._dispatcher.submit(request)
-            elif isinstance(effect, Commit):
-                self._scheduler.reservations.commit(effect.group_id)
-                self._dispatcher.look_again()
-            elif isinstance(effect, Release):
-                self._release(effect)
-            else:
-                self._dispatcher.on_warning(effect.text)
-
-    def _release(self, effect: Release) -> None:
-        """Give bundles back and end what runs in them; what waits goes on waiting unless the group
-        has ended for good."""
-        group_id = effect.group_id
-        self._scheduler.cancel(group_id)
-        cause = effect.cause or "a node of its placement group has died"
-        for grant in self._scheduler.grants_in(group_id, effect.indices):
-            self._dispatcher.end_in_group(grant, cause, final=bool(effect.cause))
-        self._scheduler.reservations.remove(group_id, effect.indices)
-        if effect.cause:
-            for request in self._scheduler.cancel_place(group_id):
-                self._dispatcher.refuse(request, self.refusal(group_id), REMOVED_KIND)
-        self._dispatcher.look_again()
+        self.head.reserved(self._node_id, request.group_id, request.bundles)
 
     def refusal(self, group_id: bytes) -> str:
-        """Say that nothing runs in this group any more."""
-        return f"its placement group {group_id.hex()} is gone: {self.gone(group_id)}"
+        """Say why nothing can run in a group any more; "" if it can, or perhaps will."""
+        known = group_id in self._nodes or group_id in self._gone or group_id in self._asked
+        if not known:
+            self._asked.add(group_id)
+            # The answer may be there when this returns.
+            self.head.asked(self._node_id, group_id)
+        return self._refusal(group_id)
+
+    def _refusal(self, group_id: bytes) -> str:
+        cause = self._gone.get(group_id)
+        return f"its placement group {group_id.hex()} is gone: {cause}" if cause else ""
+
+    def elsewhere(self, request: Request) -> bytes:
+        """Return the node that a request for a bundle, which cannot be served now, is to go to.
+
+        Empty: none; it waits here.
+        """
+        assert request.place is not None
+        group_id, index = request.place
+        nodes = self._nodes.get(group_id, [])
+        if index >= 0:
+            nodes = nodes[index : index + 1]
+        elif request.origin and self._node_id in nodes:
+            # Another node has chosen this one.
+            return b""
+        elif nodes:
+            turn = self._turns[group_id] = self._turns.get(group_id, -1) + 1
+            nodes = [nodes[turn % len(nodes)]]
+        return nodes[0] if nodes and nodes[0] != self._node_id else b""

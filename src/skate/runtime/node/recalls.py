@@ -42,6 +42,8 @@ class Recalls:
             if who in hopeless:
                 continue
             pools = self._pools(request)
+            if not pools:
+                continue
             if not any(self._fits(request, pool) for pool in pools):
                 for pool in pools:
                     if pool.within_reach(request.units):

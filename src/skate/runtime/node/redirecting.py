@@ -48,12 +48,39 @@ class Redirecting:
 
     def redirect(self, stuck: list[Request]) -> None:
         """Send away those of the requests that cannot be served here now and can elsewhere."""
+        free: list[Request] = []
         for request in stuck:
+            if request.place is not None:
+                self._send_to(request, self._dispatcher.placement.elsewhere(request))
+            elif request.bound_to:
+                self._send_to(request, request.bound_to)
+            else:
+                free.append(request)
+        for request in free:
             if request.origin and self._redirects.comes_back(request):
                 self._bounce(request)
         if len(self._view):
-            for redirect in self._redirects.elsewhere(stuck, self._feasible_here):
+            for redirect in self._redirects.elsewhere(free, self._feasible_here):
                 self._send(redirect)
+
+    def _send_to(self, request: Request, node_id: bytes) -> None:
+        """Send a request to the only node that may serve it, if it is known."""
+        if self._view.get(node_id) is None:
+            return
+        if request.origin:
+            # It was sent here for a bundle that is not here any more.
+            self._bounce(request)
+        else:
+            self._send(self._redirects.sent(request, node_id))
+
+    def next_node(self, request: Request) -> bytes:
+        """Return whose turn it is when requests are spread; empty: our own."""
+        return self._redirects.next_node(request, self._feasible_here(request))
+
+    def knows(self, node_id: bytes, request: Request, feasible: bool) -> bool:
+        """Whether there is such a node (and, if wanted, whether it could ever serve this)."""
+        node = self._view.get(node_id)
+        return node is not None and (not feasible or node.could_have(request.units))
 
     def _feasible_here(self, request: Request) -> bool:
         return self._scheduler.resources.feasible(request.units)

@@ -29,6 +29,8 @@ class Redirects:
     def __init__(self, view: ClusterView) -> None:
         self._view = view
         self._away: dict[Key, tuple[Request, bytes]] = {}
+        #: How many requests were spread.
+        self._turn = -1
 
     # ------------------------------------------------------------------ decisions
 
@@ -66,6 +68,22 @@ class Redirects:
                 yield self._send(request, node_id, stay=True)
             else:
                 hopeless.add(shape)
+
+    def sent(self, request: Request, node_id: bytes) -> Redirect:
+        """Send a request to the only node that may serve it, to wait there."""
+        self._away[request.key] = (request, node_id)
+        return Redirect(request, node_id, stay=True)
+
+    def next_node(self, request: Request, feasible_here: bool) -> bytes:
+        """Return the node whose turn it is when requests are spread over all that could serve them.
+
+        Empty: our own.
+        """
+        nodes = sorted(node.node_id for node in self._view if node.could_have(request.units))
+        if feasible_here or not nodes:
+            nodes.insert(0, b"")
+        self._turn += 1
+        return nodes[self._turn % len(nodes)]
 
     def _send(self, request: Request, node_id: bytes, stay: bool) -> Redirect:
         self._view.send_to(node_id, request.units)

@@ -12,6 +12,7 @@ import bisect
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
+from skate.engine.base import Strategy
 from skate.runtime.amounts import Units, add_units, describe, to_units
 from skate.runtime.node.bundles import Bundle, Place, Reservations, Scratch
 from skate.runtime.node.recalls import Recalls
@@ -45,6 +46,7 @@ class Request:
         "actor_id",
         "actor_order",
         "attracted_to",
+        "bound_to",
         "bundles",
         "depth",
         "environment",
@@ -64,6 +66,7 @@ class Request:
         "shape",
         "since",
         "stays",
+        "strategy",
         "units",
     )
 
@@ -76,10 +79,10 @@ class Request:
         request_id: int = 0,
         actor_id: bytes = b"",
         environment: bytes = b"",
-        place: Place | None = None,
+        strategy: Strategy | None = None,
     ) -> None:
         """Raise ValueError if the resources make no sense."""
-        self._set(holder, [to_units(resources)], depth, name, place)
+        self._set(holder, [to_units(resources)], depth, name, strategy)
         #: The holder's number for it, if it asks for a lease.
         self.request_id = request_id
         #: Not empty: the request is an actor's.
@@ -104,16 +107,25 @@ class Request:
         return request
 
     def _set(
-        self, holder: bytes, parts: list[Units], depth: int, name: str, place: Place | None
+        self,
+        holder: bytes,
+        parts: list[Units],
+        depth: int,
+        name: str,
+        strategy: Strategy | None,
     ) -> None:
         #: The process that asks.
         self.holder = holder
         #: What has to fit together, each part for itself: GPUs are not shared between parts.
         self.parts = parts
         self.units: Units = parts[0] if len(parts) == 1 else add_units(parts)
+        #: What was asked for besides resources.
+        self.strategy = strategy
         #: None: anywhere on the node outside of placement groups.
-        self.place = place
-        self.shape: Shape = (place, tuple(tuple(part.items()) for part in parts))
+        self.place: Place | None = None
+        if strategy is not None and strategy.group_id:
+            self.place = (strategy.group_id, strategy.bundle)
+        self.shape: Shape = (self.place, tuple(tuple(part.items()) for part in parts))
         self.depth = depth
         self.name = name
         #: Not empty: it asks for no worker but for ``bundles``.
@@ -130,6 +142,8 @@ class Request:
         self.stays = True
         #: The node that it would rather be served on.
         self.attracted_to = b""
+        #: The only other node on which it may be served.
+        self.bound_to = b""
         #: Whether what it is for may be ended and started again.
         self.retriable = True
         self.since = 0.0
@@ -238,6 +252,8 @@ class Scheduler:
 
     def pools(self, request: Request) -> list[NodeResources]:
         """Return where the request may be served; nowhere while its group is not there yet."""
+        if request.bound_to:
+            return []
         if request.place is None:
             return [self.resources]
         return [*self.reservations.pools(request.place)]
@@ -260,6 +276,9 @@ class Scheduler:
             if request.shape in hopeless:
                 continue
             pools = self.pools(request)
+            if not pools:
+                # It waits for its group, or is bound to another node: others of its shape may not.
+                continue
             for pool in pools:
                 kept = reserved.get(pool)
                 if (

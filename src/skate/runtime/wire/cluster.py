@@ -14,16 +14,24 @@ import msgspec
 from skate.runtime.wire.messages import (
     ActorStarted,
     CreateActor,
+    CreatePlacementGroup,
+    FindPlacementGroups,
     GetNamedActor,
     Hello,
     Job,
     KillActor,
     Message,
     NodeMessage,
+    PlacementGroupState,
+    RemovePlacementGroup,
     RequestLease,
     WatchActor,
+    WatchPlacementGroup,
     WorkerDied,
 )
+from skate.runtime.wire.placement import BundlesReserved as BundlesReserved
+from skate.runtime.wire.placement import ReleaseBundles as ReleaseBundles
+from skate.runtime.wire.placement import ReserveBundles as ReserveBundles
 from skate.runtime.wire.state import AskNode as AskNode
 from skate.runtime.wire.state import NodeAnswered as NodeAnswered
 
@@ -231,6 +239,11 @@ ClusterMessage: TypeAlias = (
     | ActorRefused
     | AskNode
     | NodeAnswered
+    | ReserveBundles
+    | BundlesReserved
+    | ReleaseBundles
+    | WatchPlacementGroup
+    | PlacementGroupState
 )
 
 cluster_decoder: msgspec.msgpack.Decoder[list[ClusterMessage]] = msgspec.msgpack.Decoder(
@@ -239,5 +252,15 @@ cluster_decoder: msgspec.msgpack.Decoder[list[ClusterMessage]] = msgspec.msgpack
 
 #: What the head answers for the whole cluster.
 FOR_THE_HEAD: frozenset[type] = frozenset(
-    (CreateActor, WatchActor, KillActor, ActorStarted, GetNamedActor)
+    (
+        CreateActor,
+        WatchActor,
+        KillActor,
+        ActorStarted,
+        GetNamedActor,
+        CreatePlacementGroup,
+        RemovePlacementGroup,
+        WatchPlacementGroup,
+        FindPlacementGroups,
+    )
 )

@@ -55,6 +55,8 @@ from skate.runtime.wire.store import RoomAnswer as RoomAnswer
 REMOVED_KIND = "placement group removed"
 #: ... or a runtime environment could not be prepared; another request tries again, ...
 ENVIRONMENT_KIND = "environment failed"
+#: ... or the node that it is bound to does not exist, ...
+NO_NODE_KIND = "no such node"
 #: ... or the worker was ended to save memory.
 OUT_OF_MEMORY_KIND = "out of memory"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from skate.runtime.wire.parts import Message
 
 
@@ -36,6 +38,8 @@ class PlacementGroupState(Message, tag=193):
     state: str
     #: Why it is removed, for the user.
     cause: str
+    #: The node of each bundle of a group that is created.
+    nodes: list[bytes] = msgspec.field(default_factory=list)
 
 
 class FindPlacementGroups(Message, tag=194):
@@ -47,7 +51,7 @@ class FindPlacementGroups(Message, tag=194):
     namespace: str = ""
 
 
-class PlacementGroupRow(Message, tag=198):
+class PlacementGroupRow(msgspec.Struct, array_like=True):
     """One group for tools and users."""
 
     group_id: bytes
@@ -69,3 +73,34 @@ class PlacementGroupsFound(Message, tag=195):
 
     request_id: int
     rows: list[PlacementGroupRow]
+
+
+# --------------------------------------------------------------------------- between daemons
+
+
+class ReserveBundles(Message, tag=196):
+    """Head to node: reserve these bundles (units by index), or queue for them."""
+
+    group_id: bytes
+    #: The process that wants them.
+    owner: bytes
+    bundles: dict[int, dict[str, int]]
+    #: What the group is called in messages to the user.
+    name: str
+
+
+class BundlesReserved(Message, tag=197):
+    """Node to head: I have."""
+
+    group_id: bytes
+    indices: list[int]
+
+
+class ReleaseBundles(Message, tag=199):
+    """Head to node: give these bundles back (None: all), the group is planned anew.
+
+    What has ended for good is told by ``PlacementGroupState``.
+    """
+
+    group_id: bytes
+    indices: list[int] | None

@@ -11,8 +11,10 @@ from skate.engine.base import STREAMING, ActorOptions, CallOptions, Code
 from skate.exceptions import (
     ActorAlreadyExistsError,
     ActorDiedError,
+    ActorError,
     ActorPlacementGroupRemovedError,
     ActorUnavailableError,
+    ActorUnschedulableError,
     PendingCallsLimitExceeded,
     RuntimeEnvSetupError,
     TaskError,
@@ -21,6 +23,7 @@ from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
 from skate.runtime.wire.messages import (
     ENVIRONMENT_KIND,
+    NO_NODE_KIND,
     REMOVED_KIND,
     ActorStarted,
     ActorState,
@@ -210,7 +213,9 @@ class ActorClient:
         )
 
     @staticmethod
-    def _death(kind: str) -> type[ActorDiedError]:
+    def _death(kind: str) -> type[ActorError]:
+        if kind == NO_NODE_KIND:
+            return ActorUnschedulableError
         return ActorPlacementGroupRemovedError if kind == REMOVED_KIND else ActorDiedError
 
     def fail_queue(self) -> None:
