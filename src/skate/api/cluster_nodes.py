@@ -120,14 +120,22 @@ def start_node(
         head: Address of the head of the cluster to join; "" begins a cluster.
         token: Of that cluster.
         owner_pid: The process whose end is the node's end; 0 for none.
-        options: ``num_cpus``, ``num_gpus``, ``resources``, ``object_store_memory``, ``preload``
-            as in ``init``.
+        options: ``num_cpus``, ``num_gpus``, ``resources``, ``object_store_memory``, ``spill_uri``,
+            ``preload``, ``memory_usage_threshold`` as in ``init``.
 
     Raises:
         SessionError: It could not be started.
         TypeError, ValueError: An option that is unknown or wrong.
     """
-    known = ("num_cpus", "num_gpus", "resources", "object_store_memory", "preload")
+    known = (
+        "num_cpus",
+        "num_gpus",
+        "resources",
+        "object_store_memory",
+        "spill_uri",
+        "preload",
+        "memory_usage_threshold",
+    )
     given = {name: options.pop(name, None) for name in known}
     for name in options:
         if name not in _IGNORED:
@@ -144,6 +152,8 @@ def start_node(
     config = NodeConfig(
         resources=checked.resources,
         object_store_memory=checked.object_store_memory,
+        spill_uri=checked.spill_uri,
+        memory_usage_threshold=checked.memory_usage_threshold,
         job_id="",
         driver_pid=owner_pid,
         preload=list(checked.preload),
