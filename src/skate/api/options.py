@@ -20,6 +20,8 @@ from skate.engine.base import (
 )
 from skate.exceptions import NotSupportedError
 
+#: Begins the names of resources that say what kind of GPU a node has.
+ACCELERATOR_TYPE = "accelerator_type:"
 #: Amounts of resources are multiples of this.
 RESOURCE_STEP = 0.0001
 
@@ -214,7 +216,7 @@ _OF_RAY: dict[str, _Check] = {
     "placement_group": _ignored,  # checked together with the two below
     "placement_group_bundle_index": _ignored,
     "placement_group_capture_child_tasks": _ignored,
-    "accelerator_type": _unsupported,
+    "accelerator_type": non_empty,
     "label_selector": _unsupported,
     "_metadata": _ignored,
     "_labels": _ignored,
@@ -289,6 +291,9 @@ def _resources(checked: Mapping[str, Any], default_cpus: float) -> dict[str, flo
         "memory": checked.get("memory", 0.0),
         **checked.get("resources", {}),
     }
+    if "accelerator_type" in checked:
+        # As in Ray: a little of what a node with such a GPU has one of.
+        amounts[ACCELERATOR_TYPE + checked["accelerator_type"]] = 0.001
     return {name: number for name, number in amounts.items() if number}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,6 +138,7 @@ def check(
         "CPU": available_cpus() if num_cpus is None else option_checks.amount("num_cpus", num_cpus),
         "GPU": available_gpus() if num_gpus is None else _gpus(num_gpus),
         "memory": max(0, memory - store),
+        **(accelerator_types() if num_gpus is None and available_gpus() else {}),
         **option_checks.custom_resources("resources", {} if resources is None else resources),
     }
     return SessionConfig(
@@ -218,6 +220,12 @@ def _gpus(value: object) -> float:
     number = option_checks.amount("num_gpus", value)
     if number != int(number):
         raise ValueError(f"num_gpus must be a whole number, but is {value!r}")
+    visible = _visible_gpus()
+    if visible and number > len(visible):
+        raise ValueError(
+            f"num_gpus={value!r}, but CUDA_VISIBLE_DEVICES names only {', '.join(visible)}: two"
+            " tasks would get the same GPU"
+        )
     return number
 
 
@@ -270,12 +278,31 @@ def available_cpus() -> int:
 
 def available_gpus() -> int:
     """Return how many GPUs this process may use, without asking a driver."""
+    visible = _visible_gpus()
+    return len(glob.glob("/proc/driver/nvidia/gpus/*")) if visible is None else len(visible)
+
+
+def _visible_gpus() -> list[str] | None:
+    """Return the ids in ``CUDA_VISIBLE_DEVICES``, None if it does not exist."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        ids = [part for part in visible.split(",") if part.strip()]
-        # By convention an invalid id ends the list.
-        return ids.index("-1") if "-1" in ids else len(ids)
-    return len(glob.glob("/proc/driver/nvidia/gpus/*"))
+    if visible is None:
+        return None
+    ids = [part.strip() for part in visible.split(",") if part.strip()]
+    # By convention an invalid id ends the list.
+    return ids[: ids.index("-1")] if "-1" in ids else ids
+
+
+def accelerator_types(folder: str = "/proc/driver/nvidia/gpus") -> dict[str, float]:
+    """Return a resource for each kind of GPU in this machine: ``accelerator_type:H100``."""
+    found: dict[str, float] = {}
+    for path in glob.glob(f"{folder}/*/information"):
+        for line in _read(path).splitlines():
+            name, _, model = line.partition(":")
+            # "NVIDIA H100 80GB HBM3", "Tesla V100-SXM2-16GB", "NVIDIA GeForce RTX 3090"
+            kind = re.search(r"\b([A-Z]+\d+\w*)", model)
+            if name == "Model" and kind:
+                found[option_checks.ACCELERATOR_TYPE + kind[1]] = 1.0
+    return found
 
 
 def memory_bytes() -> int:
