@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from skate.engine.base import Strategy
-from skate.runtime.amounts import to_amounts, to_units
+from skate.runtime.amounts import add_units, to_amounts, to_units
 from skate.runtime.node import scheduler as module
+from skate.runtime.node.bundles import Bundle
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.scheduler import Grant, Request, Scheduler
 
@@ -24,6 +25,8 @@ class Desk:
         self.scheduler = Scheduler(NodeResources(resources))
         self.now = 0.0
         self._number = 0
+        #: All bundles of placement groups that were ever reserved.
+        self.bundles: list[Bundle] = []
 
     def number(self) -> int:
         """Return a number that nobody has had."""
@@ -47,6 +50,11 @@ class Desk:
         """Grant everything that can be granted, to fresh workers."""
         grants = []
         for request in self.scheduler.runnable(self.now):
+            if request.group_id:
+                assert self.scheduler.reserve(request), "runnable, but it does not fit"
+                self.scheduler.reservations.commit(request.group_id)
+                self.bundles += self.scheduler.reservations.pools((request.group_id, -1))
+                continue
             self._number += 1
             grant = self.scheduler.grant(request, b"w%d" % self._number)
             assert grant is not None, "runnable, but it does not fit"
@@ -308,6 +316,7 @@ class Service(RuleBasedStateMachine):
         self.desk = Desk(CPU=3, GPU=2)
         self.scheduler = self.desk.scheduler
         self.actors = 0
+        self.groups: list[bytes] = []
 
     @rule(holder=holders, want=shapes, depth=st.integers(0, 3))
     def ask(self, holder: bytes, want: dict[str, float], depth: int) -> None:
@@ -356,6 +365,30 @@ class Service(RuleBasedStateMachine):
             assert not grant.request.actor_id
         assert self.scheduler.recalls() == [] or self.scheduler.queue
 
+    @rule(holder=holders, bundles=st.lists(shapes.filter(bool), min_size=1, max_size=3))
+    def make_a_group(self, holder: bytes, bundles: list[dict[str, float]]) -> None:
+        group_id = b"g%d" % len(self.groups)
+        self.groups.append(group_id)
+        parts = {n: to_units(bundle) for n, bundle in enumerate(bundles)}
+        self.scheduler.submit(Request.for_group(holder, group_id, parts, "g"), self.desk.now)
+
+    @precondition(lambda self: self.groups)
+    @rule(data=st.data(), holder=holders, want=shapes, bundle=st.integers(-1, 2))
+    def ask_inside(
+        self, data: st.DataObject, holder: bytes, want: dict[str, float], bundle: int
+    ) -> None:
+        where = Strategy(data.draw(st.sampled_from(self.groups)), bundle)
+        request = Request(holder, want, 0, "f", self.desk.number(), strategy=where)
+        self.scheduler.submit(request, self.desk.now)
+
+    @precondition(lambda self: self.groups)
+    @rule(data=st.data())
+    def remove_a_group(self, data: st.DataObject) -> None:
+        group_id = data.draw(st.sampled_from(self.groups))
+        self.scheduler.cancel(group_id)
+        self.scheduler.cancel_place(group_id)
+        self.scheduler.reservations.remove(group_id)
+
     @invariant()
     def the_queue_is_in_order(self) -> None:
         orders = [request.order for request in self.scheduler.queue]
@@ -363,17 +396,27 @@ class Service(RuleBasedStateMachine):
 
     @invariant()
     def resources_add_up(self) -> None:
-        resources = self.scheduler.resources
-        for name, total in resources.total.items():
-            held = sum(
-                g.request.units.get(name, 0)
-                for g in self.scheduler.grants.values()
-                if not (name == "CPU" and g.allocation.blocked)
-            )
-            assert resources.free[name] == total - held
+        node = self.scheduler.resources
+        # A bundle is held by its group until that has ended and nobody is left in it.
+        groups = add_units(
+            b.allocation.units for b in self.desk.bundles if not b.allocation.released
+        )
+        for pool in [node, *self.desk.bundles]:
+            for name, total in pool.total.items():
+                held = sum(
+                    g.request.units.get(name, 0)
+                    for g in self.scheduler.grants.values()
+                    if g.pool is pool and not (name == "CPU" and g.allocation.blocked)
+                )
+                held += groups.get(name, 0) if pool is node else 0
+                assert pool.free[name] == total - held
 
     def teardown(self) -> None:
         """When everything ends, everything that can ever be served is served."""
+        for group_id in self.groups:
+            self.scheduler.cancel(group_id)
+            self.scheduler.cancel_place(group_id)
+            self.scheduler.reservations.remove(group_id)
         for grant in list(self.scheduler.grants.values()):
             self.scheduler.release(grant)
         self.desk.now += module.PATIENCE_SECONDS + module.RESERVE_SECONDS
