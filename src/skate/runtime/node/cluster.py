@@ -7,7 +7,7 @@ daemon to daemon: ``Relay`` carries what a process says, ``Deliver`` what it is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from skate.ids import PROCESS_ID_SIZE
@@ -473,43 +473,3 @@ class Cluster:
         self.redirecting.settled(message.actor_id)
         if self._actors is not None:
             self._actors.refused(message.actor_id, message.cause, message.kind)
-
-
-class RemoteActorKeeper:
-    """The head's actor directory, as the dispatcher of another node sees it."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
-        """A worker was found for an actor; the head ends it if the actor wants none any more."""
-        message = wire.ActorGranted(actor_id, worker_id, address, pid)
-        self._cluster.links.send(self._cluster.head_id, message)
-        return True
-
-    def refused(self, actor_id: bytes, cause: str, kind: str = "") -> None:
-        """No worker can be had for an actor."""
-        message = wire.ActorRefused(actor_id, cause, kind)
-        self._cluster.links.send(self._cluster.head_id, message)
-
-    def worker_ended(self, worker_id: bytes, cause: str, where: str, kind: str = "") -> None:
-        """The head hears of every process that dies."""
-
-    def process_died(self, process_id: bytes) -> None:
-        """The head hears of every process that dies."""
-
-
-class RemoteHeadOfGroups:
-    """The head's placement groups, as another node sees them."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def reserved(self, node_id: bytes, group_id: bytes, indices: Iterable[int]) -> None:
-        """Our part of a group is reserved."""
-        message = wire.BundlesReserved(group_id, list(indices))
-        self._cluster.links.send(self._cluster.head_id, message)
-
-    def asked(self, node_id: bytes, group_id: bytes) -> None:
-        """We want to know where a group is."""
-        self._cluster.links.send(self._cluster.head_id, WatchPlacementGroup(group_id))

@@ -16,7 +16,7 @@ from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
-from skate.runtime.node.cluster import Cluster, RemoteActorKeeper, RemoteHeadOfGroups
+from skate.runtime.node.cluster import Cluster
 from skate.runtime.node.cluster_host import ClusterHost, OtherNodes
 from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
@@ -31,6 +31,7 @@ from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement import Placement
 from skate.runtime.node.placement_service import PlacementService
+from skate.runtime.node.remote_head import RemoteActorKeeper, RemoteHeadOfGroups
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.spill_place import spill_place
 from skate.runtime.node.state import State

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from skate.engine.base import Strategy
 from skate.runtime.node import session_dir
+from skate.runtime.node.elsewhere import ActorKeeper, Elsewhere
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
@@ -40,47 +41,6 @@ TICK_SECONDS = 0.5
 TAIL_SIZE = 2000
 #: Workers kept idle for a node without CPUs.
 FEWEST_KEPT = 1
-
-
-class ActorKeeper(Protocol):
-    """Whoever keeps the actor directory, and hears from nodes how their actors fare."""
-
-    def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
-        """A worker was found for an actor; return whether the actor still wants one."""
-
-    def refused(self, actor_id: bytes, cause: str, kind: str = "") -> None:
-        """No worker can be had for an actor; ``kind`` as in ``WorkerDied``."""
-
-    def worker_ended(self, worker_id: bytes, cause: str, where: str, kind: str = "") -> None:
-        """A worker is gone; ``where`` is for the user: pid and log."""
-
-    def process_died(self, process_id: bytes) -> None:
-        """A driver or worker is gone that may have made or watched actors."""
-
-
-class Elsewhere(Protocol):
-    """The other nodes of a cluster."""
-
-    def attract(self) -> None:
-        """Send away the requests that are attracted to other nodes."""
-
-    def redirect(self, stuck: list[Request]) -> None:
-        """Send away those of the requests that cannot be served here now and can elsewhere."""
-
-    def next_node(self, request: Request) -> bytes:
-        """Return whose turn it is when requests are spread; empty: our own."""
-
-    def knows(self, node_id: bytes, request: Request, feasible: bool) -> bool:
-        """Whether there is such a node (and, if wanted, whether it could ever serve this)."""
-
-    def cancel(self, key: Key) -> None:
-        """A request that is not here is not needed any more."""
-
-    def kill(self, worker_id: bytes, cause: str) -> None:
-        """End a worker of another node at once."""
-
-    def stop(self, worker_id: bytes) -> None:
-        """Let a worker of another node finish what it has, then end."""
 
 
 class Dispatcher:
