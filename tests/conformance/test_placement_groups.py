@@ -68,6 +68,7 @@ def make(made: list[PlacementGroup], *bundles: dict[str, float], **options: Any)
 def test_a_group_is_ready_and_knows_itself(groups: list[PlacementGroup]) -> None:
     group = make(groups, {"CPU": 1}, {"widget": 2})
     assert skate.get(group.ready(), timeout=SECONDS) == group
+    assert skate.wait([group.ready()], timeout=SECONDS)[1] == []
     assert group.wait(SECONDS)
     assert group.bundle_specs == [{"CPU": 1.0}, {"widget": 2.0}]
     assert group.bundle_count == 2

@@ -192,3 +192,17 @@ def test_a_task_without_gpus_sees_none_even_after_one_with() -> None:
     for _ in range(3):
         assert len(skate.get(gpus.options(num_cpus=4, num_gpus=1).remote(), timeout=SECONDS)) == 1
         assert skate.get(gpus.options(num_cpus=4).remote(), timeout=SECONDS) == []
+
+
+def test_busy_leases_of_one_use_make_room_for_another_of_the_same_process() -> None:
+    @skate.remote
+    def short() -> None:
+        time.sleep(0.02)
+
+    # Hundreds of tasks wait for the leases of the first use; the other ones get their turn.
+    many = [short.remote() for _ in range(800)]
+    other = short.options(max_retries=0).remote()
+    spread = short.options(scheduling_strategy="SPREAD").remote()
+    skate.get([other, spread], timeout=SECONDS)
+    assert skate.wait(many, num_returns=len(many), timeout=0)[1]
+    skate.get(many, timeout=SECONDS)

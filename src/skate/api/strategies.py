@@ -21,7 +21,7 @@ class PlacementGroupSchedulingStrategy:
         placement_group: None: not in the group of the caller either.
         placement_group_bundle_index: -1: in any bundle with room.
         placement_group_capture_child_tasks: Whether what the task or actor submits runs in the
-            group, too, unless that says otherwise; None: as the caller's group is captured itself.
+            group, too, unless that says otherwise; None: no.
     """
 
     def __init__(

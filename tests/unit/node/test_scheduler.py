@@ -532,3 +532,13 @@ def test_parts_of_a_group_get_gpus_of_their_own() -> None:
     inside(desk, 1, GPU=0.5)
     [grant] = desk.serve()
     assert grant.allocation.gpu_ids == [1]
+
+
+def test_a_process_swaps_leases_for_another_use_but_not_for_the_same() -> None:
+    desk = Desk(CPU=1)
+    grant = desk.lease(ALICE, CPU=1)
+    desk.ask(ALICE, CPU=1)
+    assert desk.scheduler.recalls() == []
+    other = Request(ALICE, {"CPU": 1}, 0, "f", desk.number(), strategy=Strategy(spread=True))
+    desk.scheduler.submit(other, desk.now)
+    assert desk.scheduler.recalls() == [grant]

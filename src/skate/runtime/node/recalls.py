@@ -9,7 +9,7 @@ from skate.runtime.node.bundles import Scratch
 from skate.runtime.node.resources import Allocation, NodeResources
 
 if TYPE_CHECKING:
-    from skate.runtime.node.scheduler import Grant, Request, Shape
+    from skate.runtime.node.scheduler import Grant, Request
 
 
 class Recalls:
@@ -36,9 +36,9 @@ class Recalls:
     def choose(self, queue: Sequence[Request]) -> list[Grant]:
         """Mark the leases to call in as recalled and return them."""
         called: list[Grant] = []
-        hopeless: set[tuple[bytes, Shape]] = set()
+        hopeless: set[tuple[bytes, tuple[object, ...]]] = set()
         for request in queue:
-            who = (request.holder, request.shape)
+            who = (request.holder, request.use)
             if who in hopeless:
                 continue
             pools = self._pools(request)
@@ -90,8 +90,8 @@ class Recalls:
         if not request.is_lease:
             return True
         if grant.holder == request.holder:
-            # Of the same shape it would only swap one lease for another.
-            return request.units != grant.request.units
+            # For the same use it would only swap one lease for another.
+            return request.use != grant.request.use
         mine = self._held.get(request.holder, 0)
         return mine == 0 or self._held[grant.holder] > mine + 1
 

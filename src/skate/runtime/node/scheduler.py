@@ -161,6 +161,11 @@ class Request:
         return not self.actor_id and not self.group_id
 
     @property
+    def use(self) -> tuple[object, ...]:
+        """What tells the leases of one process apart: tasks of one use run on any of them."""
+        return self.shape, self.environment, self.strategy, self.retriable
+
+    @property
     def worker_kind(self) -> bytes:
         """What workers may serve it: those of its job, in its runtime environment."""
         return kind_of(self.job, self.environment)

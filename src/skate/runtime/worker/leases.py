@@ -99,7 +99,16 @@ class Lease:
 class SchedulingKey:
     """The tasks that need one set of resources in one place and environment, and their leases."""
 
-    __slots__ = ("environment", "leases", "limit", "queue", "requests", "resources", "strategy")
+    __slots__ = (
+        "environment",
+        "leases",
+        "limit",
+        "queue",
+        "requests",
+        "resources",
+        "retriable",
+        "strategy",
+    )
 
     def __init__(
         self,
@@ -107,11 +116,14 @@ class SchedulingKey:
         limit: int,
         environment: bytes = b"",
         strategy: Strategy | None = None,
+        retriable: bool = True,
     ) -> None:
         self.resources = resources
         #: Names the runtime environment.
         self.environment = environment
         self.strategy = strategy
+        #: Whether the tasks may run more than once.
+        self.retriable = retriable
         #: How many such leases the cluster could grant at once, at most.
         self.limit = limit
         self.queue: deque[Any] = deque()

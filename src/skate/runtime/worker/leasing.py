@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
 
-#: Resources, environment, strategy.
-_Shape: TypeAlias = tuple[tuple[tuple[str, float], ...], bytes, Strategy | None]
+#: Resources, environment, strategy, and whether the tasks may run again.
+_Shape: TypeAlias = tuple[tuple[tuple[str, float], ...], bytes, Strategy | None, bool]
 
 #: Seconds between two looks at a key that has work in flight.
 WATCH_SECONDS = 0.01
@@ -78,13 +78,15 @@ class Leasing:
             strategy = None
         resources = options.resources
         environment = self.core.environments.of(options)
-        shape = (tuple(sorted(resources.items())), environment, strategy)
+        # Of tasks that may not run again the daemon has to know: see ``MemoryGuard``.
+        retriable = options.max_retries != 0
+        shape = (tuple(sorted(resources.items())), environment, strategy, retriable)
         key = self._keys.get(shape)
         if key is None:
             if strategy is not None:
                 strategy.check_fits(resources)
             limit = self._limit(resources, strategy)
-            key = SchedulingKey(dict(resources), limit, environment, strategy)
+            key = SchedulingKey(dict(resources), limit, environment, strategy, retriable)
             self._keys[shape] = key
         self.look_after(key)
         return key
@@ -210,7 +212,7 @@ class Leasing:
                 name,
                 key.environment,
                 key.strategy,
-                record.options.max_retries != 0,
+                key.retriable,
             )
         )
 
