@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from _system import check, load, main, rate
 
 ONE_BY_ONE = 500
 AT_ONCE = 1000
+ITEMS = 10_000
 
 api = load()
 
@@ -19,6 +21,15 @@ def identity(x: int) -> int:
 class Echo:
     def identity(self, x: int) -> int:
         return x
+
+
+class AsyncEcho:
+    async def identity(self, x: int) -> int:
+        return x
+
+
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
 
 
 def _one_by_one(remote: Any) -> float:
@@ -60,7 +71,37 @@ def actor_at_once() -> float:
     return _at_once(actor.identity.remote)
 
 
+def async_actor_one_by_one() -> float:
+    """Calls per second of one async actor, each awaited before the next."""
+    actor = api.remote(AsyncEcho).remote()
+    return _one_by_one(actor.identity.remote)
+
+
+def async_actor_at_once() -> float:
+    """Calls per second of one async actor, 1,000 submitted and then awaited."""
+    actor = api.remote(AsyncEcho).remote()
+    return _at_once(actor.identity.remote)
+
+
+def generator() -> float:
+    """Items per second of a task that yields 10,000 numbers."""
+    remote = api.remote(numbers).remote
+
+    def work() -> None:
+        check(sum(api.get(ref) for ref in remote(ITEMS)) == sum(range(ITEMS)))
+
+    return rate(work, ITEMS, passes=3)
+
+
 if __name__ == "__main__":
     api.init()
-    main(tasks_one_by_one, tasks_at_once, actor_one_by_one, actor_at_once)
+    main(
+        tasks_one_by_one,
+        tasks_at_once,
+        actor_one_by_one,
+        actor_at_once,
+        async_actor_one_by_one,
+        async_actor_at_once,
+        generator,
+    )
     api.shutdown()

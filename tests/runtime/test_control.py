@@ -130,3 +130,43 @@ def test_a_cancelled_task_does_not_run_after_its_worker_has_died(
     skate.cancel(ref, force=True)
     with pytest.raises(exceptions.TaskCancelledError):
         skate.get(ref, timeout=30)
+
+
+# --------------------------------------------------------------------------- max_calls
+
+
+def test_a_worker_is_retired_after_max_calls(session: None) -> None:
+    @skate.remote(max_calls=3)
+    def pid(_i: int) -> int:
+        return os.getpid()
+
+    pids = skate.get([pid.remote(i) for i in range(30)], timeout=50)
+    counts = {one: pids.count(one) for one in set(pids)}
+    assert max(counts.values()) <= 3
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{one}") for one, n in counts.items() if n == 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_tasks_with_and_without_max_calls(session: None) -> None:
+    @skate.remote(max_calls=1, max_retries=0)
+    def once(i: int) -> int:
+        return i
+
+    @skate.remote(max_retries=0)
+    def often(i: int) -> int:
+        return i
+
+    refs = [(once if i % 20 == 0 else often).remote(i) for i in range(400)]
+    assert skate.get(refs, timeout=50) == list(range(400))
+
+
+def test_a_retired_worker_lives_while_it_owns_something(session: None) -> None:
+    @skate.remote(max_calls=1)
+    def make() -> list[Any]:
+        return [skate.put("kept")]
+
+    (ref,) = skate.get(make.remote(), timeout=30)
+    time.sleep(1.5)
+    assert skate.get(ref, timeout=30) == "kept"

@@ -181,6 +181,9 @@ class ActorMethod:
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method after all earlier calls of this process.
 
+        It runs at most once; with ``max_task_retries`` it may run again when its process has died,
+        after the constructor of the actor has.
+
         Returns:
             An ``ObjectRef``; a list of them for ``num_returns`` above one, None for zero.  Of a
             generator (or with ``num_returns="streaming"``) an ``ObjectRefGenerator``; with
@@ -189,6 +192,7 @@ class ActorMethod:
         Raises:
             TypeError: The method cannot be called like this.
             SerializationError: An argument cannot be pickled.
+            PendingCallsLimitExceeded: ``max_pending_calls`` of the actor are under way already.
         """
         spec = self._spec
         spec.signature.check(args, kwargs)
@@ -221,6 +225,13 @@ def _rebuild_method(handle: ActorHandle, name: str, options: CallOptions) -> Act
 
 def method(*args: Any, **options: Any) -> Callable[[F], F]:
     """Give a method of an actor class options of its own: ``@method(num_returns=2)``.
+
+    Args:
+        args: None.
+        options: ``num_returns``, ``max_task_retries`` (instead of the actor's),
+            ``retry_exceptions`` (exceptions of the method that use these retries up, too; by
+            default only crashes do), ``timeout_s`` (see ``remote``), ``concurrency_group``,
+            ``name``, ``_generator_backpressure_num_objects``.
 
     Raises:
         TypeError, ValueError: An option that is unknown or wrong.
@@ -284,7 +295,10 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
 
 
 def exit_actor() -> NoReturn:
-    """End the actor that runs, from inside one of its methods, after this call.
+    """End the actor that runs, from inside one of its methods.
+
+    It is not restarted.  This call, others that run in threads or on the event loop, and those that
+    wait fail with ``ActorDiedError``.
 
     Raises:
         TypeError: This code does not run in an actor.

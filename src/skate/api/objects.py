@@ -108,7 +108,10 @@ def cancel(
 ) -> None:
     """Stop the task that makes ``object_ref``; nothing happens if it has finished.
 
-    ``get`` of its refs then raises ``TaskCancelledError``.
+    ``get`` of its refs then raises ``TaskCancelledError``.  What has not started never does.  A
+    task that runs gets a ``KeyboardInterrupt``, and so does a call of an actor with one thread; a
+    coroutine of an async actor is cancelled; a call in a thread goes on.  Each may ignore it and
+    return a value.
 
     Args:
         object_ref: A ref that a task will make, or the generator that it is.
@@ -117,6 +120,7 @@ def cancel(
 
     Raises:
         TypeError: ``object_ref`` is not a ref.
+        ValueError: ``force`` for a call of an actor: that is ended with ``kill``.
     """
     if type(object_ref) is not ObjectRef and type(object_ref) is not ObjectRefGenerator:
         raise TypeError(f"cancel() takes the ref of a task, not {type(object_ref).__name__}")

@@ -229,7 +229,7 @@ _TASK: dict[str, _Check] = {
     "retry_exceptions": exception_names,
     "timeout_s": _seconds,
     "name": _text,
-    "max_calls": _unsupported,
+    "max_calls": lambda option, value: _integer(option, value, 0),
     **_OF_RAY,
 }
 _ACTOR: dict[str, _Check] = {
@@ -327,6 +327,7 @@ def task_options(given: Given, generator: bool = False) -> TaskOptions:
         max_retries=checked.get("max_retries", defaults.max_retries),
         retry_exceptions=checked.get("retry_exceptions", defaults.retry_exceptions),
         timeout_s=checked.get("timeout_s", 0.0),
+        max_calls=checked.get("max_calls", 0),
         name=checked.get("name", ""),
         runtime_env=checked.get("runtime_env"),
     )

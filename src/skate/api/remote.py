@@ -19,11 +19,33 @@ def remote(**options: Any) -> Callable[[Any], Any]: ...
 def remote(*targets: Any, **options: Any) -> Any:
     """Make a function or a class remote: ``@remote``, or ``@remote(num_cpus=2)``.
 
+    How often code runs.  A task whose process dies runs again, ``max_retries`` times (default 3;
+    -1: for ever), so it may run more than once; with 0 it runs at most once.  An exception is a
+    result and not retried, unless ``retry_exceptions`` says so (True, or a list of classes).  Calls
+    of actors run at most once by default.  ``max_restarts`` makes an actor that crashed again, by
+    its constructor with the same arguments; ``max_task_retries`` sends the calls whose answers were
+    lost once more, so these run at least once if they succeed.
+
+    ``timeout_s`` counts the seconds from the start of the call in its worker to its end: without
+    the time in queues and that in which arguments were not ready, with the time in ``get`` inside
+    the call, without that in which a generator waits for its consumer.  Each attempt counts anew.
+    When they have passed a task is interrupted as by ``cancel``, tasks that it has started
+    included, and after one more second its process is killed.  A call of an actor is interrupted
+    if it runs in the main thread, cancelled if it is a coroutine, and given up in a thread, which
+    goes on; the actor is not killed.  The refs raise ``TaskTimeoutError``, whatever the call does
+    after that moment; it is retried only if ``retry_exceptions`` is a list that names that class or
+    a base of it.
+
     Args:
         targets: The function or class, when there are no options.
-        options: Of functions: ``num_returns``, ``max_retries``, ``retry_exceptions``, ``name``.
+        options: Of functions: ``num_returns`` (a number, "streaming" or "dynamic"),
+            ``max_retries``, ``retry_exceptions``, ``timeout_s``, ``max_calls`` (calls of the
+            function after which a worker is replaced), ``name``,
+            ``_generator_backpressure_num_objects``.
             Of classes: ``name``, ``namespace``, ``get_if_exists``, ``lifetime``,
-            ``max_restarts``, ``max_task_retries``, ``max_concurrency``.
+            ``max_restarts``, ``max_task_retries``, ``max_concurrency`` (threads; 1,000 coroutines
+            of an async actor), ``concurrency_groups``, ``max_pending_calls``,
+            ``allow_out_of_order_execution``.  ``method`` has those of calls.
             Of both: ``num_cpus``, ``num_gpus``, ``memory`` (bytes), ``resources``.
 
     Returns:

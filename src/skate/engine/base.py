@@ -83,6 +83,8 @@ class TaskOptions:
     retry_exceptions: bool | tuple[str, ...] = False
     #: How long it may run; 0: without limit.
     timeout_s: float = 0.0
+    #: After so many calls a worker runs no further tasks; 0: without limit.
+    max_calls: int = 0
     name: str = ""
     #: None: as the caller, if that captures what it submits; otherwise anywhere.
     strategy: Strategy | None = None

@@ -443,6 +443,7 @@ class Daemon:
             ),
             wire.ReturnLease: lambda link, m: dispatcher.return_lease(link.process_id, m.lease_id),
             wire.PeerLost: lambda link, m: dispatcher.peer_lost(m.process_id),
+            wire.WorkerRetires: lambda link, m: dispatcher.retires(link.process_id),
             wire.StillNeeded: lambda link, m: dispatcher.still_needed(link.process_id),
             wire.Blocked: lambda link, m: dispatcher.blocked(link.process_id),
             wire.Resumed: lambda link, m: dispatcher.resumed(link.process_id),

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 #: How much of the log of a worker that could not start is shown, in bytes.
 TAIL_SIZE = 2000
+#: A worker that retires but owns what others may reach is asked again after so many seconds.
+RETIRE_SECONDS = 1.0
 #: Workers kept idle for a node without CPUs.
 FEWEST_KEPT = 1
 
@@ -196,8 +198,22 @@ class Dispatcher:
         self.scheduler.release(grant)
         worker = self._workers.by_id.get(grant.worker_id)
         if worker is not None and worker.link is not None and not worker.cause:
-            self.pool.put_back(grant.worker_id, self._loop.now())
+            if worker.retires:
+                self.stop(grant.worker_id)
+            else:
+                self.pool.put_back(grant.worker_id, self._loop.now())
         self._dirty = True
+
+    def retires(self, worker_id: bytes) -> None:
+        """A worker has run all the calls that it may: it ends with its lease."""
+        worker = self._workers.by_id.get(worker_id)
+        if worker is None:
+            return
+        worker.retires = True
+        if self.scheduler.grant_of(worker_id) is None:
+            # Its lease was given back before this arrived.
+            self.pool.remove(worker_id)
+            self.stop(worker_id)
 
     def peer_lost(self, worker_id: bytes) -> None:
         """A process has lost its connection to a worker that lives: neither can be relied on."""
@@ -211,7 +227,9 @@ class Dispatcher:
         if worker is None or worker.cause:
             # One that is being killed is no good to anybody.
             return
-        if self.scheduler.grant_of(worker_id) is None:
+        if worker.retires:
+            self._loop.call_later(RETIRE_SECONDS, lambda: self.stop(worker_id))
+        elif self.scheduler.grant_of(worker_id) is None:
             worker.expected = False
             self.pool.put_back(worker_id, self._loop.now())
             self._dirty = True

@@ -54,6 +54,7 @@ class Worker:
         "log_path",
         "output",
         "pid",
+        "retires",
         "worker_id",
     )
 
@@ -80,6 +81,8 @@ class Worker:
         self.kind = ""
         #: Its end is no crash: nobody will want to read its log.
         self.expected = False
+        #: It takes no further tasks.
+        self.retires = False
 
 
 class Workers:

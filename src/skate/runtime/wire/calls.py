@@ -19,6 +19,8 @@ class Terms(msgspec.Struct, array_like=True, gc=False):
     group: str = ""
     #: Tell the caller when the call starts.
     announce: bool = False
+    #: The worker takes no further tasks after so many calls of the function; 0: without limit.
+    max_calls: int = 0
 
 
 class StreamItems(Message, tag=100):
@@ -73,3 +75,11 @@ class CancelObject(Message, tag=106):
     object_id: bytes
     force: bool
     recursive: bool
+
+
+class Retiring(Message, tag=107):
+    """The worker takes no further tasks: give its leases back."""
+
+
+class WorkerRetires(Message, tag=108):
+    """Worker to daemon: I take no further tasks, end me when my lease has ended."""

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from skate.engine.base import Strategy
 from skate.runtime.wire.calls import CancelObject as CancelObject
+from skate.runtime.wire.calls import Retiring as Retiring
 from skate.runtime.wire.calls import StreamDropped as StreamDropped
 from skate.runtime.wire.calls import StreamEnded as StreamEnded
 from skate.runtime.wire.calls import StreamItems as StreamItems
@@ -18,6 +19,7 @@ from skate.runtime.wire.calls import StreamTaken as StreamTaken
 from skate.runtime.wire.calls import StreamValues as StreamValues
 from skate.runtime.wire.calls import TaskStarted as TaskStarted
 from skate.runtime.wire.calls import Terms as Terms
+from skate.runtime.wire.calls import WorkerRetires as WorkerRetires
 from skate.runtime.wire.environments import FindPackages as FindPackages
 from skate.runtime.wire.environments import PackageData as PackageData
 from skate.runtime.wire.environments import PackagesMissing as PackagesMissing
@@ -234,6 +236,7 @@ PeerMessage: TypeAlias = (
     | StreamDropped
     | TaskStarted
     | CancelObject
+    | Retiring
 )
 
 
@@ -540,6 +543,7 @@ NodeMessage: TypeAlias = (
     | Warn
     | PeerLost
     | StillNeeded
+    | WorkerRetires
     | CreatePlacementGroup
     | RemovePlacementGroup
     | WatchPlacementGroup

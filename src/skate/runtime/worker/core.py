@@ -283,7 +283,7 @@ class Core:
                 return self.pump.block(waiter, deadline, step)
             finally:
                 self.events.waited(started, b"", "", 0)
-        return self.executor.block(waiter, deadline, step)
+        return self.executor.blocking.block(waiter, deadline, step)
 
     def check_open(self) -> None:
         """Raise what ended the session, if it has ended."""
@@ -414,6 +414,7 @@ class Core:
             wire.TaskFailed: submitter.on_failed,
             wire.Returned: leasing.on_returned,
             wire.Unblocked: leasing.on_unblocked,
+            wire.Retiring: leasing.on_retiring,
             wire.FetchObject: objects.on_fetch,
             wire.ObjectValue: objects.on_value,
             wire.AddBorrower: self.ownership.on_add_borrower,

@@ -205,7 +205,7 @@ class AsyncCalls:
             executor.expect_calls(self._selector.wake)
             self._waits = bool(executor.resources) and core.awaiting.pending > 0
             if self._waits:
-                executor.begin_wait()
+                executor.blocking.begin_wait()
 
     def _after_wait(self) -> None:
         executor = self._executor
@@ -213,7 +213,7 @@ class AsyncCalls:
         if self._waits:
             self._waits = False
             with self._core.lock:
-                executor.end_wait()
+                executor.blocking.end_wait()
         if self._is_open:
             executor.start_queued()
             if executor.is_exiting and (executor.exits_at_once or not self._tasks):

@@ -19,11 +19,9 @@ from skate.engine.base import Strategy
 from skate.exceptions import ActorDiedError
 from skate.runtime.wire.messages import (
     BeginLease,
-    Blocked,
     Cancel,
     DefineFunction,
     KillActor,
-    Resumed,
     Returned,
     StartActor,
     Steal,
@@ -31,15 +29,16 @@ from skate.runtime.wire.messages import (
     StreamDropped,
     Task,
     TaskStarted,
-    Unblocked,
 )
 from skate.runtime.worker.actors import spec_decoder
+from skate.runtime.worker.blocking import Blocking
 from skate.runtime.worker.events import describe_error
 from skate.runtime.worker.gpus import GPU_VARIABLE, visible_gpus
 from skate.runtime.worker.groups import DEFAULT
 from skate.runtime.worker.invoke import Invoker, Running, current_call, group_of
 from skate.runtime.worker.producer import Producers
 from skate.runtime.worker.pump import Waiter
+from skate.runtime.worker.retirement import Retirement
 from skate.runtime.worker.threaded import ThreadedCalls
 
 if TYPE_CHECKING:
@@ -58,23 +57,19 @@ class Executor:
         self.core = core
         self.invoker = Invoker(core)
         self.producers = Producers(core)
-        self._queue: deque[tuple[Task, Peer] | Callable[[], None]] = deque()
+        self.blocking = Blocking(self)
+        self.retirement = Retirement(self)
+        self.queue: deque[tuple[Task, Peer] | Callable[[], None]] = deque()
         #: Ends the wait for the next call.
         self._idle: Callable[[], None] | None = None
         self._main = threading.get_ident()
         #: Calls of the main thread: more than one when re-entrant calls run.
-        self._stack: list[Running] = []
+        self.stack: list[Running] = []
         #: Runs the calls of an actor that runs several at the same time; which one a piece of code
         #: belongs to is in ``current_call``.
-        self._concurrent: ThreadedCalls | AsyncCalls | None = None
+        self.concurrent: ThreadedCalls | AsyncCalls | None = None
         #: The same, if it is an async actor.
-        self._async: AsyncCalls | None = None
-        #: Callers that were told that we block.
-        self._told: set[Peer] = set()
-        #: Threads that wait, those that user code has started included.
-        self._waiting = 0
-        #: How many calls of the main thread's stack wait: nothing that queues behind them can run.
-        self._blocked = 0
+        self.async_calls: AsyncCalls | None = None
         #: Calls to interrupt.
         self._cancelling: set[bytes] = set()
         #: The main thread has taken a call off the queue and not put it on the stack yet ...
@@ -82,6 +77,8 @@ class Executor:
         #: ... and these were cancelled meanwhile, or are no longer here.
         self._doomed: set[bytes] = set()
         self._flushed_at = 0.0
+        #: Tasks that arrive are handed back: this process blocks or retires.
+        self.refuses_tasks = False
         self.is_exiting = False
         #: Not even the calls that run are waited for.
         self.exits_at_once = False
@@ -95,7 +92,7 @@ class Executor:
 
     def on_begin_lease(self, _peer: Peer, message: BeginLease) -> None:
         """Locked.  The caller's next tasks run under this lease."""
-        self._queue.append(lambda: self._begin(message))
+        self.queue.append(lambda: self._begin(message))
         self._notify()
 
     def _begin(self, held: BeginLease | StartActor) -> None:
@@ -114,11 +111,13 @@ class Executor:
 
     def on_task(self, peer: Peer, task: Task) -> None:
         """Locked.  A task or an actor call."""
-        if self._blocked and not task.actor_id:
-            self._told.add(peer)
-            self._hand_back(peer, [task], True)
+        if self.refuses_tasks and not task.actor_id:
+            if self.retirement.begun:
+                self.retirement.refuse(peer, [task])
+            else:
+                self.blocking.refuse(peer, task)
             return
-        self._queue.append((task, peer))
+        self.queue.append((task, peer))
         self._notify()
 
     def _notify(self) -> None:
@@ -133,7 +132,7 @@ class Executor:
 
     def on_start_actor(self, message: StartActor) -> None:
         """Locked.  The daemon wants this worker to become an actor."""
-        self._queue.append(lambda: self._start_actor(message))
+        self.queue.append(lambda: self._start_actor(message))
         self._notify()
 
     def on_exit(self) -> None:
@@ -141,7 +140,7 @@ class Executor:
         if not self.invoker.actor_id and self.core.is_needed:
             self.core.links.send_node(StillNeeded())
             return
-        self._queue.append(self._exit)
+        self.queue.append(self._exit)
         self._notify()
 
     def _exit(self) -> None:
@@ -151,17 +150,18 @@ class Executor:
         """Locked.  The caller wants tasks back that have not started, the youngest first."""
         taken: list[Task] = []
         kept: list[Any] = []
-        while self._queue and len(taken) < message.count:
-            item = self._queue.pop()
+        while self.queue and len(taken) < message.count:
+            item = self.queue.pop()
             if isinstance(item, tuple) and item[1] is peer and not item[0].actor_id:
                 taken.append(item[0])
             else:
                 kept.append(item)
-        self._queue.extend(reversed(kept))
+        self.queue.extend(reversed(kept))
         taken.reverse()
-        self._hand_back(peer, taken, self._blocked > 0)
+        self.hand_back(peer, taken, self.blocking.count > 0)
 
-    def _hand_back(self, peer: Peer, tasks: list[Task], blocked: bool) -> None:
+    def hand_back(self, peer: Peer, tasks: list[Task], blocked: bool) -> None:
+        """Locked.  Return tasks that have not started to their caller."""
         for task in tasks:
             self._decline(task)
         core = self.core
@@ -182,8 +182,8 @@ class Executor:
         if self._unqueue(message.task_id, peer):
             return
         task_id = message.task_id
-        calls = self._concurrent
-        if not any(running.task_id == task_id for running in self._stack) and (
+        calls = self.concurrent
+        if not any(running.task_id == task_id for running in self.stack) and (
             calls is None or not calls.runs(task_id)
         ):
             if self._popping:
@@ -201,15 +201,15 @@ class Executor:
 
     def _unqueue(self, task_id: bytes, peer: Peer) -> bool:
         """Take a call off the queue and say that it was cancelled; return whether it was there."""
-        for item in list(self._queue):
+        for item in list(self.queue):
             if isinstance(item, tuple) and item[0].task_id == task_id:
                 try:
-                    self._queue.remove(item)
+                    self.queue.remove(item)
                 except ValueError:  # the main thread was faster
                     return False
                 self.reply_unstarted(*item)
                 return True
-        calls = self._concurrent
+        calls = self.concurrent
         waiting = calls.withdraw(task_id) if calls is not None else None
         if waiting is not None:
             self.reply_unstarted(*waiting)
@@ -225,28 +225,28 @@ class Executor:
         task_id = message.task_id
         if self.producers.on_dropped(message) or self._unqueue(task_id, peer):
             return
-        calls = self._concurrent
+        calls = self.concurrent
         if (
             self._popping
-            or any(running.task_id == task_id for running in self._stack)
+            or any(running.task_id == task_id for running in self.stack)
             or (calls is not None and calls.runs(task_id))
         ):
             self.producers.drop_early(task_id)
 
     def handle_interrupt(self, _signum: int, _frame: object) -> None:
         """SIGINT in a worker: raise KeyboardInterrupt in the task that is being cancelled."""
-        if self._stack and self._stack[-1].task_id in self._cancelling:
+        if self.stack and self.stack[-1].task_id in self._cancelling:
             self.core.pump.interrupt(KeyboardInterrupt())
 
     # ------------------------------------------------------------------ the main loop
 
     def run(self) -> None:
         """Execute what arrives until told to exit."""
-        queue = self._queue
+        queue = self.queue
         core = self.core
         while not self.is_exiting:
-            if self._async is not None:
-                self._async.run()
+            if self.async_calls is not None:
+                self.async_calls.run()
                 break
             if not queue:
                 waiter = Waiter(1)
@@ -266,37 +266,38 @@ class Executor:
                 self._popping = False
                 core.pump.busy()
                 item()
-            elif self._concurrent is not None:
+            elif self.concurrent is not None:
                 self._start_concurrent(*item)
             else:
-                self._execute(*item)
+                self.execute(*item)
                 core.pump.activity += 1
-        if self._concurrent is not None:
-            self._concurrent.close(self.exits_at_once)
+        if self.concurrent is not None:
+            self.concurrent.close(self.exits_at_once)
         with core.lock:
             core.events.flush()
             core.own_metrics.flush()
             core.links.flush()
 
-    def _execute(self, task: Task, peer: Peer) -> None:
-        running = Running(task, peer, self._stack)
+    def execute(self, task: Task, peer: Peer) -> None:
+        """Run one call in the main thread."""
+        running = Running(task, peer, self.stack)
         self.core.pump.interrupted = None
         # First of all: a Cancel that arrives from here on finds it.
-        self._stack.append(running)
+        self.stack.append(running)
         self._popping = False
         if self._doomed and self._is_doomed(task, peer):
             return
         if task.exact:
             with self.core.lock:
                 self.core.links.flush()
-        finished = self.invoke(running, task, peer, self._stack.pop)
+        finished = self.invoke(running, task, peer, self.stack.pop)
         if finished - self._flushed_at > REPLY_DELAY:
             self._flushed_at = finished
             with self.core.lock:
                 self.core.links.flush()
 
     def _start_concurrent(self, task: Task, peer: Peer) -> None:
-        calls = self._concurrent
+        calls = self.concurrent
         assert calls is not None
         calls.start(task, peer)
         self._popping = False
@@ -310,7 +311,7 @@ class Executor:
     @property
     def has_queued(self) -> bool:
         """Whether something waits for the main thread."""
-        return bool(self._queue)
+        return bool(self.queue)
 
     def expect_calls(self, wake: Callable[[], None] | None) -> None:
         """Call ``wake`` when something is queued."""
@@ -318,7 +319,7 @@ class Executor:
 
     def start_queued(self) -> None:
         """Start all that is queued: for the event loop of an async actor."""
-        queue = self._queue
+        queue = self.queue
         while queue and not self.exits_at_once:
             self._popping = True
             item = queue.popleft()
@@ -333,7 +334,7 @@ class Executor:
         wanted = set(links)
         return any(
             isinstance(item, tuple) and not wanted.isdisjoint(item[0].chain)
-            for item in list(self._queue)
+            for item in list(self.queue)
         )
 
     def _is_doomed(self, task: Task, peer: Peer) -> bool:
@@ -341,15 +342,15 @@ class Executor:
         doomed = task.task_id in self._doomed
         self._doomed.clear()
         if doomed:
-            self._stack.pop()
+            self.stack.pop()
             with self.core.lock:
                 self.reply_unstarted(task, peer)
         return doomed
 
     def running_calls(self) -> list[Running]:
         """Return the calls that run now."""
-        calls = self._concurrent
-        return [*self._stack, *calls.running] if calls is not None else list(self._stack)
+        calls = self.concurrent
+        return [*self.stack, *calls.running] if calls is not None else list(self.stack)
 
     def refuse_group(self, task: Task, peer: Peer, known: Mapping[str, int]) -> None:
         """Answer a call that names a concurrency group which the actor does not have."""
@@ -402,6 +403,8 @@ class Executor:
             self.reply_error(task, peer, error, duration, running.name, cancelled)
         self.core.events.ran(running, finished, error_type, error_message)
         invoker.flush_output()
+        if task.terms is not None and task.terms.max_calls:
+            self.retirement.count(task, peer)
         return finished
 
     def reply_error(
@@ -452,163 +455,29 @@ class Executor:
             if spec.asynchronous:
                 from skate.runtime.worker.event_loop import AsyncCalls  # it imports asyncio: 35 ms
 
-                self._concurrent = self._async = AsyncCalls(self, limits)
-                self._async.construct(running, lambda: self.invoker.construct(task, spec))
+                self.concurrent = self.async_calls = AsyncCalls(self, limits)
+                self.async_calls.construct(running, lambda: self.invoker.construct(task, spec))
             else:
-                self._stack.append(running)
+                self.stack.append(running)
                 try:
                     self.invoker.construct(task, spec)
                 finally:
-                    self._stack.pop()
+                    self.stack.pop()
         except BaseException as error:
             failure = error
         described = describe_error(failure) if failure is not None else ("", "")
         self.core.events.ran(running, time.perf_counter(), *described)
-        if self._async is None and (message.max_concurrency > 1 or spec.groups):
-            self._concurrent = ThreadedCalls(self, spec.class_name, limits)
+        if self.async_calls is None and (message.max_concurrency > 1 or spec.groups):
+            self.concurrent = ThreadedCalls(self, spec.class_name, limits)
         self.invoker.report_start(message.actor_id, failure)
-
-    # ------------------------------------------------------------------ blocking
 
     @property
     def running(self) -> Running | None:
         """The call that the current thread, or failing that the main thread, executes."""
-        if self._concurrent is not None:
+        if self.concurrent is not None:
             return current_call.get()
-        stack = self._stack
+        stack = self.stack
         return stack[-1] if stack else None
-
-    def block(
-        self, waiter: Waiter, deadline: float | None, step: Callable[[], bool] | None
-    ) -> bool:
-        """Wait inside a call: give the CPU back, hand back queued tasks, run re-entrant calls."""
-        core = self.core
-        running = self.running
-        is_main = threading.get_ident() == self._main and bool(self._stack)
-        started = time.perf_counter()
-        if running is not None:
-            running.blocked = True
-        in_loop = self._async is not None and self._async.blocks_loop()
-        with core.lock:
-            self.begin_wait()
-            if is_main:
-                self._blocked += 1
-                if self._blocked == 1:
-                    self._return_queued()
-
-        def turn() -> bool:
-            if step is not None and step():
-                return True
-            return bool(self._queue) and self._reentrant() is not None
-
-        try:
-            if in_loop:
-                return self._block_loop(waiter, deadline, step)
-            while not waiter.done:
-                if is_main and self._queue:
-                    self._run_reentrant()
-                core.pump.block(waiter, deadline, turn if is_main else step)
-                if deadline is not None and time.monotonic() >= deadline:
-                    break
-            return waiter.done
-        finally:
-            if running is not None:
-                running.blocked = False
-                core.events.waited(started, running.task_id, running.name, running.thread)
-                if is_main or self._concurrent is not None:
-                    running.blocked_seconds += time.perf_counter() - started
-            with core.lock:
-                self.end_wait()
-                if is_main:
-                    self._blocked -= 1
-                    if self._blocked == 0:
-                        for peer in self._told:
-                            core.links.send(peer, Unblocked())
-                        self._told.clear()
-            core.pump.nudge()
-
-    def begin_wait(self) -> None:
-        """Locked.  Somebody in this process waits for others."""
-        self._waiting += 1
-        if self._waiting == 1:
-            # Other threads may still compute; one CPU used twice is better than a deadlock.
-            self.core.links.send_node(Blocked())
-
-    def end_wait(self) -> None:
-        """Locked.  It goes on."""
-        self._waiting -= 1
-        if self._waiting == 0:
-            self.core.links.send_node(Resumed())
-
-    def _block_loop(
-        self, waiter: Waiter, deadline: float | None, step: Callable[[], bool] | None
-    ) -> bool:
-        """Wait inside a call of an async actor; others run only if it may wait for them."""
-        calls, pump = self._async, self.core.pump
-        assert calls is not None
-        blocking = calls.begin_blocking()
-
-        def passed() -> bool:
-            return deadline is not None and time.monotonic() >= deadline
-
-        def turn() -> bool:
-            return (step is not None and step()) or calls.is_needed()
-
-        try:
-            while not waiter.done and not passed():
-                if calls.is_needed():
-                    calls.loop.run_nested(
-                        lambda: (step is not None and step()) or waiter.done or passed()
-                    )
-                else:
-                    pump.block(waiter, deadline, turn)
-            return waiter.done
-        finally:
-            calls.end_blocking(blocking)
-
-    def _return_queued(self) -> None:
-        """Locked.  Hand tasks queued behind a blocked one back to their callers."""
-        tasks: dict[Peer, list[Task]] = {}
-        kept: list[Any] = []
-        for item in self._queue:
-            if isinstance(item, tuple) and not item[0].actor_id:
-                tasks.setdefault(item[1], []).append(item[0])
-            else:
-                kept.append(item)
-        self._queue.clear()
-        self._queue.extend(kept)
-        # The caller of the blocked task itself has to stop pushing, too.
-        callers = set(tasks)
-        callers.update(
-            running.peer
-            for running in self._stack
-            if running.peer is not None and not running.task.actor_id
-        )
-        for peer in callers:
-            self._told.add(peer)
-            self._hand_back(peer, tasks.get(peer, []), True)
-
-    def _reentrant(self) -> tuple[Task, Peer] | None:
-        """Return a queued call that the blocked ones may wait for."""
-        waiting = {running.link for running in self._stack}
-        for item in list(self._queue):
-            if isinstance(item, tuple) and not waiting.isdisjoint(item[0].chain):
-                return item
-        return None
-
-    def _run_reentrant(self) -> None:
-        """Run calls that the blocked ones wait for, each after those of its caller before it."""
-        while (found := self._reentrant()) is not None:
-            earlier: list[tuple[Task, Peer]] = []
-            with self.core.lock:
-                for item in list(self._queue):
-                    if isinstance(item, tuple) and item[1] is found[1]:
-                        earlier.append(item)
-                        self._queue.remove(item)
-                    if item is found:
-                        break
-            for task, peer in earlier:
-                self._execute(task, peer)
 
 
 def flush_output() -> None:

@@ -23,6 +23,7 @@ from skate.runtime.wire.messages import (
     LeaseRefused,
     RecallLease,
     RequestLease,
+    Retiring,
     Returned,
     ReturnLease,
     Steal,
@@ -369,6 +370,14 @@ class Leasing:
         for lease in self._of(peer):
             lease.blocked = False
             lease.idle_since = time.monotonic()
+            self._touched.add(lease.key)
+
+    def on_retiring(self, peer: Peer, _message: Retiring) -> None:
+        """A worker takes no further tasks."""
+        for lease in self._of(peer):
+            lease.wanted = lease.recalled = True
+            if not lease.in_flight:
+                self._return(lease)
             self._touched.add(lease.key)
 
     def _of(self, peer: Peer) -> list[Lease]:

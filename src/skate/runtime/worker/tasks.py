@@ -96,6 +96,8 @@ class Submitter:
             task.exact = options.max_retries == 0
             if options.timeout_s:
                 record.terms().announce = True
+            if options.max_calls:
+                record.terms().max_calls = options.max_calls
             if options.num_returns < 0:
                 stream = open_stream(core, record, options.generator_backpressure)
             record.home = core.leasing.key(options)
