@@ -84,6 +84,7 @@ WORKLOADS = [
     _rate("calls.generator", "items of a generator of 10,000", 10),
     _rate("objects.put_small", "put of small objects", 50),
     _rate("objects.get_small", "get of small objects", 20),
+    _rate("objects.refs_inside", "put and get of 1,000 refs in one object", 5),
     _rate("objects.wait_tasks", "wait, one by one over 500 tasks", 15),
     _rate("objects.wait_objects", "wait, one by one over 500 objects", 15),
     _rate("groups.created_and_removed", "placement groups, made and removed", 5),

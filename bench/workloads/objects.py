@@ -12,6 +12,7 @@ from _system import SYSTEM, check, load, main, rate, seconds
 
 SMALL = 1000
 WAIT = 500
+REFS = 1000
 LARGE_BYTES = 100_000_000
 LARGE_PASSES = 20
 
@@ -36,6 +37,17 @@ def get_small() -> float:
             check(api.get(ref) == i)
 
     return rate(work, SMALL)
+
+
+def refs_inside() -> float:
+    """Objects per second that hold 1,000 refs each: put, and got again."""
+    refs = [api.put(i) for i in range(REFS)]
+
+    def work() -> None:
+        for _ in range(10):
+            check(len(api.get(api.put(refs))) == REFS)
+
+    return rate(work, 10)
 
 
 def _take_one_by_one(left: list[Any]) -> None:
@@ -99,6 +111,6 @@ def get_large() -> float:
 if __name__ == "__main__":
     if api is not None:
         api.init()
-    main(put_small, get_small, wait_tasks, wait_objects, put_large, get_large)
+    main(put_small, get_small, wait_tasks, wait_objects, put_large, get_large, refs_inside)
     if api is not None:
         api.shutdown()
