@@ -246,6 +246,7 @@ def _join(config: SessionConfig) -> GuestEngine:
     )
     try:
         core.register("driver", job)
+        core.environments.adopt(config.runtime_env)
     except BaseException:
         core.close()
         raise

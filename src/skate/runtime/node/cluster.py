@@ -18,10 +18,13 @@ from skate.runtime.node.cluster_links import ClusterLinks
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.links import Link, Links
 from skate.runtime.node.loop import Loop, Timer
+from skate.runtime.node.package_fetching import PackageFetcher
+from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.node.redirecting import Redirecting
 from skate.runtime.wire import cluster as wire
 from skate.runtime.wire.connection import ProtocolError
+from skate.runtime.wire.environments import PackageData, ReadPackage
 from skate.runtime.wire.messages import (
     Hello,
     Job,
@@ -93,6 +96,7 @@ class Cluster:
         links: Links,
         dispatcher: Dispatcher,
         view: ClusterView,
+        packages: PackageStore,
         host: Host,
     ) -> None:
         """``links``: of our own processes."""
@@ -109,6 +113,8 @@ class Cluster:
         self._processes: dict[bytes, dict[bytes, wire.ProcessInfo]] = {}
         self.redirecting = Redirecting(self.links, dispatcher, view, self.homes)
         dispatcher.elsewhere = self.redirecting
+        self.packages = PackageFetcher(info.node_id, self.links, view, packages)
+        packages.fetch = self.packages.fetch
         links.elsewhere = self._deliver
         #: Only in the head.
         self._membership: Membership | None = None
@@ -288,6 +294,7 @@ class Cluster:
             self.homes.pop(process.process_id, None)
             self._report_death(process, WorkerDied(process.process_id, process.pid, name, ""))
         self.redirecting.node_left(node_id)
+        self.packages.node_left(node_id)
         self._host.node_left(node_id)
         self._host.nodes_changed()
         self._arrived(node_id)
@@ -430,6 +437,8 @@ class Cluster:
     def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
         redirecting, dispatcher = self.redirecting, self._dispatcher
         return {
+            ReadPackage: lambda link, m: self.packages.answer(link.process_id, m),
+            PackageData: lambda link, m: self.packages.answered(link.process_id, m),
             wire.JoinCluster: self._on_join,
             wire.Welcome: self._on_welcome,
             wire.Introduce: self._on_introduce,

@@ -48,6 +48,7 @@ class ClusterHost:
             daemon.links,
             dispatcher,
             daemon.view,
+            daemon.packages,
             self,
         )
 

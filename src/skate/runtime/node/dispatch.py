@@ -114,8 +114,14 @@ class Dispatcher:
         self.submit(request)
 
     def submit(self, request: Request) -> None:
-        """Queue a request, or keep it until its environment is ready."""
-        if self._environments.admit(request):
+        """Queue a request, or keep it until its environment is ready.
+
+        What this node cannot serve, as far as it knows, is for another one, which prepares the
+        environment there.
+        """
+        pools = self.scheduler.pools(request)
+        here = any(pool.feasible(request.units) for pool in pools)
+        if not here or self._environments.admit(request):
             self._queue(request)
 
     def _queue(self, request: Request) -> None:
@@ -439,7 +445,11 @@ class Dispatcher:
                 continue
             worker_id = self.pool.take(request.worker_kind)
             if worker_id is None:
-                waiting.append(request)
+                # Its environment is there unless it could not be served here at all before.
+                if self._environments.admit(request):
+                    waiting.append(request)
+                else:
+                    self.scheduler.cancel(request.key)
                 continue
             worker = self._workers.by_id[worker_id]
             grant = self.scheduler.grant(request, worker_id, now)

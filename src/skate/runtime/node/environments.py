@@ -121,7 +121,7 @@ class Environments:
         Raises:
             msgspec.MsgspecError: it names no environment.
         """
-        if not request.environment:
+        if not request.environment or request.environment in self.table.ready:
             return True
         environment = decode(request.environment)
         admission = self.table.admit(request)

@@ -45,7 +45,7 @@ class PackageStore:
         #: By process and package.
         self._arriving: dict[tuple[bytes, str], _Arriving] = {}
         #: Brings a package here from where it is and then calls back, with "" or why it cannot.
-        #: The one place to extend where nodes can ask each other.
+        #: In a cluster it asks the other nodes.
         self.fetch: Callable[[str, Callable[[str], None]], None] = _nowhere
 
     def missing(self, package_ids: Iterable[str]) -> list[str]:

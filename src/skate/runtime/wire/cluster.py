@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from skate.runtime.wire.environments import PackageData as PackageData
+from skate.runtime.wire.environments import ReadPackage as ReadPackage
 from skate.runtime.wire.messages import (
     ActorStarted,
     CreateActor,
@@ -218,6 +220,8 @@ class ActorRefused(Message, tag=158):
 
 ClusterMessage: TypeAlias = (
     Hello
+    | ReadPackage
+    | PackageData
     | JoinCluster
     | Welcome
     | Introduce
