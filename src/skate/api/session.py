@@ -88,6 +88,8 @@ def init(
     metrics_port: int | None = None,
     metrics_host: str = "127.0.0.1",
     memory_usage_threshold: float | None = None,
+    post_mortem: bool | None = None,
+    hang_warning_s: float | None = 60.0,
     ignore_reinit_error: bool = False,
     runtime_env: Mapping[str, Any] | None = None,
     engine: str | None = None,
@@ -120,6 +122,10 @@ def init(
             group) is in use, workers are ended and their tasks tried again later, see
             ``OutOfMemoryError``; by default ``SKATE_MEMORY_USAGE_THRESHOLD``, otherwise 0.95.  1:
             never.
+        post_mortem: Let calls that raise wait for ``skate debug`` before their caller is told; by
+            default whether ``SKATE_POST_MORTEM=1`` is set.
+        hang_warning_s: Calls that wait longer are reported in the log; None: never.  (Calls that
+            wait for each other in a circle are always reported.)
         ignore_reinit_error: Return the running session's context instead of raising.
         runtime_env: What tasks and actors find around them unless their own options say
             otherwise: a dict or a ``skate.runtime_env.RuntimeEnv``.
@@ -168,6 +174,8 @@ def init(
             metrics_port=metrics_port,
             metrics_host=metrics_host,
             memory_usage_threshold=memory_usage_threshold,
+            post_mortem=post_mortem,
+            hang_warning_s=hang_warning_s,
             runtime_env=runtime_env,
         )
         if name == "inline" and config.address != "local":

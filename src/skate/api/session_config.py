@@ -23,6 +23,8 @@ MIN_STORE = 16 * 1024 * 1024
 MEMORY_THRESHOLD = 0.95
 #: Says another one for sessions that are not told.
 MEMORY_VARIABLE = "SKATE_MEMORY_USAGE_THRESHOLD"
+#: Set to 1: calls that raise wait for a debugger.
+POST_MORTEM_VARIABLE = "SKATE_POST_MORTEM"
 
 ENGINES = ("native", "inline")
 
@@ -40,6 +42,8 @@ _OWN = (
     "metrics_port",
     "metrics_host",
     "memory_usage_threshold",
+    "post_mortem",
+    "hang_warning_s",
     "ignore_reinit_error",
     "runtime_env",
     "engine",
@@ -98,6 +102,8 @@ def check(
     namespace: object,
     logging_level: int | str | None,
     log_to_driver: object,
+    post_mortem: object,
+    hang_warning_s: object,
     runtime_env: object,
     metrics_port: object = None,
     metrics_host: object = "127.0.0.1",
@@ -130,6 +136,14 @@ def check(
         raise TypeError(f"spill_uri must be a directory or a URL, not {spill_uri!r}")
     if not isinstance(log_to_driver, bool):
         raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
+    if post_mortem is None:
+        post_mortem = os.environ.get(POST_MORTEM_VARIABLE, "") not in ("", "0")
+    if not isinstance(post_mortem, bool):
+        raise TypeError(f"post_mortem must be True or False, not {post_mortem!r}")
+    if hang_warning_s is not None:
+        hang_warning_s = option_checks.amount("hang_warning_s", hang_warning_s)
+        if not hang_warning_s:
+            raise ValueError("hang_warning_s must be more than 0 seconds, or None for never")
     memory = memory_bytes()
     store = (
         int(memory * STORE_SHARE) if object_store_memory is None else _store(object_store_memory)
@@ -152,6 +166,8 @@ def check(
         metrics_port=_port("metrics_port", metrics_port),
         metrics_host=_host("metrics_host", metrics_host),
         memory_usage_threshold=memory_threshold(memory_usage_threshold),
+        post_mortem=post_mortem,
+        hang_warning_s=hang_warning_s,
         runtime_env=_environment(runtime_env),
         address=where,
     )

@@ -7,7 +7,7 @@ import io
 import signal
 import sys
 
-from skate.api import session
+from skate.api import breakpoints, session
 from skate.engine.native import NativeEngine
 from skate.runtime.wire.addresses import Access
 from skate.runtime.worker.config import WorkerConfig
@@ -36,6 +36,7 @@ def run(config: WorkerConfig) -> None:
     sys.stdout, sys.stderr = executor.invoker.outputs
     signal.signal(signal.SIGINT, executor.handle_interrupt)
     session.adopt(NativeEngine(core))
+    breakpoints.install(core, config.post_mortem)
     with contextlib.suppress(KeyboardInterrupt):
         core.register("worker")
         executor.run()

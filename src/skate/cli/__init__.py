@@ -15,6 +15,7 @@ from skate.cli.errors import explained
 
 #: Where each command lives: module of this package, and name in it.
 _COMMANDS = {
+    "debug": ("debug", "debug"),
     "get": ("listing", "get"),
     "list": ("listing", "list_"),
     "logs": ("logs", "logs"),

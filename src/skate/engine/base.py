@@ -160,6 +160,10 @@ class SessionConfig:
     spill_uri: str = ""
     #: Workers are ended when a larger share of the machine's memory is in use; 1.0: never.
     memory_usage_threshold: float = 0.95
+    #: Calls that raise wait for a debugger.
+    post_mortem: bool = False
+    #: Calls that wait so many seconds are reported; None: never.
+    hang_warning_s: float | None = None
     #: "local": a session of its own on this machine.
     address: str = "local"
     #: A checked runtime environment for everything that does not say otherwise.

@@ -187,6 +187,8 @@ def start(config: SessionConfig) -> DriverEngine | GuestEngine:
             driver_pid=os.getpid(),
             namespace=config.namespace,
             preload=list(config.preload),
+            post_mortem=config.post_mortem,
+            hang_warning_s=config.hang_warning_s,
             log_to_driver=config.log_to_driver,
             metrics_port=config.metrics_port,
             metrics_host=config.metrics_host,

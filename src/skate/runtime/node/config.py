@@ -33,6 +33,10 @@ class NodeConfig(msgspec.Struct):
     preload: list[str] = []
     #: Workers are ended when a larger share of the machine's memory is in use; 1.0: never.
     memory_usage_threshold: float = 0.95
+    #: Calls that raise wait for a debugger.
+    post_mortem: bool = False
+    #: Calls that wait so many seconds are reported to the driver's user; None: never.
+    hang_warning_s: float | None = None
     #: Forward the output of workers to the driver.
     log_to_driver: bool = True
     #: Serve metrics to Prometheus on this port; 0: any that is free, -1: not at all.

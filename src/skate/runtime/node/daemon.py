@@ -16,6 +16,7 @@ from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
+from skate.runtime.node.breakpoints import Breakpoints
 from skate.runtime.node.cluster import Cluster
 from skate.runtime.node.cluster_host import ClusterHost, OtherNodes
 from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
@@ -147,7 +148,8 @@ class Daemon:
             self.view,
             self._drivers,
         )
-        self.looking = Looking(self.loop, self.links, node_id, self.state.rows)
+        self._breakpoints = Breakpoints()
+        self.looking = Looking(self.loop, self.links, node_id, self._rows)
         self._metrics = Metrics(self.loop, self.links, self.looking, self.state, config)
         self.state.metrics_port = self._metrics.port
         if self._metrics.problem:
@@ -347,6 +349,7 @@ class Daemon:
             self.links.close(link)
         process_id = worker.worker_id
         self._store_links.process_died(process_id)
+        self._breakpoints.process_died(process_id)
         if self._ending:
             return
         if worker.address:
@@ -458,6 +461,10 @@ class Daemon:
             wire.Inspect: self.looking.ask,
             wire.StateReply: self.looking.replied,
             wire.EventsFlushed: self.looking.flushed,
+            wire.AtBreakpoint: lambda link, m: self._warn(
+                self._breakpoints.add(link.process_id, link.pid, m)
+            ),
+            wire.LeftBreakpoint: lambda link, m: self._breakpoints.remove(m.breakpoint_id),
             wire.MetricsFlushed: self._metrics.flushed,
             wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
             wire.ObjectFreed: lambda link, m: self.objects.freed(m),
@@ -487,6 +494,9 @@ class Daemon:
         return process_id in self.links.by_process or (
             self.cluster is not None and process_id in self.cluster.homes
         )
+
+    def _rows(self, what: str) -> list[dict[str, Any]]:
+        return self._breakpoints.rows() if what == "breakpoints" else self.state.rows(what)
 
     def _shutdown(self, link: Link, _message: wire.Shutdown) -> None:
         self._drivers.shut_down(link)

@@ -167,6 +167,7 @@ class Workers:
                 cluster.host if cluster is not None else "",
                 self._paths.token if cluster is not None else "",
                 job.sys_path if job is not None else [],
+                self._config.post_mortem,
             )
             self._send(Fork(config, build), (fds[1], fds[3]))
         except OSError:

@@ -20,6 +20,8 @@ from skate.runtime.wire.calls import StreamValues as StreamValues
 from skate.runtime.wire.calls import TaskStarted as TaskStarted
 from skate.runtime.wire.calls import Terms as Terms
 from skate.runtime.wire.calls import WorkerRetires as WorkerRetires
+from skate.runtime.wire.debug import AtBreakpoint as AtBreakpoint
+from skate.runtime.wire.debug import LeftBreakpoint as LeftBreakpoint
 from skate.runtime.wire.environments import FindPackages as FindPackages
 from skate.runtime.wire.environments import PackageData as PackageData
 from skate.runtime.wire.environments import PackagesMissing as PackagesMissing
@@ -559,6 +561,8 @@ NodeMessage: TypeAlias = (
     | MetricsFlushed
     | StateQuery
     | StateReply
+    | AtBreakpoint
+    | LeftBreakpoint
     | PrepareEnvironment
     | FindPackages
     | PackagesMissing

@@ -42,3 +42,5 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     token_file: str = ""
     #: Where to look for modules besides what ``sys.path`` has: what the driver's has.
     sys_path: list[str] = []
+    #: Calls that raise wait for a debugger.
+    post_mortem: bool = False

@@ -265,9 +265,14 @@ class AsyncCalls:
                     result = await result
                 if task.num_returns < 0:
                     result = await self._produce(task, peer, result, running.name)
+            except Exception as error:
+                if executor.post_mortem is not None:
+                    executor.post_mortem(error)
+                raise
             finally:
                 finished = time.perf_counter()
                 self.running.discard(running)
+                executor.left(running)
             duration = int((finished - running.started) * 1e6)
             invoker.reply(task, peer, result, duration, running.name)
         except BaseException as error:

@@ -82,6 +82,10 @@ class Executor:
         self.is_exiting = False
         #: Not even the calls that run are waited for.
         self.exits_at_once = False
+        #: Looks at what a call has raised before the caller is told; see ``Debugger``.
+        self.post_mortem: Callable[[BaseException], None] | None = None
+        #: Calls that have a debugger, and what to do when they end.
+        self.debugged: dict[Running, Callable[[], None]] = {}
         self.resources: dict[str, float] = {}
         #: The GPUs that the node was given, as it was told of them; None: all there are.
         self._given_gpus = os.environ.get(GPU_VARIABLE)
@@ -388,9 +392,15 @@ class Executor:
                 result = invoker.call(running)
                 if task.num_returns < 0:
                     result = self.producers.run(task, peer, result, running.name)
+            except Exception as error:
+                if self.post_mortem is not None:
+                    self.post_mortem(error)
+                raise
             finally:
                 finished = time.perf_counter()
                 leave()
+                if self.debugged:
+                    self.left(running)
             duration = int((finished - started - running.blocked_seconds) * 1e6)
             invoker.reply(task, peer, result, duration, running.name)
             if self._cancelling:
@@ -406,6 +416,12 @@ class Executor:
         if task.terms is not None and task.terms.max_calls:
             self.retirement.count(task, peer)
         return finished
+
+    def left(self, running: Running) -> None:
+        """A call has ended: so has its debugger."""
+        end = self.debugged.pop(running, None)
+        if end is not None:
+            end()
 
     def reply_error(
         self,
@@ -451,16 +467,27 @@ class Executor:
         running = Running(task, None, ())
         running.started = time.perf_counter()
         limits = {DEFAULT: message.max_concurrency, **spec.groups}
+
+        def construct() -> None:
+            try:
+                self.invoker.construct(task, spec)
+            except Exception as error:
+                if self.post_mortem is not None:
+                    self.post_mortem(error)
+                raise
+            finally:
+                self.left(running)
+
         try:
             if spec.asynchronous:
                 from skate.runtime.worker.event_loop import AsyncCalls  # it imports asyncio: 35 ms
 
                 self.concurrent = self.async_calls = AsyncCalls(self, limits)
-                self.async_calls.construct(running, lambda: self.invoker.construct(task, spec))
+                self.async_calls.construct(running, construct)
             else:
                 self.stack.append(running)
                 try:
-                    self.invoker.construct(task, spec)
+                    construct()
                 finally:
                     self.stack.pop()
         except BaseException as error:
