@@ -23,6 +23,7 @@ from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.drivers import Drivers
 from skate.runtime.node.environments import Environments
+from skate.runtime.node.hangs import Hangs
 from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
@@ -151,6 +152,7 @@ class Daemon:
         self._breakpoints = Breakpoints()
         self.looking = Looking(self.loop, self.links, node_id, self._rows)
         self._metrics = Metrics(self.loop, self.links, self.looking, self.state, config)
+        self._hangs = Hangs(self.loop, self.looking, node_id, config.hang_warning_s, self._warn)
         self.state.metrics_port = self._metrics.port
         if self._metrics.problem:
             self._warn(self._metrics.problem)
@@ -350,6 +352,7 @@ class Daemon:
         process_id = worker.worker_id
         self._store_links.process_died(process_id)
         self._breakpoints.process_died(process_id)
+        self._hangs.gone(process_id)
         if self._ending:
             return
         if worker.address:
@@ -448,8 +451,8 @@ class Daemon:
             wire.PeerLost: lambda link, m: dispatcher.peer_lost(m.process_id),
             wire.WorkerRetires: lambda link, m: dispatcher.retires(link.process_id),
             wire.StillNeeded: lambda link, m: dispatcher.still_needed(link.process_id),
-            wire.Blocked: lambda link, m: dispatcher.blocked(link.process_id),
-            wire.Resumed: lambda link, m: dispatcher.resumed(link.process_id),
+            wire.Blocked: self._blocked,
+            wire.Resumed: self._resumed,
             wire.CreateActor: lambda link, m: actors.create(link.process_id, m),
             wire.WatchActor: lambda link, m: actors.watch(
                 link.process_id, m, self._lives(owner_of(m.actor_id))
@@ -494,6 +497,14 @@ class Daemon:
         return process_id in self.links.by_process or (
             self.cluster is not None and process_id in self.cluster.homes
         )
+
+    def _blocked(self, link: Link, _message: wire.Blocked) -> None:
+        self.dispatcher.blocked(link.process_id)
+        self._hangs.blocked(link.process_id)
+
+    def _resumed(self, link: Link, _message: wire.Resumed) -> None:
+        self.dispatcher.resumed(link.process_id)
+        self._hangs.gone(link.process_id)
 
     def _rows(self, what: str) -> list[dict[str, Any]]:
         return self._breakpoints.rows() if what == "breakpoints" else self.state.rows(what)

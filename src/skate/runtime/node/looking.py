@@ -90,10 +90,16 @@ class Looking:
         self._ask(self._node_id, question, nodes)
 
     def ask_for_us(
-        self, what: str, limit: int, timeout: float, done: Callable[[Inspection], None]
+        self,
+        what: str,
+        limit: int,
+        timeout: float,
+        done: Callable[[Inspection], None],
+        everywhere: bool = False,
     ) -> None:
-        """The daemon itself wants to know something of its own processes."""
-        self._ask(self._node_id, self._question(what, limit, timeout, done), [])
+        """The daemon itself wants to know something of its own processes, or of all nodes'."""
+        nodes = self._other_nodes() if everywhere else []
+        self._ask(self._node_id, self._question(what, limit, timeout, done), nodes)
 
     def asked_by_node(self, node_id: bytes, message: AskNode) -> None:
         """Another daemon wants to know something of our processes."""

@@ -364,6 +364,11 @@ class AsyncCalls:
             )
         return True
 
+    @property
+    def blocking(self) -> list[Running]:
+        """The calls that block the loop, the last one on top of the others."""
+        return list(self._blocking)
+
     def begin_blocking(self) -> Running | None:
         """A call blocks the loop."""
         running = current_call.get()

@@ -356,6 +356,19 @@ class Executor:
         calls = self.concurrent
         return [*self.stack, *calls.running] if calls is not None else list(self.stack)
 
+    @property
+    def is_concurrent(self) -> bool:
+        """Whether calls do not wait for the end of those before them."""
+        return self._concurrent is not None
+
+    def calls_in_thread(self, ident: int) -> list[Running]:
+        """Return the calls whose frames are in the stack of a thread, the innermost last."""
+        if self._async is not None and ident == self._main:
+            return self._async.blocking
+        if self._concurrent is not None:
+            return [call for call in self._concurrent.running if call.thread == ident]
+        return list(self._stack) if ident == self._main else []
+
     def refuse_group(self, task: Task, peer: Peer, known: Mapping[str, int]) -> None:
         """Answer a call that names a concurrency group which the actor does not have."""
         names = ", ".join(repr(name) for name in known if name) or "none"

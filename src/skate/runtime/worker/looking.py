@@ -29,6 +29,7 @@ from skate.runtime.wire.state import (
     StateReply,
     TaskRow,
 )
+from skate.runtime.wire.waits import WAITS
 from skate.runtime.worker import invoke, pump
 from skate.runtime.worker.held_objects import held_objects
 from skate.runtime.worker.pump import PUMP_THREAD
@@ -67,6 +68,10 @@ class Looking:
             self.core.pump.callbacks.append(
                 lambda: self._reply_matching(message, held_objects(self.core))
             )
+        elif message.what == WAITS:
+            from skate.runtime.worker.waits import Waits
+
+            self._reply(message, [Waits(self.core, self._running, self._pending).page()], 1)
         elif message.what == STACKS:
             # Reads source files, likewise.
             self.core.pump.callbacks.append(lambda: self._reply_all(message, self._stacks()))

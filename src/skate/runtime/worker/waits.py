@@ -1,0 +1,151 @@
+"""What the calls and threads of this process wait for, read off their stacks when somebody asks.
+
+Nothing is written down while a thread waits, so that waiting costs nothing: its frames have the
+objects that it waits for in their variables.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+import skate
+from skate.runtime.wire.state import TaskRow
+from skate.runtime.wire.waits import DEBUGGER, GET, WAIT, CallRow, MadeRow, WaitPage
+from skate.runtime.worker import execute
+from skate.runtime.worker.objects import Objects
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.core import Core
+    from skate.runtime.worker.invoke import Running
+    from skate.runtime.worker.record import Record
+
+#: Rows of each kind in one answer at most.
+MOST_ROWS = 10_000
+#: Objects that one call waits for, at most: with more it is taken for one that may go on.
+MOST_OBJECTS = 10_000
+
+_OWN_CODE = os.path.dirname(skate.__file__ or "") + os.sep
+_LOOP_FILE = os.path.join(os.path.dirname(__file__), "event_loop.py")
+_DEBUGGER_FILE = os.path.join(os.path.dirname(__file__), "debugger.py")
+#: Below this frame the call of the frames above is another one.
+_INVOKE = execute.Executor.invoke.__code__
+
+
+def _in_get(variables: dict[str, Any]) -> tuple[list[Any], int, bool]:
+    missing = [cell for cell in variables["cells"] if not cell.status]
+    return missing, len(missing), variables["deadline"] is not None
+
+
+def _in_wait(variables: dict[str, Any]) -> tuple[list[Any], int, bool]:
+    cells = [ref._cell for ref in variables["refs"]]
+    missing = [cell for cell in cells if not cell.status]
+    needed = variables["num_returns"] - (len(cells) - len(missing))
+    return missing, needed, variables["timeout"] is not None
+
+
+#: The functions in which threads wait for objects: how to read what they wait for.
+_WAITING: dict[CodeType, tuple[str, Callable[[dict[str, Any]], tuple[list[Any], int, bool]]]] = {
+    Objects._await.__code__: (GET, _in_get),
+    Objects.wait.__code__: (WAIT, _in_wait),
+}
+
+
+def _begins_call(code: CodeType) -> bool:
+    # By name where the module is only imported in async actors.
+    return code is _INVOKE or (code.co_name == "_invoke" and code.co_filename == _LOOP_FILE)
+
+
+class Waits:
+    """Answers the daemon's question who waits for what."""
+
+    def __init__(
+        self,
+        core: Core,
+        running_row: Callable[[Running, float], TaskRow],
+        pending_row: Callable[[Record, float], TaskRow],
+    ) -> None:
+        """The functions make rows of calls, given what turns their clock into Unix time."""
+        self._core = core
+        self._clock = time.time() - time.perf_counter()
+        self._running_row = running_row
+        self._pending_row = pending_row
+
+    def page(self) -> WaitPage:
+        """Locked.  Return what waits here, and who makes what is waited for."""
+        executor = self._core.executor
+        rows: list[CallRow] = []
+        for ident, frame in sys._current_frames().items():
+            rows += self._thread(ident, frame)
+        if executor is not None and executor.is_concurrent:
+            told = {row.task.task_id for row in rows}
+            rows += [
+                CallRow(self._running_row(running, self._clock), 0)
+                for running in executor.running_calls()
+                if running.task_id not in told
+            ]
+        return WaitPage(
+            rows[:MOST_ROWS],
+            self._made({one for row in rows for one in row.objects}),
+            executor is not None and executor.is_concurrent,
+        )
+
+    def _thread(self, ident: int, frame: FrameType | None) -> Iterator[CallRow]:
+        """Walk one stack from the inside out: the innermost call first."""
+        executor = self._core.executor
+        calls = executor.calls_in_thread(ident) if executor is not None else []
+        above = b""
+        row = self._row(calls.pop() if calls else None, ident)
+        while frame is not None:
+            code = frame.f_code
+            if row.task.task_id and _begins_call(code):
+                yield row
+                above = row.task.task_id
+                row = self._row(calls.pop() if calls else None, ident)
+                row.below = above
+            elif not row.kind and code in _WAITING:
+                row.kind, read = _WAITING[code]
+                missing, row.needed, row.bounded = read(frame.f_locals)
+                row.objects = [cell.object_id for cell in missing[:MOST_OBJECTS]]
+                row.needed = min(row.needed, max(0, MOST_OBJECTS + row.needed - len(missing)))
+            elif not row.kind and code.co_filename == _DEBUGGER_FILE:
+                row.kind = DEBUGGER
+            elif not row.place and not code.co_filename.startswith(_OWN_CODE):
+                row.place = f"{code.co_filename}:{frame.f_lineno}"
+                row.function = code.co_name
+            frame = frame.f_back
+        if row.task.task_id or row.kind:
+            yield row
+
+    def _row(self, running: Running | None, ident: int) -> CallRow:
+        if running is not None:
+            return CallRow(self._running_row(running, self._clock), ident)
+        core = self._core
+        main = ident == threading.main_thread().ident
+        name = "the driver" if core.is_driver else f"process {os.getpid()}"
+        if not main:
+            name = f"a thread of {name}"
+        empty = TaskRow(b"", 0, name, "RUNNING", "", b"", b"", core.process_id, os.getpid())
+        return CallRow(empty, ident)
+
+    def _made(self, waited: set[bytes]) -> list[MadeRow]:
+        """Locked.  Return the calls whose results are ``waited`` for here, or elsewhere."""
+        rows: list[MadeRow] = []
+        for record in self._core.submitter.pending.values():
+            if any(cell.listeners or cell.object_id in waited for cell in record.cells):
+                missing = record.slot_cells if record.waiting else ()
+                rows.append(
+                    MadeRow(
+                        self._pending_row(record, self._clock),
+                        [cell.object_id for cell in record.cells],
+                        [cell.object_id for cell in missing if not cell.status],
+                    )
+                )
+                if len(rows) == MOST_ROWS:
+                    break
+        return rows
