@@ -39,6 +39,7 @@ _MODULES = (
     "joblib",
     "metrics",
     "multiprocessing",
+    "queue",
     "rpdb",
     "scheduling_strategies",
     "state",
