@@ -133,7 +133,7 @@ class Awaiting:
                 future.listen()
                 core.objects.request_if_borrowed(cell)
                 if core.links.dirty:
-                    core.pump.nudge()
+                    core.pump.expect()
                 return future
         future.deliver()
         return future

@@ -261,6 +261,7 @@ class Objects:
             if not cell.status:
                 cell.listen(listener)
                 self.request_if_borrowed(cell)
+                self.core.pump.expect()
                 return future
         listener.finish(cell)
         return future

@@ -103,6 +103,8 @@ class Pump:
         self._park.acquire()
         #: The background thread sleeps until ``_park`` is released.
         self._deep = False
+        #: The background thread is to pump at once.
+        self._expected = False
         #: Some thread is inside epoll.
         self._polling = False
         #: The background thread is, and should leave when somebody else wants to.
@@ -389,6 +391,15 @@ class Pump:
         self._thread = threading.Thread(target=self._background, name=PUMP_THREAD, daemon=True)
         self._thread.start()
 
+    def expect(self) -> None:
+        """Somebody waits for a completion without pumping (an event loop, a future): what has been
+        submitted goes out, and the background thread pumps without looking for a tick first."""
+        self._expected = True
+        if self._polling:
+            self.nudge()
+        elif not self._foreground:
+            self._rouse()
+
     def busy(self) -> None:
         """The foreground begins something that may take long: the background thread has to look."""
         self.activity += 1
@@ -421,6 +432,9 @@ class Pump:
                     self._park.acquire()
                 self._deep = False
                 continue
+            if self._expected:
+                self._expected = False
+                seen = self.activity
             if self._foreground or seen != self.activity:
                 seen = self.activity
                 self._park.acquire(timeout=TICK)
