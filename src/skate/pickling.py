@@ -10,7 +10,7 @@ import copyreg
 import pickle
 import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
@@ -23,11 +23,33 @@ _Reducer = Callable[[Any], _Reduction]
 
 #: Types that cloudpickle knows how to take apart (modules, cells, loggers, ...).  Looked up
 #: in ``reducer_override`` because its own ``ChainMap`` costs a microsecond for every object.
-_cloudpickle_reducers: dict[type, _Reducer] = cloudpickle.CloudPickler.dispatch_table.maps[0]
+_cloudpickle_reducers: dict[type, _Reducer] = dict(cloudpickle.CloudPickler.dispatch_table.maps[0])
+_reduce_code_of_cloudpickle = _cloudpickle_reducers[CodeType]
+#: What cloudpickle 3.1.3 and later writes instead of the name of a file.
+_NO_FILE = "<dynamic-code>"
 #: Types that we take apart better than they do themselves; filled when numpy has been imported.
 _fast_reducers: dict[type, _Reducer] = {}
 #: Names of modules whose classes and functions the user wants to travel by value.
 _by_value_modules: set[str] = getattr(cloudpickle.cloudpickle, "_PICKLE_BY_VALUE_MODULES", {"?"})
+
+
+def _reduce_code(code: CodeType) -> _Reduction:
+    """Reduce code with the name of its file: tracebacks and debuggers need it."""
+    make, args = _reduce_code_of_cloudpickle(code)
+    return make, tuple(
+        code.co_filename if type(part) is str and part == _NO_FILE else part for part in args
+    )
+
+
+_cloudpickle_reducers[CodeType] = _reduce_code
+
+
+class CodePickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is not typed
+    """cloudpickle's own, with the names of files."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how to pickle ``obj``, or NotImplemented for the default."""
+        return _reduce_code(obj) if type(obj) is CodeType else super().reducer_override(obj)
 
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # cloudpickle is not typed

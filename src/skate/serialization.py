@@ -19,6 +19,7 @@ has a name by name.
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 from collections.abc import Callable, Sequence
@@ -330,10 +331,11 @@ def dumps_code(target: Callable[..., Any]) -> bytes:
     Raises:
         SerializationError: names the closure variable, global or attribute that cannot be pickled.
     """
-    import cloudpickle
+    from skate.pickling import CodePickler
 
+    file = io.BytesIO()
     try:
-        payload: bytes = cloudpickle.dumps(target, protocol=5)
+        CodePickler(file, protocol=5).dump(target)
     except MemoryError:
         raise
     except Exception as error:
@@ -341,7 +343,7 @@ def dumps_code(target: Callable[..., Any]) -> bytes:
 
         name = getattr(target, "__qualname__", None) or repr(target)
         raise SerializationError(explain(target, name, error)) from error
-    return payload
+    return file.getvalue()
 
 
 def loads_code(payload: bytes) -> Any:

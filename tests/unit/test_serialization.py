@@ -336,3 +336,18 @@ def test_concurrent_use() -> None:
         thread.join(30)
         assert not thread.is_alive()
     assert errors == []
+
+
+@pytest.mark.parametrize(
+    "travel",
+    [
+        lambda function: loads_code(dumps_code(function)),
+        lambda function: deserialize(serialize(function).to_bytes()),
+    ],
+    ids=["code", "value"],
+)
+def test_functions_keep_the_names_of_their_files(travel):
+    # Tracebacks, the debugger and reports of hanging calls name them.
+    function = travel(lambda: lambda: 1)
+    assert function.__code__.co_filename == __file__
+    assert function().__code__.co_filename == __file__

@@ -23,6 +23,8 @@ from skate.runtime.wire.debug import (
     debug_decoder,
 )
 
+#: How often a prompt is interrupted until it ends, in seconds.
+INTERRUPT_SECONDS = 0.3
 #: A worker answers a request for completions within so many seconds, unless a property of some
 #: object takes longer.
 COMPLETE_SECONDS = 2.0
@@ -99,7 +101,11 @@ class DebuggerClient:
             poll = select.poll()
             poll.register(self._connection, select.POLLRDHUP | select.POLLHUP)
             poll.register(read, select.POLLIN)
-            if any(fd != read for fd, _ in poll.poll()):
+            if any(fd == read for fd, _ in poll.poll()):
+                return
+            # Again and again: one that comes before the reader waits in the kernel is lost on it.
+            signal.pthread_kill(reader, signal.SIGINT)
+            while not select.select([read], [], [], INTERRUPT_SECONDS)[0]:
                 signal.pthread_kill(reader, signal.SIGINT)
 
         thread = threading.Thread(target=watch, name="skate-debug", daemon=True)

@@ -8,10 +8,9 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import cloudpickle
-
 import skate
 from skate.actor import ActorHandle
+from skate.pickling import CodePickler
 
 
 class Shared(NamedTuple):
@@ -46,7 +45,7 @@ class SharedArrays:
         return known[1]
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+class _Pickler(CodePickler):
     """Puts arrays, refs and handles aside, which Skate itself takes to the task."""
 
     def __init__(self, file: io.BytesIO, arrays: SharedArrays) -> None:
