@@ -69,22 +69,22 @@ class LongWaits:
         #: Since when each wait is known, and after how many seconds to tell of it.
         self._known: dict[Key, tuple[float, float]] = {}
 
-    def due(self, waits: list[Key], now: float) -> list[tuple[Key, float]]:
-        """Return those to tell of, with the seconds that they have lasted.
-
-        ``waits``: all waits that there are now.
-        """
+    def seen(self, waits: list[Key], now: float) -> bool:
+        """These are all waits that there are now; return whether there is one to tell of."""
         known = self._known
         self._known = {wait: known.get(wait, (now, self._seconds)) for wait in waits}
+        return any(now - since >= seconds for since, seconds in self._known.values())
+
+    def due(self, now: float) -> list[tuple[Key, float]]:
+        """Return those to tell of, once, with the seconds that they have lasted."""
         told: list[tuple[Key, float]] = []
         for wait, (since, seconds) in self._known.items():
-            if now - since >= seconds:
-                told.append((wait, now - since))
-        for wait, lasted in told:
-            since, seconds = self._known[wait]
-            while seconds <= lasted:
-                seconds *= 2
-            self._known[wait] = (since, seconds)
+            lasted = now - since
+            if lasted >= seconds:
+                told.append((wait, lasted))
+                while seconds <= lasted:
+                    seconds *= 2
+                self._known[wait] = (since, seconds)
         return told
 
 
@@ -131,19 +131,26 @@ class Hangs:
             self._ticking = False
             return
         if self._patience.is_due(self._loop.now()):
-            self._look()
+            self._look(everywhere=True)
         self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _look_regularly(self) -> None:
-        self._look()
+        self._look(everywhere=False)
         self._loop.call_later(self._interval, self._look_regularly)
 
-    def _look(self) -> None:
+    def _look(self, everywhere: bool) -> None:
+        """Ask the processes of this node, or of all nodes of the cluster."""
         if not self._asking:
             self._asking = True
-            self._looking.ask_for_us(WAITS, 1, ANSWER_SECONDS, self._answered, everywhere=True)
+            self._looking.ask_for_us(
+                WAITS,
+                1,
+                ANSWER_SECONDS,
+                lambda inspection: self._answered(inspection, everywhere),
+                everywhere=everywhere,
+            )
 
-    def _answered(self, inspection: Inspection) -> None:
+    def _answered(self, inspection: Inspection, everywhere: bool) -> None:
         self._asking = False
         graph = WaitGraph()
         for page in inspection.pages:
@@ -152,7 +159,7 @@ class Hangs:
                     graph.add(page.node_id, page.process_id, waits)
         in_circles = self._tell_circles(graph)
         if self._long is not None:
-            self._tell_long_waits(graph, self._long, in_circles)
+            self._tell_long_waits(graph, self._long, in_circles, everywhere)
 
     def _tell_circles(self, graph: WaitGraph) -> set[Key]:
         circles = {frozenset(circle): circle for circle in graph.circles()}
@@ -171,7 +178,7 @@ class Hangs:
         fresh = set(circles) - self._suspected
         self._suspected = set(circles)
         if fresh:
-            self._loop.call_later(CONFIRM_SECONDS, self._look)
+            self._loop.call_later(CONFIRM_SECONDS, lambda: self._look(everywhere=True))
         return {key for circle in circles for key in circle}
 
     def _is_ours(self, graph: WaitGraph, circle: list[Key]) -> bool:
@@ -179,7 +186,9 @@ class Hangs:
         nodes = [graph.node_of[key] for key in circle if key in graph.node_of]
         return min(nodes, default=self._node_id) == self._node_id
 
-    def _tell_long_waits(self, graph: WaitGraph, long: LongWaits, in_circles: set[Key]) -> None:
+    def _tell_long_waits(
+        self, graph: WaitGraph, long: LongWaits, in_circles: set[Key], everywhere: bool
+    ) -> None:
         waiting = {
             key: needs
             for key, row in graph.calls.items()
@@ -191,9 +200,16 @@ class Hangs:
         by_wait: dict[Key, Key] = {
             (key, graph.calls[key].place, *graph.calls[key].objects[:3]): key for key in waiting
         }
+        now = self._loop.now()
+        if not long.seen(list(by_wait), now):
+            return
+        if not everywhere:
+            # What they wait for may be on another node.
+            self._look(everywhere=True)
+            return
         # Of a chain of waits the outermost is told of; its explanation names the others.
         inner = {target for needs in waiting.values() for need in needs for target in need.targets}
-        for wait, seconds in long.due(list(by_wait), self._loop.now()):
+        for wait, seconds in long.due(now):
             key = by_wait[wait]
             if key not in inner:
                 self._warn(
