@@ -197,3 +197,26 @@ def test_bounded_waits_and_breakpoints_are_not_hangs(cluster, caplog):
 def test_the_option_is_checked(wrong, cluster: Callable[..., None]):
     with pytest.raises((ValueError, TypeError), match="hang_warning_s"):
         cluster(hang_warning_s=wrong)
+
+
+def test_a_circle_across_nodes(caplog):
+    from skate.cluster_utils import Cluster
+
+    skate.shutdown()
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"here": 1}})
+    try:
+        nodes.add_node(num_cpus=1, resources={"there": 1})
+        with caplog.at_level(logging.WARNING, logger="skate"):
+            skate.init(address=nodes.address)
+            one = Caller.options(resources={"here": 1}).remote()
+            two = Caller.options(resources={"there": 1}).remote()
+            barrier = Barrier.remote(2)
+            refs = [one.meet.remote(two, barrier), two.meet.remote(one, barrier)]
+            [text] = warnings_with(caplog, "circle")
+            assert text.count("which is queued behind Caller.meet") == 2
+            skate.kill(one)
+            with pytest.raises(skate.exceptions.ActorDiedError):
+                skate.get(refs[0], timeout=50)
+    finally:
+        skate.shutdown()
+        nodes.shutdown()

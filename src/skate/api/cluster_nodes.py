@@ -154,6 +154,8 @@ def start_node(
         object_store_memory=checked.object_store_memory,
         spill_uri=checked.spill_uri,
         memory_usage_threshold=checked.memory_usage_threshold,
+        post_mortem=checked.post_mortem,
+        hang_warning_s=checked.hang_warning_s,
         job_id="",
         driver_pid=owner_pid,
         preload=list(checked.preload),

@@ -23,6 +23,8 @@ MIN_STORE = 16 * 1024 * 1024
 MEMORY_THRESHOLD = 0.95
 #: Says another one for sessions that are not told.
 MEMORY_VARIABLE = "SKATE_MEMORY_USAGE_THRESHOLD"
+#: Waits are told of after so many seconds.
+DEFAULT_HANG_WARNING_S = 60.0
 #: Set to 1: calls that raise wait for a debugger.
 POST_MORTEM_VARIABLE = "SKATE_POST_MORTEM"
 
@@ -102,9 +104,9 @@ def check(
     namespace: object,
     logging_level: int | str | None,
     log_to_driver: object,
-    post_mortem: object,
-    hang_warning_s: object,
     runtime_env: object,
+    post_mortem: object = None,
+    hang_warning_s: object = DEFAULT_HANG_WARNING_S,
     metrics_port: object = None,
     metrics_host: object = "127.0.0.1",
     memory_usage_threshold: object = None,
