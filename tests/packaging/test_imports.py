@@ -62,7 +62,9 @@ def test_import_skate_imports_nothing_heavy() -> None:
     assert not [name for name in modules if name.startswith(("skate.runtime.", "skate.tune"))]
 
 
-@pytest.mark.parametrize("module", ["skate", "skate.tune", "skate.xgboost", "skate.cli"])
+@pytest.mark.parametrize(
+    "module", ["skate", "skate.tune", "skate.util", "skate.xgboost", "skate.cli"]
+)
 def test_import_starts_nothing(module: str) -> None:
     report = after_import(module)
     assert report["threads"] == 1
@@ -71,8 +73,10 @@ def test_import_starts_nothing(module: str) -> None:
     assert report["descriptors"] == []
 
 
-@pytest.mark.parametrize("module", ["skate.tune", "skate.xgboost"])
+@pytest.mark.parametrize("module", ["skate.tune", "skate.util.joblib", "skate.xgboost"])
 def test_libraries_import_their_extras_only_when_used(module: str) -> None:
     modules = after_import(module)["modules"]
     assert isinstance(modules, list)
-    assert set(modules) & {"matplotlib", "optuna", "pandas", "sklearn", "xgboost"} == set()
+    assert (
+        set(modules) & {"joblib", "matplotlib", "optuna", "pandas", "sklearn", "xgboost"} == set()
+    )

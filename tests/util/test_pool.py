@@ -5,6 +5,7 @@ Each test runs on both, unless it is about something that only one of them promi
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import multiprocessing
 import os
@@ -365,3 +366,37 @@ def test_no_process_is_left(kind):
         threading.Event().wait(0.02)
         deadline -= 1
         assert deadline
+
+
+def test_workers_spread_over_a_cluster():
+    from skate.cluster_utils import Cluster
+
+    skate.shutdown()
+    _running.clear()
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    try:
+        nodes.add_node(num_cpus=2)
+        skate.init(address=nodes.address)
+
+        def where(barrier):
+            skate.get(barrier.arrive.remote())
+            return skate.get_runtime_context().get_node_id()
+
+        @skate.remote
+        class Barrier:
+            def __init__(self):
+                self.left, self.complete = 4, asyncio.Event()
+
+            async def arrive(self):
+                self.left -= 1
+                if not self.left:
+                    self.complete.set()
+                await self.complete.wait()
+
+        with Pool() as pool:
+            # All four run at the same time.
+            places = pool.map(where, [Barrier.remote()] * 4, chunksize=1)
+        assert len(set(places)) == 2
+    finally:
+        skate.shutdown()
+        nodes.shutdown()

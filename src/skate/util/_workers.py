@@ -144,7 +144,9 @@ class Workers:
         """
         if not skate.is_initialized():
             skate.init()
-        self._class = skate.remote(PoolWorker).options(**(options or {}))
+        # They reserve nothing, so nothing else would take them to other nodes of a cluster.
+        chosen = {"scheduling_strategy": "SPREAD", **(options or {})}
+        self._class = skate.remote(PoolWorker).options(**chosen)
         self._arguments = (initializer, initargs)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
