@@ -22,7 +22,6 @@ import traceback
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-import skate.runtime
 from skate.exceptions import TaskError
 from skate.runtime.wire.connection import Connection, ProtocolError
 from skate.runtime.wire.debug import (
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from skate.runtime.worker.invoke import Running
 
 #: Frames of files below this are ours: users do not want to see them.
-_OWN_CODE = os.path.dirname(skate.runtime.__file__ or "") + os.sep
+_OWN_CODE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 #: Completions sent at most.
 MOST_COMPLETIONS = 200
 

@@ -359,15 +359,15 @@ class Executor:
     @property
     def is_concurrent(self) -> bool:
         """Whether calls do not wait for the end of those before them."""
-        return self._concurrent is not None
+        return self.concurrent is not None
 
     def calls_in_thread(self, ident: int) -> list[Running]:
         """Return the calls whose frames are in the stack of a thread, the innermost last."""
-        if self._async is not None and ident == self._main:
-            return self._async.blocking
-        if self._concurrent is not None:
-            return [call for call in self._concurrent.running if call.thread == ident]
-        return list(self._stack) if ident == self._main else []
+        if self.async_calls is not None and ident == self._main:
+            return self.async_calls.blocking
+        if self.concurrent is not None:
+            return [call for call in self.concurrent.running if call.thread == ident]
+        return list(self.stack) if ident == self._main else []
 
     def refuse_group(self, task: Task, peer: Peer, known: Mapping[str, int]) -> None:
         """Answer a call that names a concurrency group which the actor does not have."""

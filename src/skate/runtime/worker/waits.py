@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-import skate
 from skate.runtime.wire.state import TaskRow
 from skate.runtime.wire.waits import DEBUGGER, GET, WAIT, CallRow, MadeRow, WaitPage
 from skate.runtime.worker import execute
@@ -30,9 +29,11 @@ MOST_ROWS = 10_000
 #: Objects that one call waits for, at most: with more it is taken for one that may go on.
 MOST_OBJECTS = 10_000
 
-_OWN_CODE = os.path.dirname(skate.__file__ or "") + os.sep
-_LOOP_FILE = os.path.join(os.path.dirname(__file__), "event_loop.py")
-_DEBUGGER_FILE = os.path.join(os.path.dirname(__file__), "debugger.py")
+_HERE = os.path.dirname(__file__)
+#: Files below this are ours: users want to see theirs.
+_OWN_CODE = os.path.dirname(os.path.dirname(_HERE)) + os.sep
+_LOOP_FILE = os.path.join(_HERE, "event_loop.py")
+_DEBUGGER_FILE = os.path.join(_HERE, "debugger.py")
 #: Below this frame the call of the frames above is another one.
 _INVOKE = execute.Executor.invoke.__code__
 
