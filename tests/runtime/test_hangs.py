@@ -220,3 +220,26 @@ def test_a_circle_across_nodes(caplog):
     finally:
         skate.shutdown()
         nodes.shutdown()
+
+
+@pytest.mark.parametrize("how", ["wait", "next", "as_completed"])
+def test_other_ways_to_wait(cluster, caplog, how):
+    cluster(num_cpus=2, hang_warning_s=1)
+
+    @skate.remote(num_returns="streaming")
+    def items():
+        time.sleep(6)
+        yield 1
+
+    @skate.remote
+    def waits():
+        if how == "next":
+            return skate.get(next(items.remote()))
+        refs = [nap.remote(6)]
+        return len(skate.wait(refs)[0] if how == "wait" else list(skate.as_completed(refs)))
+
+    with caplog.at_level(logging.WARNING, logger="skate"):
+        assert skate.get(waits.remote()) == 1
+        [text, *_] = warnings_with(caplog, "the driver")
+    assert f"which waits in {how}() at {__file__}:" in text
+    assert ("for items (pid" if how == "next" else "for nap (pid") in text

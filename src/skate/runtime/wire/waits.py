@@ -12,6 +12,8 @@ WAITS = "waits"
 #: Kinds of waiting.
 GET = "get"
 WAIT = "wait"
+NEXT = "next"
+AS_COMPLETED = "as_completed"
 DEBUGGER = "debugger"
 
 

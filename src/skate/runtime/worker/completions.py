@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skate.refs import ObjectRef
@@ -36,6 +36,11 @@ class Completions:
                     core.objects.request_if_borrowed(cell)
             core.pump.nudge()
         self.status = 1 if self._ready else 0
+
+    @property
+    def waiting(self) -> Collection[Any]:
+        """The cells that are not ready."""
+        return self._waiting.keys()
 
     def on_ready(self, cell: Any) -> None:
         """Locked.  One more has its value."""

@@ -15,9 +15,20 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from skate.runtime.wire.state import TaskRow
-from skate.runtime.wire.waits import DEBUGGER, GET, WAIT, CallRow, MadeRow, WaitPage
+from skate.runtime.wire.waits import (
+    AS_COMPLETED,
+    DEBUGGER,
+    GET,
+    NEXT,
+    WAIT,
+    CallRow,
+    MadeRow,
+    WaitPage,
+)
 from skate.runtime.worker import execute
+from skate.runtime.worker.completions import Completions
 from skate.runtime.worker.objects import Objects
+from skate.runtime.worker.streams import Stream
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -50,10 +61,20 @@ def _in_wait(variables: dict[str, Any]) -> tuple[list[Any], int, bool]:
     return missing, needed, variables["timeout"] is not None
 
 
+def _in_stream(variables: dict[str, Any]) -> tuple[list[Any], int, bool]:
+    return [variables["self"]], 1, variables["deadline"] is not None
+
+
+def _in_as_completed(variables: dict[str, Any]) -> tuple[list[Any], int, bool]:
+    return list(variables["self"].waiting), 1, variables["deadline"] is not None
+
+
 #: The functions in which threads wait for objects: how to read what they wait for.
 _WAITING: dict[CodeType, tuple[str, Callable[[dict[str, Any]], tuple[list[Any], int, bool]]]] = {
     Objects._await.__code__: (GET, _in_get),
     Objects.wait.__code__: (WAIT, _in_wait),
+    Stream.take.__code__: (NEXT, _in_stream),
+    Completions.take.__code__: (AS_COMPLETED, _in_as_completed),
 }
 
 
@@ -138,12 +159,15 @@ class Waits:
         """Locked.  Return the calls whose results are ``waited`` for here, or elsewhere."""
         rows: list[MadeRow] = []
         for record in self._core.submitter.pending.values():
-            if any(cell.listeners or cell.object_id in waited for cell in record.cells):
+            # The items of a generator have no cells of their own here: its call stands for them.
+            if record.task_id in waited or any(
+                cell.listeners or cell.object_id in waited for cell in record.cells
+            ):
                 missing = record.slot_cells if record.waiting else ()
                 rows.append(
                     MadeRow(
                         self._pending_row(record, self._clock),
-                        [cell.object_id for cell in record.cells],
+                        [record.task_id, *(cell.object_id for cell in record.cells)],
                         [cell.object_id for cell in missing if not cell.status],
                     )
                 )
