@@ -243,3 +243,61 @@ def test_the_budget(cluster: Callable[..., None], log: str, monkeypatch: Any) ->
     assert skate.get(refs[9], timeout=30)[0] == 9
     with pytest.raises(ObjectReconstructionFailedError, match="forgotten"):
         skate.get(refs[0], timeout=30)
+
+
+# --------------------------------------------------------------------------- generators
+
+
+@skate.remote
+def series(log: str, n: int) -> Any:
+    _note(log, "series")
+    for i in range(n):
+        yield np.full(SIZE, i, dtype=np.int64) if i % 2 else i
+
+
+def test_items_of_a_generator_are_made_again(session: None, log: str) -> None:
+    refs = list(series.remote(log, 6))
+    for index in (5, 1):
+        lose(refs[index])
+    assert [int(np.max(value)) for value in skate.get(refs, timeout=30)] == list(range(6))
+    # Both at once, or the second in a run of its own if the first was asked for before.
+    assert _lines(log).count("series") in (2, 3)
+    lose(refs[3])
+    assert skate.get(first.remote(refs[3]), timeout=30) == 3
+
+
+def test_an_item_that_is_lost_while_its_generator_runs(session: None, log: str) -> None:
+    generator = series.options(_generator_backpressure_num_objects=1).remote(log, 6)
+    refs = [next(generator) for _ in range(2)]
+    skate.wait(refs, num_returns=2)
+    lose(refs[1])
+    refs += list(generator)
+    assert skate.get(refs[1], timeout=30)[0] == 1
+    assert len(refs) == 6
+
+
+def test_items_in_a_list_of_refs_are_made_again(session: None, log: str) -> None:
+    refs = list(skate.get(series.options(num_returns="dynamic").remote(log, 4), timeout=30))
+    lose(refs[3])
+    assert skate.get(refs[3], timeout=30)[0] == 3
+
+
+def test_a_generator_without_retries_makes_nothing_again(session: None, log: str) -> None:
+    refs = list(series.options(max_retries=0).remote(log, 2))
+    lose(refs[1])
+    with pytest.raises(ObjectReconstructionFailedError, match="no retries left"):
+        skate.get(refs[1], timeout=30)
+
+
+def test_a_generator_that_yields_less_the_second_time(session: None, log: str) -> None:
+    @skate.remote
+    def shrinking(log: str) -> Any:
+        runs = _lines(log).count("shrinking")
+        _note(log, "shrinking")
+        for i in range(4 - 2 * runs):
+            yield np.full(SIZE, i, dtype=np.int64)
+
+    refs = list(shrinking.remote(log))
+    lose(refs[3])
+    with pytest.raises(ObjectReconstructionFailedError, match="yielded 2 items this time"):
+        skate.get(refs[3], timeout=30)

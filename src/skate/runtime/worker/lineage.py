@@ -19,7 +19,7 @@ from msgspec import structs
 
 from skate.exceptions import ObjectReconstructionFailedError
 from skate.ids import distance, nth, owner_of
-from skate.runtime.wire.messages import RefGrant, Task
+from skate.runtime.wire.messages import RefGrant, Task, Terms
 from skate.runtime.worker.cells import (
     FAILED,
     INLINE,
@@ -30,6 +30,8 @@ from skate.runtime.worker.cells import (
     WeakActorCell,
 )
 from skate.runtime.worker.record import NOTHING, Record
+from skate.runtime.worker.remade import RemadeStream
+from skate.runtime.worker.streams import Stream
 
 if TYPE_CHECKING:
     from skate.runtime.wire.messages import Location
@@ -234,9 +236,18 @@ class Lineages:
                 cell, self.core.error(ObjectReconstructionFailedError(text + refusal))
             )
             return
-        found = self.running.get(lineage.record.task_id) or self._begin(lineage, lineage.record)
+        task_id = lineage.record.task_id
+        if task_id not in self.running:
+            first = self.core.submitter.pending.get(task_id)
+            if first is not None and isinstance(first.stream, Stream):
+                first.stream.lose(cell)
+                return
+        found = self.running.get(task_id) or self._begin(lineage, lineage.record)
         record = found[1]
-        record.cells[distance(record.task_id, cell.object_id)] = cell
+        if isinstance(record.stream, RemadeStream):
+            record.stream.want(cell)
+        else:
+            record.cells[distance(record.task_id, cell.object_id)] = cell
         if not self._is_starting:
             self._start()
 
@@ -261,6 +272,9 @@ class Lineages:
             Cell(nth(task.task_id, index), self.core.address) for index in range(task.num_returns)
         ]
         record = Record(task, cells)
+        if task.num_returns < 0:
+            task.terms = structs.replace(task.terms) if task.terms is not None else Terms()
+            record.stream = RemadeStream(self.core, record, lineage)
         record.code = finished.code
         record.stats = finished.stats
         record.options = finished.options

@@ -13,6 +13,7 @@ from skate.runtime.worker.leases import FunctionStats, Lease
 
 if TYPE_CHECKING:
     from skate.runtime.worker.links import Peer
+    from skate.runtime.worker.remade import RemadeStream
     from skate.runtime.worker.streams import Stream
     from skate.runtime.worker.timeouts import Overdue
 
@@ -82,7 +83,7 @@ class Record:
         #: It has run longer than it may.
         self.overdue: Overdue | None = None
         #: The items of a generator.
-        self.stream: Stream | None = None
+        self.stream: Stream | RemadeStream | None = None
         #: The task that submitted it; empty in drivers.
         self.parent = b""
 

@@ -25,18 +25,18 @@ from skate.runtime.wire.calls import (
 )
 from skate.runtime.worker.cells import FAILED, INLINE, Cell
 from skate.runtime.worker.pump import Waiter
+from skate.runtime.worker.remade import EVERYTHING, RemadeStream
 from skate.serialization import serialize
 
 if TYPE_CHECKING:
+    from skate.runtime.wire.messages import Value
     from skate.runtime.worker.core import Core
+    from skate.runtime.worker.lineage import Lineage
     from skate.runtime.worker.links import Peer
     from skate.runtime.worker.record import Record
 
 #: Ids that one generator may use for its items.
 IDS_PER_STREAM = 1 << 32
-#: What a consumer that has gone acknowledges: no back-pressure any more.
-EVERYTHING = 1 << 62
-
 _NONE = serialize(None).to_bytes()
 
 
@@ -51,6 +51,8 @@ class Stream:
         "_full_since",
         "_items",
         "_limit",
+        "_lineage",
+        "_lost",
         "_waited",
         "_watched",
         "dropped",
@@ -73,6 +75,10 @@ class Stream:
         self.task_id = record.task_id
         #: Serialized values without refs, or cells.
         self._items: deque[bytes | Cell] = deque()
+        #: What it takes to make stored items again, if there are any.
+        self._lineage: Lineage | None = None
+        #: Items that were lost while the generator still runs.
+        self._lost: list[Cell] = []
         self.received = 0
         self.taken = 0
         self._acknowledged = 0
@@ -221,7 +227,7 @@ class Stream:
         for index, value in enumerate(message.values, message.first):
             cell = Cell(nth(self.task_id, 1 + index), core.address)
             # One that we have, or that nobody wants, is freed with its cell.
-            core.objects.fill(cell, value)
+            core.objects.fill(cell, value, self._origin(value))
             if index < self.received:
                 continue
             self.received += 1
@@ -229,13 +235,29 @@ class Stream:
                 self._items.append(cell)
         self._changed()
 
+    def _origin(self, value: Value) -> Lineage | None:
+        if value.location is not None and self._lineage is None:
+            assert self.record is not None
+            self._lineage = self._core.lineages.of(self.record)
+        return self._lineage
+
+    def lose(self, cell: Cell) -> None:
+        """An item was lost: it is made again when the generator has ended."""
+        self._lost.append(cell)
+
     def end(self, error: bytes | None, raised: bool = False) -> None:
         """The call has ended; ``raised``: by an exception of the generator itself."""
         if self.ended:
             return
         core = self._core
         self.ended = True
-        self.record = None
+        record, self.record = self.record, None
+        if self._lineage is not None and self._lineage.record is not None and record is not None:
+            self._lineage.record.retries = record.retries
+            self._lineage.record.task.attempt = record.task.attempt
+        lost, self._lost = self._lost, []
+        for cell in lost:
+            core.lineages.remake(cell, self._lineage, "it was lost while its generator ran")
         if error is not None and (raised or not self._dynamic):
             cell = Cell(nth(self.task_id, 1 + self.received), core.address)
             cell.data = error
@@ -290,7 +312,7 @@ class Streams:
     def __init__(self, core: Core) -> None:
         self.core = core
 
-    def _find(self, task_id: bytes) -> Stream | None:
+    def _find(self, task_id: bytes) -> Stream | RemadeStream | None:
         record = self.core.submitter.pending.get(task_id)
         return None if record is None else record.stream
 
@@ -312,5 +334,8 @@ class Streams:
     def on_ended(self, _peer: Peer, message: StreamEnded) -> None:
         """A generator has returned."""
         record = self.core.submitter.answered(message.task_id, message.duration)
-        if record is not None and record.stream is not None:
-            record.stream.end(None)
+        if record is None or record.stream is None:
+            return
+        if isinstance(record.stream, RemadeStream):
+            record.stream.total = message.count
+        record.stream.end(None)
