@@ -214,3 +214,42 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("retries", [0, 1, -1])
+@pytest.mark.parametrize("restarts", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+def test_restarts_and_retries_of_every_kind(
+    session: None, tmp_path: Path, kind: str, restarts: int, retries: int
+) -> None:
+    """A crash in a call: the constructor is replayed, the call repeated, as often as allowed."""
+
+    class Base:
+        def __init__(self, word: str) -> None:
+            self.word = word
+
+        def crash(self, folder: str) -> str:
+            if not any(Path(folder).iterdir()):
+                Path(folder, "crashed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self.word
+
+    class Async(Base):
+        async def pid(self) -> int:
+            return os.getpid()
+
+    options = {"max_restarts": restarts, "max_task_retries": retries}
+    if kind == "threaded":
+        options["max_concurrency"] = 3
+    actor = skate.remote(Async if kind == "async" else Base).options(**options).remote("word")
+    ref = actor.crash.remote(str(tmp_path))
+    if not restarts:
+        with pytest.raises(exceptions.ActorDiedError, match="SIGKILL"):
+            skate.get(ref, timeout=30)
+        return
+    if retries:
+        assert skate.get(ref, timeout=30) == "word"
+    else:
+        with pytest.raises(exceptions.ActorUnavailableError, match="restarted"):
+            skate.get(ref, timeout=30)
+    assert skate.get(actor.crash.remote(str(tmp_path)), timeout=30) == "word"
