@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import skate
-from skate.exceptions import GetTimeoutError, TaskCancelledError
+from skate.exceptions import ActorDiedError, GetTimeoutError, TaskCancelledError
 
 pytestmark = pytest.mark.usefixtures("session")
 
@@ -263,3 +263,20 @@ def test_async_functions_are_no_generators_either() -> None:
 
     with pytest.raises(NotImplementedError, match="async"):
         skate.remote(numbers)
+
+
+def test_a_generator_that_exits_ends_its_actor() -> None:
+    @skate.remote
+    class Leaver:
+        def items(self) -> Iterator[int]:
+            yield 1
+            skate.actor.exit_actor()
+
+        def stay(self) -> None: ...
+
+    leaver = Leaver.remote()
+    first, last = leaver.items.remote()
+    assert skate.get(first, timeout=30) == 1
+    for ref in (last, leaver.stay.remote()):
+        with pytest.raises(ActorDiedError):
+            skate.get(ref, timeout=30)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.inline.records import Cell, Running
-from skate.engine.inline.running import dump_error, failure_of, may_retry, store_value, timed_out
-from skate.exceptions import TaskCancelledError
+from skate.engine.inline.running import (
+    actor_died,
+    dump_error,
+    exit_code,
+    failure_of,
+    may_retry,
+    store_value,
+    timed_out,
+)
+from skate.exceptions import TaskCancelledError, WorkerCrashedError
 from skate.generators import DynamicObjectRefGenerator
 from skate.refs import ObjectRef
 
@@ -118,7 +127,9 @@ class InlineStream:
                     return
 
         started = time.perf_counter()
-        error = engine.run(self._running, step)
+        actor = self._running.actor
+        with actor.lock if actor is not None else contextlib.nullcontext():
+            error = engine.run(self._running, step)
         self._seconds += time.perf_counter() - started
         overdue = timed_out(self._running.name, self._timeout_s, self._seconds)
         if overdue is not None:
@@ -137,7 +148,20 @@ class InlineStream:
             self._seconds = 0.0
             self._running = None
         else:
-            self.fail(dump_error(failure_of(self._running.name, error, engine.node)))
+            self.fail(dump_error(self._failure(self._running, error)))
+
+    def _failure(self, running: Running, error: BaseException) -> Exception:
+        """Return what the last ref raises; code that exits takes its process, or actor, along."""
+        if not isinstance(error, SystemExit):
+            return failure_of(running.name, error, self._engine.node)
+        actor = running.actor
+        if actor is None:
+            return WorkerCrashedError(
+                f"{running.name}() ended its process: exited with code {exit_code(error)}"
+            )
+        cause = f"{running.name}() has ended it (exit_actor or SystemExit)"
+        self._engine.end_actor(actor.actor_id, cause)
+        return actor_died(actor.actor_id, cause)
 
     def fail(self, data: bytes) -> None:
         """End with a serialized exception."""
