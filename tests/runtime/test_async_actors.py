@@ -183,3 +183,31 @@ def test_the_last_handle_lets_calls_end(session: None) -> None:
 
     ref = Slow.remote().work.remote()
     assert skate.get(ref, timeout=30) == "done"
+
+
+def test_a_loop_that_is_never_idle_answers(session: None) -> None:
+    @skate.remote
+    class Spinning:
+        def __init__(self) -> None:
+            self.spins = True
+
+        async def spin(self) -> int:
+            turns = 0
+            while self.spins:
+                turns += 1
+                if turns == 1:
+                    time.sleep(0.2)  # long enough for the background thread to take over
+                await asyncio.sleep(0)
+            return turns
+
+        async def echo(self, x: int) -> int:
+            return x
+
+        async def stop(self) -> None:
+            self.spins = False
+
+    spinning = Spinning.remote()
+    turns = spinning.spin.remote()
+    assert [skate.get(spinning.echo.remote(i), timeout=30) for i in range(300)] == list(range(300))
+    skate.get(spinning.stop.remote(), timeout=30)
+    assert skate.get(turns, timeout=30) > 0

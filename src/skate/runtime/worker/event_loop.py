@@ -83,7 +83,12 @@ class PumpSelector(selectors.EpollSelector):
         """Wait for events, as the base class does, and handle messages meanwhile."""
         pump = self._core.pump
         if timeout is not None and timeout <= 0:
-            pump.poll()
+            # The background thread leaves the pump to those that are busy pumping.
+            pump.activity += 1
+            if not pump.poll():
+                with self._core.lock:
+                    self._core.links.flush()
+                pump.nudge()
         else:
             if self.longest is not None:
                 timeout = self.longest if timeout is None else min(timeout, self.longest)

@@ -333,13 +333,15 @@ class Pump:
             if self._followers:
                 self._promote()
 
-    def poll(self) -> None:
-        """Handle what has arrived, without waiting; nothing if another thread is at it."""
-        if self._held.acquire(blocking=False):
+    def poll(self) -> bool:
+        """Handle what has arrived, without waiting; False if another thread is at it."""
+        found = self._held.acquire(blocking=False)
+        if found:
             # Not by a deadline that is very near: epoll rounds up to milliseconds.
             self._take_turn(threading.get_ident(), 0.0, False)
             if self.callbacks:
                 self.run_callbacks()
+        return found
 
     def run_callbacks(self) -> None:
         """Run what completed futures have to run; callers hold neither the lock nor the pump."""
