@@ -192,6 +192,48 @@ print(skate.get(skate.get_actor("detached").pid.remote()))
     assert text.split() == [str(lasting)]
 
 
+def test_detached_placement_groups_stay_and_others_end_with_their_driver(
+    cluster: Standing,
+) -> None:
+    cluster.program(
+        JOIN
+        + """
+from skate.util import placement_group
+
+kept = placement_group([{"CPU": 1}], name="kept", lifetime="detached")
+mine = placement_group([{"CPU": 1}], name="mine")
+assert kept.wait(30) and mine.wait(30)
+"""
+    )
+    text = cluster.program(
+        JOIN
+        + """
+import time
+
+from skate.util import get_placement_group, remove_placement_group
+from skate.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+while skate.available_resources()["CPU"] != 1.0:
+    time.sleep(0.01)
+kept = get_placement_group("kept")
+
+@skate.remote(num_cpus=1, scheduling_strategy=PlacementGroupSchedulingStrategy(kept))
+def inside():
+    return "inside"
+
+print(skate.get(inside.remote()))
+try:
+    get_placement_group("mine")
+except ValueError:
+    print("mine is gone")
+remove_placement_group(kept)
+while skate.available_resources()["CPU"] != 2.0:
+    time.sleep(0.01)
+"""
+    )
+    assert text.splitlines() == ["inside", "mine is gone"]
+
+
 def test_a_second_node(cluster: Standing) -> None:
     cluster.command(
         "start", f"--address={cluster.address}", "--num-cpus=1", '--resources={"widget": 2}'

@@ -79,7 +79,7 @@ class Nodes:
         if not self.reservations[effect.node_id].reserve(effect.group_id, effect.bundles):
             return False
         self.waiting.remove(effect)
-        self.apply(self.groups.reserved(effect.group_id, effect.node_id, effect.bundles))
+        self.apply(self.groups.reserved(effect.group_id, effect.node_id, effect.attempt))
         return True
 
     def answer_all(self) -> None:
@@ -141,6 +141,37 @@ def test_two_groups_that_hold_what_the_other_lacks_are_planned_anew() -> None:
     nodes.apply(nodes.groups.overdue(nodes.now))
     nodes.answer_all()
     assert sorted([nodes.state(one), nodes.state(two)]) == ["created", "pending"]
+
+
+def test_an_answer_that_crosses_a_later_plan_does_not_count() -> None:
+    nodes = Nodes(2, 2)
+    group = nodes.create(1)
+    [stale] = nodes.waiting
+    nodes.apply(nodes.groups.refused(group, stale.node_id, nodes.now))
+    [fresh] = nodes.waiting
+    # The node had reserved its part and was told to give it back before it is asked again.
+    nodes.apply(nodes.groups.reserved(group, stale.node_id, stale.attempt))
+    assert nodes.state(group) == "pending"
+    assert nodes.answer(nodes.waiting.index(fresh))
+    assert (nodes.state(group), nodes.usable(group)) == ("created", 1)
+
+
+def test_a_group_that_waits_for_one_node_goes_to_another_that_gets_room() -> None:
+    nodes = Nodes(2, 2)
+    taken = {name: pool.acquire(to_units({"CPU": 2})) for name, pool in nodes.pools.items()}
+    group = nodes.create(2)
+    [waits] = nodes.waiting
+    [other] = set(nodes.pools) - {waits.node_id}
+    nodes.now += module.PLAN_SECONDS
+    nodes.apply(nodes.groups.overdue(nodes.now))
+    assert nodes.waiting == [waits]
+    held = taken[other]
+    assert held is not None
+    nodes.pools[other].release(held)
+    nodes.apply(nodes.groups.overdue(nodes.now))
+    nodes.answer_all()
+    [row] = nodes.groups.rows(group, "", "")
+    assert (row.state, row.nodes) == ("created", [other])
 
 
 def test_a_group_that_fits_no_nodes_says_so_once_and_is_made_when_a_node_comes() -> None:

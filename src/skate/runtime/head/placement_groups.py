@@ -10,7 +10,7 @@ When a node dies, the bundles that it held are planned anew; what runs in the ot
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
@@ -26,8 +26,8 @@ from skate.runtime.wire.placement import (
 
 #: Removed groups that are remembered with their cause, for those who ask late.
 REMEMBERED = 1_000
-#: A group with parts on several nodes is planned anew if it is not reserved after so many seconds:
-#: two such groups might hold what the other one lacks.
+#: A group in a cluster is planned anew if it is not reserved after so many seconds: two groups with
+#: parts on several nodes might hold what the other one lacks, and other nodes may have got room.
 PLAN_SECONDS = 2.0
 
 REMOVED = "it was removed by remove_placement_group"
@@ -42,6 +42,8 @@ class Reserve:
     owner: bytes
     bundles: dict[int, Units]
     name: str
+    #: The node's answer names it: it may have crossed a later plan.
+    attempt: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,6 +87,7 @@ class Group:
     """One group's record."""
 
     __slots__ = (
+        "attempt",
         "bundles",
         "cause",
         "kept",
@@ -115,6 +118,8 @@ class Group:
         #: ... and of those that the group has had since before its present plan.
         self.kept: set[int] = set()
         self.planned_at = 0.0
+        #: How often it was planned.
+        self.attempt = 0
         self.watchers: set[bytes] = {owner}
 
     @property
@@ -267,13 +272,14 @@ class PlacementGroups:
             chosen = plan(bundles, strategy, views, whole=True)
             assert chosen is not None
         group.cause = "its resources are in use"
+        group.attempt += 1
         parts: dict[bytes, dict[int, Units]] = {}
         for index, node_id in zip(missing, chosen, strict=True):
             group.nodes[index] = node_id
             parts.setdefault(node_id, {})[index] = group.bundles[index]
         group_id = group.spec.group_id
         return [
-            Reserve(node_id, group_id, group.owner, part, group.name)
+            Reserve(node_id, group_id, group.owner, part, group.name, group.attempt)
             for node_id, part in parts.items()
         ]
 
@@ -289,14 +295,13 @@ class PlacementGroups:
             )
         ]
 
-    def reserved(self, group_id: bytes, node_id: bytes, indices: Iterable[int]) -> list[Effect]:
+    def reserved(self, group_id: bytes, node_id: bytes, attempt: int) -> list[Effect]:
         """A node has reserved its part."""
         group = self.groups.get(group_id)
-        part = set(indices)
-        if group is None or group.state == "created" or not part <= group.on(node_id):
-            # Removed, or planned anew, while this was on its way.
-            return [Release(node_id, group_id, "", frozenset(part))]
-        group.reserved |= part
+        if group is None or group.state == "created" or attempt != group.attempt:
+            # Removed, or planned anew, while this was on its way: the node is told so already.
+            return []
+        group.reserved |= group.on(node_id)
         if len(group.reserved) < len(group.bundles):
             return []
         group.state = "created"
@@ -355,11 +360,13 @@ class PlacementGroups:
         return effects
 
     def overdue(self, now: float) -> list[Effect]:
-        """Plan groups anew that have waited long for parts on several nodes."""
+        """Plan groups anew that have waited long: for parts on several nodes, or for one node while
+        others have room."""
         effects: list[Effect] = []
         for group in list(self.groups.values()):
-            waits = group.state != "created" and len(group.holders) > 1
-            if waits and now - group.planned_at >= PLAN_SECONDS:
+            if group.state == "created" or now - group.planned_at < PLAN_SECONDS:
+                continue
+            if len(group.holders) > 1 or plan(group.bundles, group.spec.strategy, self._views()):
                 effects += self._plan_anew(group, now)
         return effects
 

@@ -464,7 +464,7 @@ class Cluster:
             wire.ReleaseBundles: lambda link, m: dispatcher.placement.release(m),
             PlacementGroupState: lambda link, m: dispatcher.placement.told(m),
             wire.BundlesReserved: lambda link, m: self._host.placement.reserved(
-                link.process_id, m.group_id, m.indices
+                link.process_id, m.group_id, m.attempt
             ),
             WatchPlacementGroup: lambda link, m: self._host.placement.asked(
                 link.process_id, m.group_id

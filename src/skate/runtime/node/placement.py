@@ -7,7 +7,7 @@ when it holds a part of it, or when a process of its own first asks for somethin
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Protocol
 
 from skate.runtime.node.dispatch import Dispatcher
@@ -22,7 +22,7 @@ REMEMBERED = 1_000
 class HeadOfGroups(Protocol):
     """Who keeps the placement groups, as a node sees it."""
 
-    def reserved(self, node_id: bytes, group_id: bytes, indices: Iterable[int]) -> None:
+    def reserved(self, node_id: bytes, group_id: bytes, attempt: int) -> None:
         """A node has reserved its part of a group."""
 
     def asked(self, node_id: bytes, group_id: bytes) -> None:
@@ -39,6 +39,8 @@ class Placement:
         self.head: HeadOfGroups
         #: The node of each bundle of the groups that are created, as far as is known here.
         self._nodes: dict[bytes, list[bytes]] = {}
+        #: Of the groups whose bundles wait in the queue.
+        self._attempts: dict[bytes, int] = {}
         #: Groups that the head was asked about.
         self._asked: set[bytes] = set()
         #: Groups that have ended, and why.
@@ -52,6 +54,7 @@ class Placement:
     def reserve(self, message: ReserveBundles) -> None:
         """Reserve bundles, or queue for them."""
         request = Request.for_group(message.owner, message.group_id, message.bundles, message.name)
+        self._attempts[message.group_id] = message.attempt
         self._dispatcher.submit(request)
 
     def release(self, message: ReleaseBundles) -> None:
@@ -75,6 +78,7 @@ class Placement:
     def _ended(self, group_id: bytes, cause: str) -> None:
         self._nodes.pop(group_id, None)
         self._turns.pop(group_id, None)
+        self._attempts.pop(group_id, None)
         self._asked.discard(group_id)
         self._gone[group_id] = cause
         if len(self._gone) > REMEMBERED:
@@ -96,7 +100,8 @@ class Placement:
 
     def reserved(self, request: Request) -> None:
         """The bundles of a group that waited in the queue are reserved."""
-        self.head.reserved(self._node_id, request.group_id, request.bundles)
+        group_id = request.group_id
+        self.head.reserved(self._node_id, group_id, self._attempts.pop(group_id))
 
     def refusal(self, group_id: bytes) -> str:
         """Say why nothing can run in a group any more; "" if it can, or perhaps will."""

@@ -93,9 +93,9 @@ class PlacementService:
 
     # ------------------------------------------------------------------ nodes report
 
-    def reserved(self, node_id: bytes, group_id: bytes, indices: Iterable[int]) -> None:
+    def reserved(self, node_id: bytes, group_id: bytes, attempt: int) -> None:
         """A node has reserved its part of a group."""
-        self._apply(self.groups.reserved(group_id, node_id, indices))
+        self._apply(self.groups.reserved(group_id, node_id, attempt))
 
     def asked(self, node_id: bytes, group_id: bytes) -> None:
         """A node wants to know where a group is, now and whenever that changes."""
@@ -123,7 +123,13 @@ class PlacementService:
             elif isinstance(effect, Reserve):
                 self._tell(
                     effect.node_id,
-                    ReserveBundles(effect.group_id, effect.owner, effect.bundles, effect.name),
+                    ReserveBundles(
+                        effect.group_id,
+                        effect.owner,
+                        effect.bundles,
+                        effect.name,
+                        effect.attempt,
+                    ),
                 )
             elif isinstance(effect, Commit):
                 self._tell(effect.node_id, effect.state)

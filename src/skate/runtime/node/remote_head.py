@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from skate.runtime.node.cluster import Cluster
 from skate.runtime.wire import cluster as wire
 from skate.runtime.wire.messages import WatchPlacementGroup
@@ -39,9 +37,9 @@ class RemoteHeadOfGroups:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
-    def reserved(self, node_id: bytes, group_id: bytes, indices: Iterable[int]) -> None:
+    def reserved(self, node_id: bytes, group_id: bytes, attempt: int) -> None:
         """Our part of a group is reserved."""
-        message = wire.BundlesReserved(group_id, list(indices))
+        message = wire.BundlesReserved(group_id, attempt)
         self._cluster.links.send(self._cluster.head_id, message)
 
     def asked(self, node_id: bytes, group_id: bytes) -> None:

@@ -87,13 +87,15 @@ class ReserveBundles(Message, tag=196):
     bundles: dict[int, dict[str, int]]
     #: What the group is called in messages to the user.
     name: str
+    #: Goes back with the answer.
+    attempt: int
 
 
 class BundlesReserved(Message, tag=197):
     """Node to head: I have."""
 
     group_id: bytes
-    indices: list[int]
+    attempt: int
 
 
 class ReleaseBundles(Message, tag=199):
