@@ -13,10 +13,10 @@ import skate
 from skate.exceptions import ActorError, OutOfMemoryError
 from skate.runtime.node.memory import MemoryReader
 
-SECONDS = 50
+SECONDS = 150
 STEP = 64 << 20
 #: How much more than now may be in use; others on this machine may take and free some of it.
-MARGIN = 2 << 30
+MARGIN = 768 << 20
 #: Nobody allocates more than this, so that the machine survives a guard that sleeps.
 MOST = 6 << 30
 
@@ -37,8 +37,8 @@ def fill() -> int:
     """Allocate and touch memory until somebody ends us."""
     held = []
     for _ in range(MOST // STEP):
-        held.append(bytearray(os.urandom(4096) * (STEP // 4096)))
-        time.sleep(0.02)
+        held.append(bytearray(b"x") * STEP)
+        time.sleep(0.01)
     return len(held)
 
 
@@ -65,8 +65,10 @@ class Hoarder:
         return os.getpid()
 
 
-@pytest.mark.timeout(120)
-def test_a_task_that_may_not_run_twice_fails_and_says_what_used_how_much() -> None:
+@pytest.mark.timeout(300)
+def test_a_task_that_may_not_run_twice_fails_and_says_what_used_how_much(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         skate.get(greedy.remote(), timeout=SECONDS)
     text = str(caught.value)
@@ -74,9 +76,11 @@ def test_a_task_that_may_not_run_twice_fails_and_says_what_used_how_much() -> No
     assert "memory_usage_threshold" in text
     assert "PSS MiB" in text
     assert "worker of this session: task greedy" in text
+    # The user hears of it also where the task is tried again.
+    assert "of task greedy was ended to keep" in caplog.text
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_task_is_tried_again_more_often_than_its_retries_allow(tmp_path: Any) -> None:
     path = str(tmp_path / "attempts")
     # It has one retry, and is ended three times.
@@ -84,7 +88,7 @@ def test_a_task_is_tried_again_more_often_than_its_retries_allow(tmp_path: Any) 
     assert os.path.getsize(path) >= 4
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_actor_that_may_restart_does_and_its_caller_hears_why() -> None:
     hoarder = Hoarder.options(max_restarts=-1).remote()
     before = skate.get(hoarder.pid.remote(), timeout=SECONDS)
@@ -93,7 +97,7 @@ def test_an_actor_that_may_restart_does_and_its_caller_hears_why() -> None:
     assert skate.get(hoarder.pid.remote(), timeout=SECONDS) != before
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_what_can_be_started_again_goes_before_what_cannot(tmp_path: Any) -> None:
     # Newer than the task and not to be restarted, it stays.
     path = str(tmp_path / "attempts")

@@ -206,3 +206,25 @@ def test_busy_leases_of_one_use_make_room_for_another_of_the_same_process() -> N
     skate.get([other, spread], timeout=SECONDS)
     assert skate.wait(many, num_returns=len(many), timeout=0)[1]
     skate.get(many, timeout=SECONDS)
+
+
+def test_groups_leave_nothing_behind_in_who_has_used_them() -> None:
+    @skate.remote
+    def use(groups: list[PlacementGroup]) -> int:
+        from skate.api.session import current
+
+        for group in groups:
+            inside = PlacementGroupSchedulingStrategy(group)
+            skate.get(pid.options(scheduling_strategy=inside).remote(), timeout=SECONDS)
+        leasing = current().core.leasing  # type: ignore[attr-defined]  # of this engine
+        deadline = time.monotonic() + SECONDS
+        while any(key.strategy is not None for key in leasing._keys.values()):
+            if time.monotonic() > deadline:
+                return -1
+            # The keys are looked at by timers, which run while somebody waits.
+            skate.wait([skate.put(None)], timeout=0)
+            time.sleep(0.02)
+        return len(leasing._keys)
+
+    groups = [placement_group([{"CPU": 1}]) for _ in range(3)]
+    assert skate.get(use.remote(groups), timeout=SECONDS) <= 1

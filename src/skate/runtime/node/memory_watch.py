@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25
 #: The same while nothing does.
 IDLE_SECONDS = 1.0
+#: The user hears of workers that were ended at most this often, in seconds.
+TELL_SECONDS = 30.0
 
 
 class MemoryWatch:
@@ -32,6 +34,7 @@ class MemoryWatch:
         self._dispatcher = dispatcher
         self._guard = MemoryGuard(threshold)
         self._reader = MemoryReader()
+        self._silent_until = 0.0
         if threshold < 1.0:
             loop.call_later(LOOK_SECONDS, self._look)
 
@@ -53,7 +56,15 @@ class MemoryWatch:
         processes = largest_processes(self._names())
         cause = explain(reading, self._guard.threshold, victim, table(processes))
         logger.warning("worker %d is %s", victim.pid, cause)
+        self._tell(f"the worker (pid {victim.pid}) of {victim.name} was {cause}")
         self._dispatcher.end_for_memory(victim.worker_id, cause, OUT_OF_MEMORY_KIND)
+
+    def _tell(self, text: str) -> None:
+        """Tell the user, who may otherwise wonder why everything is so slow."""
+        now = self._loop.now()
+        if now >= self._silent_until:
+            self._silent_until = now + TELL_SECONDS
+            self._dispatcher.on_warning(text)
 
     def _candidates(self) -> list[Candidate]:
         candidates = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from skate.engine.base import ANYWHERE, Strategy, TaskOptions
@@ -112,8 +113,13 @@ class Leasing:
 
     def forget_group(self, group_id: bytes) -> None:
         """The group has ended: nothing will be submitted to it that is not refused."""
+        self._forget_keys(
+            lambda key: key.strategy is not None and key.strategy.group_id == group_id
+        )
+
+    def _forget_keys(self, matches: Callable[[SchedulingKey], bool]) -> None:
         for shape, key in list(self._keys.items()):
-            if key.strategy is not None and key.strategy.group_id == group_id:
+            if matches(key):
                 del self._keys[shape]
 
     def enqueue(self, record: Record) -> None:
@@ -320,6 +326,9 @@ class Leasing:
             self.core.pump.call_later(delay, lambda: self._watch(key))
         else:
             self._watched.discard(key)
+            if key.strategy is not None and key.strategy.group_id:
+                # Groups come and go, and nobody may tell this process of their end.
+                self._forget_keys(lambda other: other is key)
 
     def run_touched(self) -> None:
         """Refill the pipelines of keys that got room, tasks or leases."""
