@@ -18,10 +18,12 @@ from skate.runtime.node.cluster_links import ClusterLinks
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.links import Link, Links
 from skate.runtime.node.loop import Loop, Timer
+from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.package_fetching import PackageFetcher
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.node.redirecting import Redirecting
+from skate.runtime.node.transfers import Transfers
 from skate.runtime.wire import cluster as wire
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.environments import PackageData, ReadPackage
@@ -69,14 +71,14 @@ class Host(Protocol):
     def nodes_changed(self) -> None:
         """A node has come or gone."""
 
-    def node_left(self, node_id: bytes) -> None:
-        """A node is gone; its processes were reported before."""
-
     def asked(self, node_id: bytes, message: wire.AskNode) -> None:
         """Another node wants to know what we and our processes know."""
 
     def answered(self, node_id: bytes, message: wire.NodeAnswered) -> None:
         """Another node has answered us."""
+
+    def node_left(self, node_id: bytes) -> None:
+        """A node is gone; its processes were reported before."""
 
     def processes(self) -> list[wire.ProcessInfo]:
         """Return our drivers and workers."""
@@ -97,6 +99,7 @@ class Cluster:
         dispatcher: Dispatcher,
         view: ClusterView,
         packages: PackageStore,
+        objects: NodeObjects,
         host: Host,
     ) -> None:
         """``links``: of our own processes."""
@@ -115,6 +118,7 @@ class Cluster:
         dispatcher.elsewhere = self.redirecting
         self.packages = PackageFetcher(info.node_id, self.links, view, packages)
         packages.fetch = self.packages.fetch
+        self._transfers = Transfers(info.node_id, self.links, objects, self.node_of)
         links.elsewhere = self._deliver
         #: Only in the head.
         self._membership: Membership | None = None
@@ -295,6 +299,7 @@ class Cluster:
             self._report_death(process, WorkerDied(process.process_id, process.pid, name, ""))
         self.redirecting.node_left(node_id)
         self.packages.node_left(node_id)
+        self._transfers.node_left(node_id)
         self._host.node_left(node_id)
         self._host.nodes_changed()
         self._arrived(node_id)
@@ -346,6 +351,7 @@ class Cluster:
     def process_died(self, death: WorkerDied) -> None:
         """One of our processes is gone."""
         self.redirecting.process_died(death.process_id)
+        self._transfers.process_died(death.process_id)
         self.links.broadcast(wire.ProcessDied(death))
 
     def drivers(self) -> list[bytes]:
@@ -356,6 +362,12 @@ class Cluster:
             for process in processes.values()
             if process.kind == "driver"
         ]
+
+    def node_of(self, process_id: bytes) -> bytes | None:
+        """Return the node of a process that lives."""
+        if process_id in self._local.by_process:
+            return self._info.node_id
+        return self.homes.get(process_id)
 
     def job_of(self, process_id: bytes) -> Job | None:
         """Return whose work a process of another node does."""
@@ -377,6 +389,7 @@ class Cluster:
 
     def _report_death(self, process: wire.ProcessInfo, death: WorkerDied) -> None:
         self.redirecting.process_died(death.process_id)
+        self._transfers.process_died(death.process_id)
         self._host.remote_process_died(death)
         if process.kind == "driver":
             self._host.job_ended(process.process_id)
@@ -436,9 +449,16 @@ class Cluster:
 
     def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
         redirecting, dispatcher = self.redirecting, self._dispatcher
+        transfers = self._transfers
         return {
             ReadPackage: lambda link, m: self.packages.answer(link.process_id, m),
             PackageData: lambda link, m: self.packages.answered(link.process_id, m),
+            wire.PullChunk: transfers.wanted,
+            wire.ObjectChunk: transfers.chunk,
+            wire.ChunkFailed: transfers.chunk_failed,
+            wire.NoteCopy: transfers.note_copy,
+            wire.CopyNoted: transfers.noted,
+            wire.FreeCopy: transfers.free_copy,
             wire.JoinCluster: self._on_join,
             wire.Welcome: self._on_welcome,
             wire.Introduce: self._on_introduce,

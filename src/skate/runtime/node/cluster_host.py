@@ -49,6 +49,7 @@ class ClusterHost:
             dispatcher,
             daemon.view,
             daemon.packages,
+            daemon.objects,
             self,
         )
 

@@ -61,6 +61,8 @@ class NodeObjects:
         #: Brings an object here that is said to be on another node: ``pull(object_id, location,
         #: found)``.  None as long as there are no other nodes.
         self.pull: Callable[[bytes, Location, Found], None] | None = None
+        #: Told of every object that a process of this node has freed.
+        self.on_freed: Callable[[ObjectFreed], None] = lambda message: None
         #: Who waits for an object that is being brought here.
         self._awaited: dict[bytes, list[Found]] = {}
         self._sweeping = False
@@ -74,6 +76,7 @@ class NodeObjects:
     def freed(self, message: ObjectFreed) -> None:
         """An owner freed an object."""
         self.send(self.table.object_freed(message))
+        self.on_freed(message)
 
     def locate(self, process_id: bytes, message: LocateObject) -> None:
         """A process asks where an object is."""

@@ -256,6 +256,7 @@ class State:
                 "used_bytes": self._segments.used_bytes,
                 "limit_bytes": self._segments.limit_bytes,
                 "segments": len(self._segments.rows()),
+                "object_bytes": sum(entry.size for entry in self._segments.entries()),
             }
         ]
 

@@ -26,6 +26,7 @@ class Entry:
         "created",
         "doomed",
         "file",
+        "is_copy",
         "kept_until",
         "object_id",
         "offset",
@@ -51,6 +52,8 @@ class Entry:
         self.position = 0
         #: Where it has been said to be, from the first place on: its owner may know any of these.
         self.places = [location]
+        #: It was brought here from another node.
+        self.is_copy = False
         #: It is being written to disk: the daemon has its header locked as a reader.
         self.copying = False
         #: Nobody can ask for it any more; it goes as soon as nobody looks at it.

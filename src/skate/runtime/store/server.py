@@ -169,9 +169,28 @@ class SegmentTable:
         if entry is None:
             self._note_early_free(message)
             return []
-        if message.location not in entry.places:
+        if message.location not in entry.places and not entry.is_copy:
             return []
         return self._discard(entry)
+
+    def pulled(
+        self, object_id: bytes, hint: Location, segment: Segment, offset: int
+    ) -> tuple[Location, Outgoing]:
+        """An object was brought here from another node, where ``hint`` said it was."""
+        entry = Entry(object_id, hint)
+        entry.is_copy = True
+        outgoing: Outgoing = []
+        known = self._entries.get(object_id)
+        if known is not None:
+            outgoing += self._discard(known)
+        self._put(entry, segment, offset)
+        location = entry.location(self._node_id)
+        entry.places.append(location)
+        self._entries[object_id] = entry
+        self._owned.setdefault(entry.owner, {})[object_id] = entry
+        if entry.owner in self._dead:
+            outgoing += self._discard(entry)
+        return location, outgoing
 
     def locate(self, object_id: bytes) -> Location | None:
         """Return where in the memory of this node an object is."""

@@ -36,6 +36,24 @@ from skate.runtime.wire.placement import ReleaseBundles as ReleaseBundles
 from skate.runtime.wire.placement import ReserveBundles as ReserveBundles
 from skate.runtime.wire.state import AskNode as AskNode
 from skate.runtime.wire.state import NodeAnswered as NodeAnswered
+from skate.runtime.wire.transfers import (
+    ChunkFailed as ChunkFailed,
+)
+from skate.runtime.wire.transfers import (
+    CopyNoted as CopyNoted,
+)
+from skate.runtime.wire.transfers import (
+    FreeCopy as FreeCopy,
+)
+from skate.runtime.wire.transfers import (
+    NoteCopy as NoteCopy,
+)
+from skate.runtime.wire.transfers import (
+    ObjectChunk as ObjectChunk,
+)
+from skate.runtime.wire.transfers import (
+    PullChunk as PullChunk,
+)
 
 # --------------------------------------------------------------------------- who is there
 
@@ -219,9 +237,15 @@ class ActorRefused(Message, tag=158):
 
 
 ClusterMessage: TypeAlias = (
-    Hello
+    PullChunk
+    | ObjectChunk
+    | ChunkFailed
+    | NoteCopy
+    | CopyNoted
+    | FreeCopy
     | ReadPackage
     | PackageData
+    | Hello
     | JoinCluster
     | Welcome
     | Introduce
