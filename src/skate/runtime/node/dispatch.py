@@ -111,6 +111,8 @@ class Dispatcher:
         request.origin = origin
         request.stays = stays
         request.retriable = message.retriable
+        if message.argument_bytes and not origin:
+            request.attracted_to = max(message.argument_bytes.items(), key=lambda item: item[1])[0]
         self.submit(request)
 
     def submit(self, request: Request) -> None:
@@ -251,9 +253,7 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ actors
 
-    def queue_actor(
-        self, order: PlaceActor, origin: bytes = b"", attracted_to: bytes = b""
-    ) -> None:
+    def queue_actor(self, order: PlaceActor, origin: bytes = b"") -> None:
         """An actor needs a worker; ``origin`` as in ``request_lease``."""
         actor = order.actor
         name = f"{actor.class_name} ({actor.name!r})" if actor.name else actor.class_name
@@ -274,7 +274,9 @@ class Dispatcher:
         request.job = actor.job
         request.origin = origin
         request.stays = order.stay or not origin
-        request.attracted_to = attracted_to
+        if self.elsewhere is not None and not origin:
+            # An actor lives beside its creator, if there is room.
+            request.attracted_to = self.elsewhere.home_of(order.owner)
         request.retriable = actor.max_restarts < 0 or order.restarts < actor.max_restarts
         self.submit(request)
 

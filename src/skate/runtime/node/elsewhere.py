@@ -38,6 +38,9 @@ class Elsewhere(Protocol):
     def knows(self, node_id: bytes, request: Request, feasible: bool) -> bool:
         """Whether there is such a node (and, if wanted, whether it could ever serve this)."""
 
+    def home_of(self, process_id: bytes) -> bytes:
+        """Return the node of a process, if it is another one; else empty."""
+
     def cancel(self, key: Key) -> None:
         """A request that is not here is not needed any more."""
 

@@ -82,6 +82,10 @@ class Redirecting:
         node = self._view.get(node_id)
         return node is not None and (not feasible or node.could_have(request.units))
 
+    def home_of(self, process_id: bytes) -> bytes:
+        """Return the node of a process, if it is another one; else empty."""
+        return self._homes.get(process_id, b"")
+
     def _feasible_here(self, request: Request) -> bool:
         return self._scheduler.resources.feasible(request.units)
 

@@ -117,6 +117,8 @@ class Core:
         )
         #: Where other processes reach this one.
         self.address = self.links.address
+        #: There may be other nodes.
+        self.in_cluster = access is not None
         self.events = Events(self)
         self.looking = Looking(self)
         self.own_metrics = OwnMetrics(self)

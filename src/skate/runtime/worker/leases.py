@@ -100,6 +100,7 @@ class SchedulingKey:
     """The tasks that need one set of resources in one place and environment, and their leases."""
 
     __slots__ = (
+        "argument_bytes",
         "environment",
         "leases",
         "limit",
@@ -122,6 +123,8 @@ class SchedulingKey:
         #: Names the runtime environment.
         self.environment = environment
         self.strategy = strategy
+        #: Bytes of the large arguments of one of the tasks, by node; None if there are none.
+        self.argument_bytes: dict[bytes, int] | None = None
         #: Whether the tasks may run more than once.
         self.retriable = retriable
         #: How many such leases the cluster could grant at once, at most.

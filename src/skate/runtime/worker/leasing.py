@@ -30,6 +30,7 @@ from skate.runtime.wire.messages import (
     Steal,
     Unblocked,
 )
+from skate.runtime.worker.cells import STORED
 from skate.runtime.worker.leases import (
     IDLE_SECONDS,
     MIN_TENURE_SECONDS,
@@ -50,6 +51,9 @@ _Shape: TypeAlias = tuple[tuple[tuple[str, float], ...], bytes, Strategy | None,
 
 #: Seconds between two looks at a key that has work in flight.
 WATCH_SECONDS = 0.01
+#: Arguments of so many bytes on one node attract their task; moving fewer takes less time than a
+#: worker that is busy longer.
+ATTRACTING_BYTES = 1024 * 1024
 
 
 class Leasing:
@@ -58,6 +62,8 @@ class Leasing:
     def __init__(self, core: Core) -> None:
         self.core = core
         self._keys: dict[_Shape, SchedulingKey] = {}
+        #: Of tasks whose arguments are on one node.
+        self._near: dict[tuple[SchedulingKey, bytes], SchedulingKey] = {}
         self._leases: dict[int, Lease] = {}
         self._requests: dict[int, SchedulingKey] = {}
         self._request_ids = itertools.count(1)
@@ -99,6 +105,28 @@ class Leasing:
             self._watched.add(key)
             self.core.pump.call_later(WATCH_SECONDS, lambda: self._watch(key))
 
+    def attract(self, record: Record) -> None:
+        """A task in a cluster has its arguments: if they are large, it goes to their node.
+
+        Its leases are asked for, and kept, apart from those of tasks without such arguments.
+        """
+        sizes: dict[bytes, int] = {}
+        for cell in record.slot_cells:
+            if cell.status == STORED:
+                location = cell.location
+                sizes[location.node_id] = sizes.get(location.node_id, 0) + location.size
+        node_id, size = max(sizes.items(), key=lambda item: item[1], default=(b"", 0))
+        key: SchedulingKey = record.home
+        if size < ATTRACTING_BYTES or key.strategy is not None or key.argument_bytes is not None:
+            return
+        near = self._near.get((key, node_id))
+        if near is None:
+            near = SchedulingKey(key.resources, key.limit, key.environment, retriable=key.retriable)
+            self._near[key, node_id] = near
+        near.argument_bytes = sizes
+        self.look_after(near)
+        record.home = near
+
     def _limit(self, resources: dict[str, float], strategy: Strategy | None) -> int:
         in_group = strategy is not None and strategy.group_id
         total = within_group(strategy) if strategy and in_group else self.core.total_resources
@@ -106,7 +134,7 @@ class Leasing:
 
     def limits_changed(self) -> None:
         """Nodes have come or gone: more leases can be had, or fewer."""
-        for key in self._keys.values():
+        for key in (*self._keys.values(), *self._near.values()):
             key.limit = self._limit(key.resources, key.strategy)
             if key.queue:
                 self._touched.add(key)
@@ -220,6 +248,7 @@ class Leasing:
                 key.environment,
                 key.strategy,
                 key.retriable,
+                key.argument_bytes,
             )
         )
 

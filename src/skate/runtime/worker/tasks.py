@@ -141,6 +141,8 @@ class Submitter:
         if record.failed_argument is not None:
             self.finish_failed(record, record.failed_argument)
         else:
+            if self.core.in_cluster:
+                self.core.leasing.attract(record)
             self.core.leasing.enqueue(record)
 
     def answered(self, task_id: bytes, duration: int) -> Record | None:
