@@ -3,22 +3,29 @@
 A difference between engines that has to stay is marked where it is:
 ``@pytest.mark.differs("inline", reason=...)`` skips that test on that engine, with the reason in
 the report.
+
+``SKATE_TEST_ENGINES`` names the engines, separated by commas.  Besides those that run by default
+there is "cluster": the native engine with the driver on a node that has nothing, so that everything
+runs on, and every object comes from, the second node.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 import skate
+from skate.cluster_utils import Cluster
 
-ENGINES = ("inline", "native")
+ENGINES = os.environ.get("SKATE_TEST_ENGINES", "inline,native").split(",")
 
 #: What the shared session has.  Tests that need something else call ``init`` themselves.
 RESOURCES = {"num_cpus": 2, "num_gpus": 1, "resources": {"widget": 3}}
 
 _shared: list[str] = []
+_clusters: list[Cluster] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,9 +39,9 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """The name of the engine under test, which ``init()`` starts."""
     name: str = request.param
     for mark in request.node.iter_markers("differs"):
-        if mark.args[0] == name:
+        if mark.args[0] == name or (mark.args[0], name) == ("native", "cluster"):
             pytest.skip(f"{name}: {mark.kwargs['reason']}")
-    monkeypatch.setenv("SKATE_ENGINE", name)
+    monkeypatch.setenv("SKATE_ENGINE", "native" if name == "cluster" else name)
     return name
 
 
@@ -42,17 +49,30 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def session(engine: str) -> str:
     """A running session, shared between tests to save their time."""
     if not (_shared == [engine] and skate.is_initialized()):
-        skate.shutdown()
-        skate.init(**RESOURCES, namespace="conformance")
+        _end_session()
+        if engine == "cluster":
+            _clusters.append(Cluster(initialize_head=True, head_node_args={"num_cpus": 0}))
+            _clusters[0].add_node(**RESOURCES)
+            skate.init(_clusters[0].address, namespace="conformance")
+        else:
+            skate.init(**RESOURCES, namespace="conformance")
         _shared[:] = [engine]
     return engine
+
+
+def _end_session() -> None:
+    skate.shutdown()
+    while _clusters:
+        _clusters.pop().shutdown()
 
 
 @pytest.fixture
 def no_session(engine: str) -> Iterator[str]:
     """No session before, and none after; the test makes its own."""
+    if engine == "cluster":
+        pytest.skip("cluster: it starts sessions of its own, as on native")
     _shared.clear()
-    skate.shutdown()
+    _end_session()
     yield engine
     skate.shutdown()
 
@@ -60,4 +80,4 @@ def no_session(engine: str) -> Iterator[str]:
 @pytest.fixture(scope="session", autouse=True)
 def _end() -> Iterator[None]:
     yield
-    skate.shutdown()
+    _end_session()

@@ -65,6 +65,7 @@ def make(made: list[PlacementGroup], *bundles: dict[str, float], **options: Any)
     return group
 
 
+@pytest.mark.differs("cluster", reason="it has two nodes")
 def test_a_group_is_ready_and_knows_itself(groups: list[PlacementGroup]) -> None:
     group = make(groups, {"CPU": 1}, {"widget": 2})
     assert skate.get(group.ready(), timeout=SECONDS) == group
@@ -88,6 +89,7 @@ def test_one_node_satisfies_all_but_a_strict_spread(
     assert make(groups, {"CPU": 1}, {"CPU": 1}, strategy=strategy).wait(SECONDS)
 
 
+@pytest.mark.differs("cluster", reason="it has two nodes")
 def test_a_strict_spread_needs_more_nodes_and_says_so(groups: list[PlacementGroup]) -> None:
     group = make(groups, {"CPU": 1}, {"CPU": 1}, strategy="STRICT_SPREAD")
     assert not group.wait(0.05)
@@ -199,6 +201,7 @@ def test_what_was_removed_is_free_for_the_next_group(groups: list[PlacementGroup
     assert second.wait(SECONDS)
 
 
+@pytest.mark.differs("cluster", reason="it has two nodes")
 @pytest.mark.differs("inline", reason="it runs one thing at a time and counts no resources")
 def test_a_group_takes_its_resources_from_the_node(groups: list[PlacementGroup]) -> None:
     group = make(groups, {"widget": 2})
@@ -267,6 +270,7 @@ def test_senseless_strategies_are_refused_at_once(groups: list[PlacementGroup]) 
         group_here.options(placement_group="team")
 
 
+@pytest.mark.differs("cluster", reason="it has two nodes")
 def test_other_strategies_run_on_the_one_node(session: str) -> None:
     here = NodeAffinitySchedulingStrategy(skate.nodes()[0]["NodeID"], soft=False)
     for strategy in ("DEFAULT", "SPREAD", here):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.differs("cluster", reason="programs start sessions of their own")
+
 PROGRAM = """
 import skate as ray
 

@@ -263,6 +263,7 @@ def test_context_of_the_driver(session: str) -> None:
         context.was_current_actor_reconstructed  # noqa: B018
 
 
+@pytest.mark.differs("cluster", reason="tasks run on another node than the driver")
 def test_context_of_a_task(session: str) -> None:
     @skate.remote
     def look() -> Any:

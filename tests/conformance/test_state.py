@@ -17,6 +17,7 @@ class Counter:
         return 1
 
 
+@pytest.mark.differs("cluster", reason="it has two nodes")
 def test_nodes_and_actors() -> None:
     counter = Counter.options(name="state-counter").remote()
     assert skate.get(counter.add.remote()) == 1

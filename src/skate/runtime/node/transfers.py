@@ -167,7 +167,7 @@ class Transfers:
             if pull.source != source or self._pulls.get(pull.object_id) is not pull or left <= 0:
                 continue
             length = min(CHUNK_SIZE, left)
-            self._links.send(source, PullChunk(pull.object_id, pull.requested, length))
+            self._links.send(source, PullChunk(pull.object_id, pull.requested, length, pull.hint))
             pull.outstanding.add(pull.requested)
             pull.requested += length
             self._in_flight[source] = self._in_flight.get(source, 0) + 1
@@ -238,13 +238,9 @@ class Transfers:
             ProtocolError: There can be no such bytes.
         """
         node_id, object_id, start = link.process_id, message.object_id, message.start
-        entry = self._table.find(object_id)
-        if entry is None:
-            self._links.send(node_id, ChunkFailed(object_id, start, "it was freed or lost"))
-            return
-        if start < 0 or not 0 <= message.length <= min(CHUNK_SIZE, entry.size - start):
+        size = message.location.size
+        if start < 0 or not 0 <= message.length <= min(CHUNK_SIZE, size - start):
             raise ProtocolError("it wants bytes outside of an object")
-        size = entry.size
 
         def found(location: Location | None, reason: str) -> None:
             data = None
@@ -259,7 +255,14 @@ class Transfers:
             else:
                 self._links.send(node_id, ObjectChunk(object_id, start, data))
 
-        self._objects.find(object_id, Location(self._node_id, 0, 0, size), found)
+        entry = self._table.find(object_id)
+        if entry is None and self._table.lies_at(object_id, message.location):
+            # Its writer is about to announce it.
+            found(message.location, "")
+        elif entry is None or entry.size != size:
+            found(None, "it was freed or lost")
+        else:
+            self._objects.find(object_id, Location(self._node_id, 0, 0, size), found)
 
     # ------------------------------------------------------------------ copies
 

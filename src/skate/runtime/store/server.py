@@ -203,6 +203,13 @@ class SegmentTable:
         self.touch(entry)
         return entry.location(self._node_id)
 
+    def lies_at(self, object_id: bytes, location: Location) -> bool:
+        """Return whether an object is at a place of this node, announced or not."""
+        segment = self._find(location)
+        return segment is not None and is_there(
+            segment.fd, location.offset, object_id, location.size
+        )
+
     def find(self, object_id: bytes) -> Entry | None:
         """Return what is known of an object that somebody can ask for."""
         return self._entries.get(object_id)

@@ -11,6 +11,8 @@ class PullChunk(Message, tag=161):
     object_id: bytes
     start: int
     length: int
+    #: Where the object was said to be.
+    location: Location
 
 
 class ObjectChunk(Message, tag=162):
