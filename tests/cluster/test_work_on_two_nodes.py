@@ -10,6 +10,7 @@ import pytest
 from node_fakes import wait_until
 
 import skate
+from skate import state
 from skate.cluster_utils import Cluster
 from skate.exceptions import ActorDiedError
 
@@ -135,6 +136,8 @@ def test_actors_live_where_there_is_room(two_nodes: Cluster) -> None:
     far = Homebody.options(resources={"there": 1}).remote()
     near = Homebody.options(resources={"here": 1}).remote()
     assert skate.get([far.where.remote(), near.where.remote()]) == [there, here]
+    rows = {row.node_id for row in state.list_actors(filters=[("state", "=", "ALIVE")])}
+    assert rows == {here, there}
     assert skate.get(far.ask.remote(near)) == here
     assert skate.get(near.ask.remote(far)) == there
     crowd = [Homebody.options(num_cpus=1).remote() for _ in range(4)]

@@ -405,6 +405,8 @@ class Daemon:
         self.cluster = ClusterHost(
             self, config, self._paths, self._sockets[2].getsockname()[1]
         ).cluster
+        cluster = self.cluster
+        self.state.home_of = lambda worker_id: cluster.node_of(worker_id) or b""
         self._drivers.elsewhere = self.cluster.drivers
         self.looking.others = OtherNodes(self.cluster, self.view)
         self.state.is_head = not config.head

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from skate.runtime.head.actors import ActorDirectory
@@ -59,6 +59,8 @@ class State:
         self._view = view
         self._drivers = drivers
         self._started = time.time()
+        #: The node of a worker; empty if it lives no more.
+        self.home_of: Callable[[bytes], bytes] = lambda worker_id: node_id
         #: Where Prometheus may look; 0: nowhere.
         self.metrics_port = 0
         #: Of a cluster, or of a session of one node.
@@ -110,12 +112,13 @@ class State:
 
     def _node(self) -> Row:
         host = socket.gethostname()
+        cluster = self._config.cluster
         return {
             "NodeID": self._node_id.hex(),
             "Alive": True,
             "alive": True,
             "is_head_node": self.is_head,
-            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerAddress": cluster.host if cluster is not None else "127.0.0.1",
             "NodeManagerHostname": host,
             "NodeName": host,
             "daemon_pid": os.getpid(),
@@ -188,7 +191,7 @@ class State:
                 "restarts": actor.restarts,
                 "cause": actor.cause,
                 "worker_id": actor.worker_id.hex(),
-                "node_id": self._node_id.hex(),
+                "node_id": self.home_of(actor.worker_id).hex(),
                 "owner": actor.owner.hex(),
                 "resources": dict(actor.spec.resources),
                 "detached": actor.spec.detached,
