@@ -119,11 +119,19 @@ def test_errors_name_where_it_was(two_nodes: Cluster) -> None:
     assert there in str(caught.value)
 
 
-def test_infeasible_until_a_node_comes(make_cluster: Callable[..., Cluster]) -> None:
+def test_infeasible_until_a_node_comes(
+    make_cluster: Callable[..., Cluster], caplog: pytest.LogCaptureFixture
+) -> None:
     cluster = make_cluster({"num_cpus": 1}, {"num_cpus": 1})
     ref = where.options(resources={"rare": 1}).remote()
     actor = Homebody.options(resources={"rare": 1}).remote()
     assert skate.wait([ref], timeout=0.2)[0] == []
+
+    def warned() -> bool:
+        skate.wait([ref], timeout=0.01)
+        return "asked for 1 CPU, 1 rare, but no node has that, they have 1 CPU" in caplog.text
+
+    wait_until(warned, "the user is told")
     node = cluster.add_node(num_cpus=1, resources={"rare": 2})
     assert skate.get(ref, timeout=60) == node.node_id
     assert skate.get(actor.where.remote(), timeout=60) == node.node_id

@@ -37,6 +37,7 @@ class Redirecting:
         self._redirects = Redirects(view)
         self._homes = homes
         self._view = view
+        self._scheduler.totals_elsewhere = lambda: [node.info.total for node in view]
 
     # ------------------------------------------------------------------ for the dispatcher
 

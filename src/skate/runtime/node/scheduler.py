@@ -9,7 +9,7 @@ placement groups are reserved through the same queue; what is to run in a bundle
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeAlias
 
 from skate.engine.base import Strategy
@@ -217,6 +217,8 @@ class Scheduler:
         self._by_key: dict[Key, Request] = {}
         self._number = 0
         self._grant_number = 0
+        #: What the other nodes have, for the user.
+        self.totals_elsewhere: Callable[[], list[Units]] = list
         #: How many requests have been served so far.
         self.granted = 0
         self.grants: dict[int, Grant] = {}
@@ -429,6 +431,11 @@ class Scheduler:
         exists = describe(self.resources.total)
         where = "this node has only"
         advice = "It waits until such resources exist; ask for less, or call init() with more."
+        others = self.totals_elsewhere()
+        if others:
+            exists = "; ".join(describe(total) for total in [self.resources.total, *others])
+            where = "no node has that, they have"
+            advice = "It waits until such a node joins; ask for less, or start one that has more."
         if requests[0].place is not None:
             exists = " or ".join(describe(pool.total) for pool in pools)
             where = "its placement group has only"
