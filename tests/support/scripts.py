@@ -71,10 +71,12 @@ class Script:
         while True:
             processes = self.descendants()
             # Logs of crashed workers are kept on purpose, beside the session directories.
+            # ``os.walk`` does not mind that directories vanish meanwhile.
             files = [
-                path
-                for path in self.tmp.rglob("*")
-                if not path.is_dir() and "skate-logs" not in str(path)
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(self.tmp)
+                for name in names
+                if "skate-logs" not in folder
             ]
             if not processes and not files:
                 return
