@@ -176,10 +176,12 @@ class NodeObjects:
         ``placed`` is called with the segment and the offset of the header, as soon as there is
         room, or with None and why there is none.
         """
-        place = self.arena.allocate(size) if not self.room else None
-        if place is not None:
-            placed(place, "")
-            return
+
+        def attempt() -> bool:
+            place = self.arena.fit(size)
+            if place is not None:
+                placed(place, "")
+            return place is not None
 
         def done(error: str) -> None:
             if error:
@@ -189,9 +191,17 @@ class NodeObjects:
             if place is not None:
                 placed(place, "")
             else:
-                self.room.request(self._node_id, self.arena.needed(size), done)
+                wait()
 
-        self.room.request(self._node_id, self.arena.needed(size), done)
+        def wait() -> None:
+            self.room.request(self._node_id, self.arena.needed(size), done, attempt)
+
+        if self.room:
+            wait()
+        elif (place := self.arena.allocate(size)) is not None:
+            placed(place, "")
+        else:
+            wait()
 
     def send(self, outgoing: Outgoing) -> None:
         """Send what the table has to say."""

@@ -21,7 +21,7 @@ FULL_SECONDS = 5.0
 #: How often to look again whether somebody still looks at an object, in seconds.
 LOOK_SECONDS = 0.1
 #: What was promised to a process is kept for so many seconds.
-PROMISE_SECONDS = 10.0
+PROMISE_SECONDS = 2.0
 #: A writer that has not given an empty segment back by then has something in it that it has not
 #: announced, or is stopped, in seconds.
 GIVE_BACK_SECONDS = 2.0
@@ -30,16 +30,23 @@ GIVE_BACK_SECONDS = 2.0
 class Request:
     """Somebody waits for a segment."""
 
-    __slots__ = ("done", "process_id", "since", "size", "thinning")
+    __slots__ = ("attempt", "done", "process_id", "since", "size", "thinning")
 
     def __init__(
-        self, process_id: bytes, size: int, since: float, done: Callable[[str], None]
+        self,
+        process_id: bytes,
+        size: int,
+        since: float,
+        done: Callable[[str], None],
+        attempt: Callable[[], bool],
     ) -> None:
         self.process_id = process_id
         self.size = size
         self.since = since
         #: Called with "" when there is room, or with why there is none.
         self.done = done
+        #: Returns whether it has found room meanwhile where others have left holes.
+        self.attempt = attempt
         #: Objects that are being written to disk to make holes in segments of the process itself.
         self.thinning: list[Entry] = []
 
@@ -77,15 +84,24 @@ class Room:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def request(self, process_id: bytes, size: int, done: Callable[[str], None]) -> None:
-        """Call ``done`` when a process can acquire a segment of ``size`` bytes, or never can."""
+    def request(
+        self,
+        process_id: bytes,
+        size: int,
+        done: Callable[[str], None],
+        attempt: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Call ``done`` when a process can acquire a segment of ``size`` bytes, or never can.
+
+        ``attempt`` is tried before; if it returns True nothing else is done.
+        """
         if size > self._table.limit_bytes:
             done(
                 f"it needs {size} bytes, and all of the object store has"
                 f" {self._table.limit_bytes} (init(object_store_memory=...))"
             )
             return
-        self._queue.append(Request(process_id, size, self._loop.now(), done))
+        self._queue.append(Request(process_id, size, self._loop.now(), done, attempt))
         self.run()
 
     def process_died(self, process_id: bytes) -> None:
@@ -103,8 +119,13 @@ class Room:
         try:
             for segment in list(self._evicting):
                 self._advance(segment)
-            while self._queue and self._can_serve(self._queue[0]):
-                self._serve(self._queue.popleft())
+            while self._queue:
+                if self._queue[0].attempt():
+                    self._queue.popleft()
+                elif self._can_serve(self._queue[0]):
+                    self._serve(self._queue.popleft())
+                else:
+                    break
             if self._queue:
                 self._make_room(self._queue[0])
         finally:
@@ -125,10 +146,16 @@ class Room:
 
     def _serve(self, request: Request) -> None:
         process_id, size = request.process_id, request.size
-        if not request.thinning:
-            self._table.promise(process_id, size)
-            self._loop.call_later(PROMISE_SECONDS, lambda: self._lapse(process_id, size))
+        if request.thinning:
+            request.done("")
+            return
+        self._table.promise(process_id, size)
         request.done("")
+        if process_id == self._node_id:
+            # It has taken what it needed.
+            self._table.promise(process_id, -self._table.promised(process_id))
+        else:
+            self._loop.call_later(PROMISE_SECONDS, lambda: self._lapse(process_id, size))
 
     def _lapse(self, process_id: bytes, size: int) -> None:
         self._table.promise(process_id, -min(size, self._table.promised(process_id)))

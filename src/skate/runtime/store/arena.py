@@ -27,13 +27,21 @@ class Arena:
         slab = self._table.slab_bytes
         return slab if length <= slab // 2 else length
 
-    def allocate(self, size: int) -> tuple[Segment, int] | None:
-        """Take room for an object and its header; None if there is none."""
+    def fit(self, size: int) -> tuple[Segment, int] | None:
+        """Take room for an object and its header in a segment that there is."""
         length = HEADER_SIZE + size
         for segment_id, allocator in self._slabs.items():
             offset = allocator.allocate(length)
             if offset is not None:
                 return self._table.segment(segment_id), offset
+        return None
+
+    def allocate(self, size: int) -> tuple[Segment, int] | None:
+        """Take room for an object and its header; None if there is none."""
+        place = self.fit(size)
+        if place is not None:
+            return place
+        length = HEADER_SIZE + size
         wanted = self.needed(size)
         answer, fd = self._table.acquire(self._node_id, wanted)
         if fd is None:
