@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -142,13 +143,38 @@ def test_what_does_not_fit_into_all_of_the_store(cluster: Callable[..., None]) -
 def test_a_store_full_of_views(cluster: Callable[..., None]) -> None:
     """Nothing can be spilled: an error after some seconds, and room as soon as there is some."""
     cluster(num_cpus=1, object_store_memory=64 * MB)
+    here = f"{__file__}:{sys._getframe().f_lineno + 1}"
     kept = [skate.get(skate.put(np.full(10 * MB, i, dtype=np.uint8))) for i in range(6)]
-    with pytest.raises(exceptions.ObjectStoreFullError, match="looks at"):
+    with pytest.raises(exceptions.ObjectStoreFullError, match="looks at") as caught:
         skate.put(bytes(10 * MB))
+    rows = [line for line in str(caught.value).splitlines() if line.endswith(here)]
+    assert len(rows) == 6
+    for row in rows:
+        assert row.split()[:2] == ["10.5", "memory"]
+        assert row.count(f"driver (pid {os.getpid()})") == 2
     timer = threading.Timer(1.0, kept.clear)
     timer.start()
     assert len(skate.get(skate.put(bytes(30 * MB)))) == 30 * MB
     timer.join()
+
+
+@pytest.mark.timeout(120)
+def test_the_error_of_a_task_names_who_holds_the_memory(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=2, object_store_memory=64 * MB)
+
+    @skate.remote
+    class Hoarder:
+        def hoard(self, arrays: list[Any]) -> int:
+            self.arrays = skate.get(arrays)
+            return os.getpid()
+
+    hoarder = Hoarder.remote()
+    pid = skate.get(hoarder.hoard.remote([make.remote(9 * MB, i) for i in range(6)]), timeout=60)
+    with pytest.raises(exceptions.ObjectStoreFullError) as caught:
+        skate.get(make.options(max_retries=0).remote(30 * MB), timeout=60)
+    rows = [line for line in str(caught.value).splitlines() if f"Hoarder (pid {pid})" in line]
+    assert len(rows) == 6
+    assert all(row.endswith("make") for row in rows)
 
 
 def test_a_truncated_file_loses_its_object_alone(cluster: Callable[..., None]) -> None:

@@ -24,6 +24,7 @@ from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.drivers import Drivers
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.hangs import Hangs
+from skate.runtime.node.holders import Holders
 from skate.runtime.node.links import Acceptor, Link, Links
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
@@ -151,6 +152,10 @@ class Daemon:
         )
         self._breakpoints = Breakpoints()
         self.looking = Looking(self.loop, self.links, node_id, self._rows)
+        holders = Holders(
+            node_id, self.segments, self.looking, self.workers, self.dispatcher.work_of
+        )
+        self.objects.explain = holders.explain
         self._metrics = Metrics(self.loop, self.links, self.looking, self.state, config)
         self._hangs = Hangs(self.loop, self.looking, node_id, config.hang_warning_s, self._warn)
         self.state.metrics_port = self._metrics.port

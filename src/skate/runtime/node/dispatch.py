@@ -223,6 +223,11 @@ class Dispatcher:
             self.pool.remove(worker_id)
             self.stop(worker_id)
 
+    def work_of(self, worker_id: bytes) -> str:
+        """Return the name of the actor or of the tasks that a worker runs, "" if it is idle."""
+        grant = self.scheduler.grant_of(worker_id)
+        return grant.request.name if grant is not None else ""
+
     def peer_lost(self, worker_id: bytes) -> None:
         """A process has lost its connection to a worker that lives: neither can be relied on."""
         worker = self._workers.by_id.get(worker_id)

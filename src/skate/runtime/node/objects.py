@@ -58,6 +58,8 @@ class NodeObjects:
         self.arena = Arena(table, node_id)
         self.spiller = Spiller(loop, table, storage, self.send)
         self.room = Room(loop, node_id, table, self.spiller, self.send, self.arena.is_filling)
+        #: Adds to an error why there is no room: ``explain(error, done)``.
+        self.explain: Callable[[str, Callable[[str], None]], None] = lambda error, done: done(error)
         #: Brings an object here that is said to be on another node: ``pull(object_id, location,
         #: found)``.  None as long as there are no other nodes.
         self.pull: Callable[[bytes, Location, Found], None] | None = None
@@ -90,8 +92,14 @@ class NodeObjects:
     def wants_room(self, process_id: bytes, message: RequestRoom) -> None:
         """A process waits for memory."""
 
-        def done(error: str) -> None:
+        def answer(error: str) -> None:
             self._deliver([(process_id, RoomAnswer(message.request_id, error))])
+
+        def done(error: str) -> None:
+            if error and message.explain:
+                self.explain(error, answer)
+            else:
+                answer(error)
 
         self.room.request(process_id, message.size, done)
 

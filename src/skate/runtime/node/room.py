@@ -17,7 +17,7 @@ from skate.runtime.store.header import HEADER_SIZE
 from skate.runtime.store.server import Outgoing, SegmentTable
 
 #: Who waits so long without anything that could be spilled gets an error, in seconds.
-FULL_SECONDS = 5.0
+FULL_SECONDS = 3.0
 #: How often to look again whether somebody still looks at an object, in seconds.
 LOOK_SECONDS = 0.1
 #: What was promised to a process is kept for so many seconds.

@@ -21,6 +21,8 @@ class RequestRoom(Message, tag=122):
 
     request_id: int
     size: int
+    #: Should there be none, tell who holds it all.
+    explain: bool
 
 
 class RoomAnswer(Message, tag=123):

@@ -40,7 +40,10 @@ class Blocking:
         executor = self._executor
         core = executor.core
         running = executor.running
-        is_main = threading.get_ident() == core.pump.main and bool(executor.stack)
+        # Without a call on the stack it is about to send an answer, and waits for room for that.
+        is_main = threading.get_ident() == core.pump.main and (
+            bool(executor.stack) or executor.concurrent is None
+        )
         started = time.perf_counter()
         if running is not None:
             running.blocked = True

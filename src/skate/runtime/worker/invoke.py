@@ -197,7 +197,7 @@ class Invoker:
                 with core.lock:
                     core.links.send(peer, Reply(task.task_id, data, duration))
                 return
-            values = [core.objects.value_of(serialized, task.task_id, peer.process_id)]
+            values = [core.objects.value_of(serialized, task.task_id, peer.process_id, name)]
         elif count == 0:
             values = []
         elif count < 0:
@@ -207,7 +207,9 @@ class Invoker:
         else:
             parts = _split_result(result, count, name)
             values = [
-                core.objects.value_of(serialize(part), nth(task.task_id, index), peer.process_id)
+                core.objects.value_of(
+                    serialize(part), nth(task.task_id, index), peer.process_id, name
+                )
                 for index, part in enumerate(parts)
             ]
         with core.lock:

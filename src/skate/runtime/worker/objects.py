@@ -10,7 +10,10 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import gc
+import os
+import sys
 import time
+import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
 
+#: Where the code of Skate itself is.
+_OWN_CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 #: Values up to this many bytes travel in messages, larger ones through shared memory.
 INLINE_MAX = 100 * 1024
 #: Seconds after which free shared memory goes back to the daemon, counted twice.
@@ -134,7 +139,7 @@ class Objects:
             cell = Cell(object_id, core.address)
             cell.handle = StoredObject(object_id, location, core.finalized)
             with core.lock:
-                core.links.send_node(ObjectStored(object_id, location))
+                core.links.send_node(ObjectStored(object_id, location, call_site()))
             core.pump.activity += 1
             core.pump.nudge()
             status = STORED
@@ -160,13 +165,15 @@ class Objects:
             try:
                 return self.store.write(object_id, serialized)
             except NoRoomError as error:
-                answer = core.ask_patiently(functools.partial(_request_room, error.size), None)
+                answer = core.ask_patiently(
+                    functools.partial(_request_room, error.size, collected), None
+                )
             if not answer.error:
                 continue
             if collected:
                 raise ObjectStoreFullError(
                     f"no room for object {object_id.hex()} of {serialized.size} bytes:"
-                    f" {answer.error}. Drop refs and arrays that you no longer need, or give the"
+                    f" {answer.error}\nDrop arrays and refs that you no longer need, or give the"
                     " store more memory: init(object_store_memory=...)"
                 )
             # Refs in cycles are looked for only now: it takes long.
@@ -391,8 +398,13 @@ class Objects:
             return Value(None, cell.location, refs)
         return Value(cell.data, None, refs, cell.status == FAILED)
 
-    def value_of(self, serialized: Serialized, object_id: bytes, receiver: bytes) -> Value:
-        """Return a fresh value that ``receiver`` will own, written to shared memory if large."""
+    def value_of(
+        self, serialized: Serialized, object_id: bytes, receiver: bytes, created: str
+    ) -> Value:
+        """Return a fresh value that ``receiver`` will own, written to shared memory if large.
+
+        ``created``: the name of the task, for whoever wonders where the object comes from.
+        """
         core = self.core
         if serialized.size <= INLINE_MAX:
             value = Value(serialized.to_bytes())
@@ -400,7 +412,7 @@ class Objects:
             value = Value(None, self._write(object_id, serialized))
         with core.lock:
             if value.location is not None:
-                core.links.send_node(ObjectStored(object_id, value.location))
+                core.links.send_node(ObjectStored(object_id, value.location, created))
             if serialized.refs:
                 value.refs = [
                     self.core.ownership.grant(ref._cell, receiver) for ref in serialized.refs
@@ -462,8 +474,19 @@ class Objects:
         self.fill(cell, message.value)
 
 
-def _request_room(size: int, number: int) -> RequestRoom:
-    return RequestRoom(number, size)
+def call_site() -> str:
+    """Return file and line of the user's code that has called us; "" if there is none."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith(_OWN_CODE):
+            return f"{path}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _request_room(size: int, explain: bool, number: int) -> RequestRoom:
+    return RequestRoom(number, size, explain)
 
 
 def _split(

@@ -82,8 +82,10 @@ class Producer:
         serialized = serialize(item)
         core, peer = self._core, self._peer
         if serialized.refs or serialized.size > INLINE_MAX:
+            running = core.executing
+            name = running.name if running is not None else ""
             value = core.objects.value_of(
-                serialized, nth(self._task_id, 1 + index), peer.process_id
+                serialized, nth(self._task_id, 1 + index), peer.process_id, name
             )
             with core.lock:
                 core.links.send(peer, StreamValues(self._task_id, index, [value]))

@@ -1,0 +1,120 @@
+"""Spilling to an S3 server: a real one, in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skate
+from skate import exceptions
+
+pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+
+MB = 1 << 20
+BUCKET = "spilled"
+
+
+class Server:
+    """moto in server mode."""
+
+    def __init__(self, log: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+                stdout=file,
+                stderr=file,
+            )
+        deadline = time.monotonic() + 100
+        while not self.answers():
+            assert self.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        request = urllib.request.Request(f"{self.url}/{BUCKET}", method="PUT")
+        try:
+            with urllib.request.urlopen(request, timeout=30):
+                return True
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            return False
+
+    def keys(self) -> int:
+        with urllib.request.urlopen(f"{self.url}/{BUCKET}?list-type=2", timeout=30) as answer:
+            return answer.read().count(b"<Key>")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    server = Server(tmp_path / "server.log")
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.stop()
+
+
+@pytest.mark.timeout(240)
+def test_a_bucket(cluster: Callable[..., None], server: Server) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=f"s3://{BUCKET}/some/folder")
+
+    @skate.remote
+    def total(array: np.ndarray) -> int:
+        return int(array.sum())
+
+    sizes = [(300_000, 20 * MB, 5 * MB)[i % 3] for i in range(24)]
+    refs = [skate.put(np.full(size, i, dtype=np.uint8)) for i, size in enumerate(sizes)]
+    assert server.keys() > 0
+    for i, (ref, size) in enumerate(zip(refs, sizes, strict=True)):
+        assert skate.get(total.remote(ref), timeout=100) == i * size
+    del ref
+    refs.clear()
+    gc.collect()
+    deadline = time.monotonic() + 60
+    while server.keys():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    kept = [skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(12)]
+    assert server.keys() > 0
+    skate.shutdown()
+    assert server.keys() == 0
+    del kept
+
+
+@pytest.mark.timeout(240)
+def test_a_bucket_that_cannot_be_reached(cluster: Callable[..., None], server: Server) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=f"s3://{BUCKET}")
+    refs = [skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(12)]
+    server.stop()
+    with pytest.raises(exceptions.ObjectLostError, match=refs[0]._cell.object_id.hex()) as caught:
+        skate.get(refs[0], timeout=100)
+    assert f"s3://{BUCKET}" in str(caught.value)
+    with pytest.raises(exceptions.ObjectStoreFullError, match="cannot write s3:"):
+        skate.put(np.zeros(30 * MB, dtype=np.uint8))
+    # What is in memory is not lost.
+    assert skate.get(refs[-1])[0] == 11
