@@ -36,6 +36,9 @@ SWEEP_SECONDS = 1.0
 #: Longer would limit how fast a small store can be read through.
 KEEP_SECONDS = 0.05
 
+#: Memory that no segment has is given to the machine when nobody has waited for any for so long.
+SPARE_SECONDS = 5.0
+
 #: Called with where the object is on this node, or with None and why it is lost.
 Found: TypeAlias = Callable[[Location | None, str], None]
 
@@ -68,6 +71,7 @@ class NodeObjects:
         #: Who waits for an object that is being brought here.
         self._awaited: dict[bytes, list[Found]] = {}
         self._sweeping = False
+        self._trimming = False
 
     # ------------------------------------------------------------------ messages
 
@@ -230,10 +234,20 @@ class NodeObjects:
 
     def run(self) -> None:
         """After each round of the loop: see whether those who wait can be served."""
-        if self.arena.has_empty:
-            self.send(self.arena.give_back())
-        if self.room:
+        if self.room.is_active:
             self.room.run()
+        while self.arena.has_empty:
+            self.send(self.arena.give_back())
+            if self.room.is_active:
+                self.room.run()
+        if self.table.has_spares and not self._trimming:
+            self._trimming = True
+            self._loop.call_later(SPARE_SECONDS, self._trim)
+
+    def _trim(self) -> None:
+        self._trimming = False
+        if not self.room.is_active:
+            self.table.drop_spares()
 
     def close(self) -> None:
         """The session ends."""

@@ -20,6 +20,10 @@ from skate.runtime.store.server import Outgoing, SegmentTable
 FULL_SECONDS = 3.0
 #: How often to look again whether somebody still looks at an object, in seconds.
 LOOK_SECONDS = 0.1
+#: So long after somebody had to wait, room for the next one is made ahead, in seconds.
+AHEAD_SECONDS = 1.0
+#: That part of the store is kept free then.
+AHEAD_PART = 8
 #: What was promised to a process is kept for so many seconds.
 PROMISE_SECONDS = 2.0
 #: A writer that has not given an empty segment back by then has something in it that it has not
@@ -77,12 +81,19 @@ class Room:
         #: When it was last seen that waiting has a point.
         self._hopeful = 0.0
         self._looking = False
+        #: Until when room is made before somebody asks.
+        self._ahead_until = 0.0
         #: Everything was tried: not again before this time.
         self._next_try = 0.0
         self._running = False
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether ``run`` may have something to do."""
+        return bool(self._queue) or bool(self._evicting) or self._loop.now() < self._ahead_until
 
     def request(
         self,
@@ -127,7 +138,10 @@ class Room:
                 else:
                     break
             if self._queue:
+                self._ahead_until = self._loop.now() + AHEAD_SECONDS
                 self._make_room(self._queue[0])
+            elif self._loop.now() < self._ahead_until:
+                self._work_ahead()
         finally:
             self._running = False
         self._table.contended = bool(self._queue)
@@ -191,6 +205,14 @@ class Room:
         self._queue.remove(head)
         head.done(self._spiller.failure or "somebody looks at everything that is in memory")
         return True
+
+    def _work_ahead(self) -> None:
+        """Write to disk what the next request would have to wait for."""
+        table, now = self._table, self._loop.now()
+        coming = sum(segment.size for segment in self._evicting)
+        missing = table.limit_bytes // AHEAD_PART - table.free_bytes - coming
+        if missing > 0 and now >= self._next_try and not self._evict(missing):
+            self._next_try = now + LOOK_SECONDS
 
     # ------------------------------------------------------------------ emptying segments
 

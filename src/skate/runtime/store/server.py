@@ -32,6 +32,43 @@ Outgoing = list[tuple[bytes, Message]]
 MAX_EARLY_FREES = 100_000
 
 
+class Spares:
+    """Memory of segments that were dropped because others wait for memory: for the next segments.
+
+    Its pages are there already, and the kernel takes much longer to make pages than it takes to
+    copy into them.  Who had it mapped and still looks for an object there finds another header.
+    """
+
+    def __init__(self) -> None:
+        self._spares: list[tuple[int, int]] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._spares)
+
+    def add(self, fd: int, size: int) -> None:
+        """Keep a descriptor."""
+        self._spares.append((fd, size))
+        self._bytes += size
+
+    def take(self, size: int, most: int) -> tuple[int, int] | None:
+        """Return descriptor and size of one that is large enough and not much larger."""
+        most = min(most, size + size // 16)
+        for index, (fd, found) in enumerate(self._spares):
+            if size <= found <= most:
+                del self._spares[index]
+                self._bytes -= found
+                return fd, found
+        return None
+
+    def shrink(self, limit: int) -> None:
+        """Keep so many bytes at most."""
+        while self._bytes > limit and self._spares:
+            fd, size = self._spares.pop(0)
+            self._bytes -= size
+            os.close(fd)
+
+
 class SegmentTable:
     """All segments of one node, and all objects in them."""
 
@@ -45,6 +82,7 @@ class SegmentTable:
         #: Sum of the sizes of all segments.
         self.used_bytes = 0
         self._segments: dict[int, Segment] = {}
+        self._spares = Spares()
         self._next_id = 1
         self._dead: set[bytes] = set()
         #: Bytes that were promised to processes and that these have not acquired yet.
@@ -72,10 +110,13 @@ class SegmentTable:
         if size <= 0:
             return SegmentAnswer(0, 0, f"a segment of {size} bytes makes no sense"), None
         promised = self._reserved.get(process_id, 0)
-        if size > self.free_bytes + promised or (self.contended and size > promised):
+        most = self.free_bytes + promised
+        if size > most or (self.contended and size > promised):
             return SegmentAnswer(0, 0, self._full(size)), None
+        asked = size
         try:
-            fd = create_segment(size)
+            fd, size = self._spares.take(size, most) or (create_segment(size), size)
+            self._spares.shrink(self.limit_bytes - self.used_bytes - size)
         except (OSError, OverflowError, ValueError) as error:
             logger.warning("cannot make a segment of %d bytes: %s", size, error)
             return SegmentAnswer(0, 0, f"cannot make a segment of {size} bytes: {error}"), None
@@ -83,7 +124,7 @@ class SegmentTable:
         self._next_id += 1
         self._segments[segment_id] = Segment(segment_id, fd, size, process_id)
         self.used_bytes += size
-        self.promise(process_id, -min(size, promised))
+        self.promise(process_id, -min(asked, promised))
         return SegmentAnswer(segment_id, size), fd
 
     def map(self, process_id: bytes, segment_id: int) -> tuple[SegmentAnswer, int | None]:
@@ -441,6 +482,16 @@ class SegmentTable:
         """Close all segments; the kernel frees each when its last mapping is gone."""
         for segment in list(self._segments.values()):
             self._drop(segment)
+        self._spares.shrink(0)
+
+    @property
+    def has_spares(self) -> bool:
+        """Whether memory is kept that no segment has."""
+        return bool(self._spares)
+
+    def drop_spares(self) -> None:
+        """Give memory that no segment has back to the machine."""
+        self._spares.shrink(0)
 
     def _find(self, location: Location) -> Segment | None:
         if location.node_id != self._node_id:
@@ -456,7 +507,10 @@ class SegmentTable:
     def _drop(self, segment: Segment) -> Outgoing:
         del self._segments[segment.segment_id]
         self.used_bytes -= segment.size
-        os.close(segment.fd)
+        if segment.evicting or self.contended:
+            self._spares.add(segment.fd, segment.size)
+        else:
+            os.close(segment.fd)
         if segment.read_fd >= 0:
             os.close(segment.read_fd)
         retired = SegmentRetired(segment.segment_id)

@@ -67,6 +67,8 @@ class LocalStorage(SpillStorage):
         except OSError as error:
             raise SpillError(f"cannot open {path}: {error.strerror or error}") from error
         try:
+            # The disk reads on while a block is copied.
+            os.posix_fadvise(fd, position, record.length, os.POSIX_FADV_WILLNEED)
             check_header(os.pread(fd, HEADER_SIZE, position), record, path)
             block = memoryview(bytearray(min(BLOCK, max(record.size, 1))))
             done = 0
