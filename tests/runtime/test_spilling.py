@@ -240,6 +240,33 @@ def test_a_directory_of_the_users_is_left_clean(
     assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
 
 
+def test_a_killed_daemon_leaves_nothing_on_disk(
+    cluster: Callable[..., None], tmp_path: Path
+) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=f"file://{tmp_path}")
+    refs = [skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(12)]
+    assert any(path.is_file() for path in tmp_path.rglob("*"))
+    os.kill(skate.nodes()[0]["daemon_pid"], signal.SIGKILL)
+    wait_until(lambda: not list(tmp_path.rglob("*")))
+    with pytest.raises(exceptions.SessionError):
+        skate.get(refs[0], timeout=30)
+
+
+def test_what_is_read_again_and_again_stays_in_memory(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=128 * MB)
+    hot = skate.put(np.full(10 * MB, 1, dtype=np.uint8))
+    home = hot._cell.handle.location
+    cold = []
+    for i in range(30):
+        cold.append(skate.put(np.full(10 * MB, i, dtype=np.uint8)))
+        assert skate.get(hot)[0] == 1
+        # Once a second the daemon is told.
+        current().core.objects._reported = 0.0  # type: ignore[attr-defined]  # the native engine
+        skate.available_resources()
+    assert hot._cell.handle.location == home
+    assert right(skate.get(cold[0]), 0)
+
+
 def test_processes_killed_while_memory_is_short(cluster: Callable[..., None]) -> None:
     """Workers die with pins held and objects half written; everything comes out right."""
     cluster(num_cpus=3, object_store_memory=48 * MB)

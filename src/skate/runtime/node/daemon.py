@@ -478,6 +478,7 @@ class Daemon:
             wire.MetricsFlushed: self._metrics.flushed,
             wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
             wire.ObjectFreed: lambda link, m: self.objects.freed(m),
+            wire.ObjectsUsed: lambda link, m: self.objects.used(m),
             wire.RequestRoom: lambda link, m: self.objects.wants_room(link.process_id, m),
             wire.LocateObject: lambda link, m: self.objects.locate(link.process_id, m),
             wire.PrepareEnvironment: lambda link, m: self.environments.expect(m.environment),

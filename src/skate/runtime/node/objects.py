@@ -25,6 +25,7 @@ from skate.runtime.wire.messages import (
     ObjectFreed,
     ObjectLocated,
     ObjectStored,
+    ObjectsUsed,
     RequestRoom,
     RoomAnswer,
     SegmentRetired,
@@ -83,6 +84,13 @@ class NodeObjects:
         """An owner freed an object."""
         self.send(self.table.object_freed(message))
         self.on_freed(message)
+
+    def used(self, message: ObjectsUsed) -> None:
+        """A process has read objects."""
+        for object_id in message.object_ids:
+            entry = self.table.find(object_id)
+            if entry is not None:
+                self.table.touch(entry)
 
     def locate(self, process_id: bytes, message: LocateObject) -> None:
         """A process asks where an object is."""

@@ -109,6 +109,8 @@ class StoreClient:
         self._idle_before: set[int] = set()
         #: Every segment mapped here, written or not.
         self._opened: dict[int, OpenSegment] = {}
+        #: Objects that were opened since somebody has looked here, and emptied it.
+        self.used: set[bytes] = set()
         #: Segment being mapped by ``open``, and whether it was retired meanwhile.
         self._opening = 0
         self._opening_retired = False
@@ -175,6 +177,7 @@ class StoreClient:
         opened = self._opened.get(location.segment_id) or self._map(location.segment_id)
         if not opened.pin(location.offset, object_id, location.size):
             raise NotHereError
+        self.used.add(object_id)
         pin = Pin(self, opened, location.offset, keep)
         return opened.view(location.offset, location.size, pin)
 

@@ -52,6 +52,7 @@ from skate.runtime.wire.state import StateQuery as StateQuery
 from skate.runtime.wire.state import StateReply as StateReply
 from skate.runtime.wire.store import LocateObject as LocateObject
 from skate.runtime.wire.store import ObjectLocated as ObjectLocated
+from skate.runtime.wire.store import ObjectsUsed as ObjectsUsed
 from skate.runtime.wire.store import RequestRoom as RequestRoom
 from skate.runtime.wire.store import RoomAnswer as RoomAnswer
 
@@ -538,6 +539,7 @@ NodeMessage: TypeAlias = (
     | ObjectFreed
     | LocateObject
     | ObjectLocated
+    | ObjectsUsed
     | RequestRoom
     | RoomAnswer
     | SegmentRetired

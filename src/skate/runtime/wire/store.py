@@ -16,6 +16,12 @@ class LocateObject(Message, tag=120):
     location: Location
 
 
+class ObjectsUsed(Message, tag=124):
+    """These objects were read lately: others are to be written to disk before them."""
+
+    object_ids: list[bytes]
+
+
 class RequestRoom(Message, tag=122):
     """No segment of so many bytes could be had: tell me when there is room."""
 

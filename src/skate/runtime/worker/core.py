@@ -391,6 +391,8 @@ class Core:
 
     def _housekeep(self) -> None:
         """Locked.  After each batch of messages."""
+        if self.objects.store.used:
+            self.objects.report_use()
         self.leasing.run_touched()
         if self.finalized.items:
             self.ownership.drain()

@@ -32,6 +32,7 @@ from skate.runtime.wire.messages import (
     Location,
     ObjectLocated,
     ObjectStored,
+    ObjectsUsed,
     ObjectValue,
     ReportLost,
     RequestRoom,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
 
+#: How often the daemon is told which objects were read, in seconds.
+REPORT_SECONDS = 1.0
 #: Where the code of Skate itself is.
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 #: Values up to this many bytes travel in messages, larger ones through shared memory.
@@ -115,6 +118,7 @@ class Objects:
     def __init__(self, core: Core, store: StoreClient) -> None:
         self.core = core
         self.store = store
+        self._reported = 0.0
 
     # ------------------------------------------------------------------ put, get, wait
 
@@ -347,6 +351,15 @@ class Objects:
             lambda number: LocateObject(number, object_id, location), deadline
         )
         return answer
+
+    def report_use(self) -> None:
+        """Locked.  Tell the daemon what was read, from time to time."""
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS:
+            return
+        self._reported = now
+        used, self.store.used = self.store.used, set()
+        self.core.links.send_node(ObjectsUsed(list(used)))
 
     # ------------------------------------------------------------------ completing (locked)
 
