@@ -159,6 +159,19 @@ def test_a_store_full_of_views(cluster: Callable[..., None]) -> None:
 
 
 @pytest.mark.timeout(120)
+def test_what_cannot_be_read_for_lack_of_room_is_not_lost(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB)
+    spilled = skate.put(np.full(30 * MB, 9, dtype=np.uint8))
+    kept = [skate.get(skate.put(np.full(10 * MB, i, dtype=np.uint8))) for i in range(6)]
+    with pytest.raises(exceptions.ObjectStoreFullError) as caught:
+        skate.get(spilled)
+    assert spilled._cell.object_id.hex() in str(caught.value)
+    assert str(caught.value).count(f"driver (pid {os.getpid()})") >= 6
+    kept.clear()
+    assert right(skate.get(spilled, timeout=30), 9)
+
+
+@pytest.mark.timeout(120)
 def test_the_error_of_a_task_names_who_holds_the_memory(cluster: Callable[..., None]) -> None:
     cluster(num_cpus=2, object_store_memory=64 * MB)
 

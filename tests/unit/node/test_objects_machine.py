@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from skate.runtime.node.objects import NodeObjects
+from skate.runtime.node.objects import NodeObjects, NoRoom
 from skate.runtime.store import header
 from skate.runtime.store.allocator import Allocator
 from skate.runtime.store.server import SegmentTable
@@ -227,7 +227,7 @@ class ObjectsMachine(RuleBasedStateMachine):
             else:
                 self.write_or_wait(process_id, found)
 
-        self.objects.room.request(process_id, size, answered)
+        self.objects.room.request(process_id, size, 3.0, answered)
 
     def is_living(self, found: Object) -> bool:
         return found.location is not None and not found.freed and found.owner in self.processes
@@ -265,7 +265,7 @@ class ObjectsMachine(RuleBasedStateMachine):
         location, reason = answers[0]
         if location is None:
             # It was freed meanwhile, or there is no room for it now: then it is not lost.
-            assert not self.is_living(found) or "room" in reason
+            assert not self.is_living(found) or isinstance(reason, NoRoom)
             return
         self.open(found, location)
 

@@ -37,8 +37,18 @@ SWEEP_SECONDS = 1.0
 #: Longer would limit how fast a small store can be read through.
 KEEP_SECONDS = 0.05
 
+#: How long an object that is to be brought here waits for room without anything that could be
+#: spilled, in seconds.
+BRING_SECONDS = 5.0
 #: Memory that no segment has is given to the machine when nobody has waited for any for so long.
 SPARE_SECONDS = 5.0
+
+
+class NoRoom(str):
+    """Why an object cannot be brought here that is not lost."""
+
+    __slots__ = ()
+
 
 #: Called with where the object is on this node, or with None and why it is lost.
 Found: TypeAlias = Callable[[Location | None, str], None]
@@ -95,9 +105,17 @@ class NodeObjects:
     def locate(self, process_id: bytes, message: LocateObject) -> None:
         """A process asks where an object is."""
 
+        def answer(location: Location | None, reason: str, no_room: bool = False) -> None:
+            located = ObjectLocated(
+                message.request_id, message.object_id, location, reason, no_room
+            )
+            self._deliver([(process_id, located)])
+
         def found(location: Location | None, reason: str) -> None:
-            answer = ObjectLocated(message.request_id, message.object_id, location, reason)
-            self._deliver([(process_id, answer)])
+            if isinstance(reason, NoRoom):
+                self.explain(reason, lambda explained: answer(None, explained, True))
+            else:
+                answer(location, reason)
 
         self.find(message.object_id, message.location, found)
 
@@ -113,7 +131,7 @@ class NodeObjects:
             else:
                 answer(error)
 
-        self.room.request(process_id, message.size, done)
+        self.room.request(process_id, message.size, message.patience, done)
 
     def process_died(self, process_id: bytes) -> None:
         """Nobody counts any more what it owned."""
@@ -161,7 +179,7 @@ class NodeObjects:
 
         def placed(place: tuple[Segment, int] | None, error: str) -> None:
             if place is None:
-                found(None, f"there is no room in memory to read it from disk: {error}")
+                found(None, NoRoom(error))
             elif self.table.find(entry.object_id) is not entry:
                 self.arena.free(place[0].segment_id, place[1])
                 found(None, "it was freed")
@@ -214,7 +232,8 @@ class NodeObjects:
                 wait()
 
         def wait() -> None:
-            self.room.request(self._node_id, self.arena.needed(size), done, attempt)
+            needed = self.arena.needed(size)
+            self.room.request(self._node_id, needed, BRING_SECONDS, done, attempt)
 
         if self.room:
             wait()

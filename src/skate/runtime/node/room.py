@@ -16,8 +16,6 @@ from skate.runtime.store.entries import Entry, Segment
 from skate.runtime.store.header import HEADER_SIZE
 from skate.runtime.store.server import Outgoing, SegmentTable
 
-#: Who waits so long without anything that could be spilled gets an error, in seconds.
-FULL_SECONDS = 3.0
 #: How often to look again whether somebody still looks at an object, in seconds.
 LOOK_SECONDS = 0.1
 #: So long after somebody had to wait, room for the next one is made ahead, in seconds.
@@ -34,19 +32,22 @@ GIVE_BACK_SECONDS = 2.0
 class Request:
     """Somebody waits for a segment."""
 
-    __slots__ = ("attempt", "done", "process_id", "since", "size", "thinning")
+    __slots__ = ("attempt", "done", "patience", "process_id", "since", "size", "thinning")
 
     def __init__(
         self,
         process_id: bytes,
         size: int,
         since: float,
+        patience: float,
         done: Callable[[str], None],
         attempt: Callable[[], bool],
     ) -> None:
         self.process_id = process_id
         self.size = size
         self.since = since
+        #: Seconds that it waits without anything that could be spilled.
+        self.patience = patience
         #: Called with "" when there is room, or with why there is none.
         self.done = done
         #: Returns whether it has found room meanwhile where others have left holes.
@@ -99,12 +100,14 @@ class Room:
         self,
         process_id: bytes,
         size: int,
+        patience: float,
         done: Callable[[str], None],
         attempt: Callable[[], bool] = lambda: False,
     ) -> None:
         """Call ``done`` when a process can acquire a segment of ``size`` bytes, or never can.
 
-        ``attempt`` is tried before; if it returns True nothing else is done.
+        It waits ``patience`` seconds without anything that could be spilled.  ``attempt`` is tried
+        before; if it returns True nothing else is done.
         """
         if size > self._table.limit_bytes:
             done(
@@ -112,7 +115,7 @@ class Room:
                 f" {self._table.limit_bytes} (init(object_store_memory=...))"
             )
             return
-        self._queue.append(Request(process_id, size, self._loop.now(), done, attempt))
+        self._queue.append(Request(process_id, size, self._loop.now(), patience, done, attempt))
         self.run()
 
     def process_died(self, process_id: bytes) -> None:
@@ -200,7 +203,7 @@ class Room:
 
     def _is_hopeless(self, head: Request) -> bool:
         """Whether it has waited long enough without a chance, and was told so."""
-        if self._loop.now() - max(self._hopeful, head.since) <= FULL_SECONDS:
+        if self._loop.now() - max(self._hopeful, head.since) <= head.patience:
             return False
         self._queue.remove(head)
         head.done(self._spiller.failure or "somebody looks at everything that is in memory")

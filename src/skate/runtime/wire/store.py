@@ -27,7 +27,9 @@ class RequestRoom(Message, tag=122):
 
     request_id: int
     size: int
-    #: Should there be none, tell who holds it all.
+    #: Give up after so many seconds without anything that could be spilled.
+    patience: float
+    #: Tell then who holds it all.
     explain: bool
 
 
@@ -45,3 +47,5 @@ class ObjectLocated(Message, tag=121):
     object_id: bytes
     location: Location | None
     reason: str
+    #: It is not lost, but there is no room for it in memory.
+    no_room: bool = False

@@ -54,6 +54,13 @@ if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
 
+#: How long a driver's ``put``, and a task, wait for room while nothing can be spilled, in seconds.
+PUT_PATIENCE = 4.0
+TASK_PATIENCE = 20.0
+_MAKE_ROOM = (
+    "Drop arrays and refs that you no longer need, or give the store more memory:"
+    " init(object_store_memory=...)"
+)
 #: How often the daemon is told which objects were read, in seconds.
 REPORT_SECONDS = 1.0
 #: Where the code of Skate itself is.
@@ -164,21 +171,23 @@ class Objects:
         """
         core = self.core
         core.drain()
+        # Tasks look at their arguments while they run: what fills the store is often gone soon.
+        patience = PUT_PATIENCE if core.is_driver else TASK_PATIENCE
         collected = False
         while True:
             try:
                 return self.store.write(object_id, serialized)
             except NoRoomError as error:
-                answer = core.ask_patiently(
-                    functools.partial(_request_room, error.size, collected), None
+                request = functools.partial(
+                    _request_room, error.size, 1.0 if collected else patience, collected
                 )
+                answer = core.ask_patiently(request, None)
             if not answer.error:
                 continue
             if collected:
                 raise ObjectStoreFullError(
                     f"no room for object {object_id.hex()} of {serialized.size} bytes:"
-                    f" {answer.error}\nDrop arrays and refs that you no longer need, or give the"
-                    " store more memory: init(object_store_memory=...)"
+                    f" {answer.error}\n{_MAKE_ROOM}"
                 )
             # Refs in cycles are looked for only now: it takes long.
             collected = True
@@ -326,6 +335,7 @@ class Objects:
 
         Raises:
             ObjectLostError: no copy is left.  This is the one place where that is found out.
+            ObjectStoreFullError: there is no room for it on this node; it is not lost.
             GetTimeoutError: bringing it here takes too long.
         """
         object_id = cell.object_id
@@ -339,6 +349,11 @@ class Objects:
             if answer is None:
                 raise GetTimeoutError(
                     f"object {object_id.hex()} could not be brought here within {timeout} s"
+                )
+            if answer.no_room:
+                raise ObjectStoreFullError(
+                    f"no room in memory for object {object_id.hex()} of {location.size} bytes,"
+                    f" which is elsewhere: {answer.reason}\n{_MAKE_ROOM}"
                 )
             if answer.location is None:
                 raise ObjectLostError(answer.reason)
@@ -498,8 +513,8 @@ def call_site() -> str:
     return ""
 
 
-def _request_room(size: int, explain: bool, number: int) -> RequestRoom:
-    return RequestRoom(number, size, explain)
+def _request_room(size: int, patience: float, explain: bool, number: int) -> RequestRoom:
+    return RequestRoom(number, size, patience, explain)
 
 
 def _split(
