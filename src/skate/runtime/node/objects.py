@@ -179,7 +179,7 @@ class NodeObjects:
 
         def placed(place: tuple[Segment, int] | None, error: str) -> None:
             if place is None:
-                found(None, NoRoom(error))
+                found(None, error)
             elif self.table.find(entry.object_id) is not entry:
                 self.arena.free(place[0].segment_id, place[1])
                 found(None, "it was freed")
@@ -212,7 +212,7 @@ class NodeObjects:
         """Take room in a segment of the daemon's own for an object of ``size`` bytes.
 
         ``placed`` is called with the segment and the offset of the header, as soon as there is
-        room, or with None and why there is none.
+        room, or with None and why there is none: a ``NoRoom``, to be handed on as it is.
         """
 
         def attempt() -> bool:
@@ -223,7 +223,7 @@ class NodeObjects:
 
         def done(error: str) -> None:
             if error:
-                placed(None, error)
+                placed(None, NoRoom(error))
                 return
             place = self.arena.allocate(size)
             if place is not None:
