@@ -62,6 +62,10 @@ def test_ten_times_the_memory_through_put_and_get(cluster: Callable[..., None]) 
         assert len(array) == size
         assert right(array, i)
         del array
+    for start in range(0, len(refs), 4):
+        found = skate.get(refs[start : start + 4])
+        assert all(right(array, start + i) for i, array in enumerate(found))
+        del found
     assert spilled_bytes() > 500 * MB
     assert skate.available_resources()["object_store_memory"] >= 0
     del refs, ref
@@ -212,6 +216,15 @@ def test_a_truncated_file_loses_its_object_alone(cluster: Callable[..., None]) -
     assert 0 < len(lost) < len(refs)
     # What a task has made comes back.
     assert right(skate.get(made, timeout=30), 50)
+
+
+def test_a_damaged_file_is_named_when_it_was_read_ahead(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB)
+    refs = [skate.put(np.full(4 * MB, i, dtype=np.uint8)) for i in range(40)]
+    [path] = [path for path in spill_directory().rglob("*") if path.name.endswith("02")]
+    path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(exceptions.ObjectLostError, match="damaged"):
+        skate.get(refs[:6], timeout=30)
 
 
 def test_a_deleted_file(cluster: Callable[..., None]) -> None:

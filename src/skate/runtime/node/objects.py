@@ -40,6 +40,8 @@ KEEP_SECONDS = 0.05
 #: How long an object that is to be brought here waits for room without anything that could be
 #: spilled, in seconds.
 BRING_SECONDS = 5.0
+#: Objects that could not be read, remembered with the reason.
+MOST_DAMAGED = 1000
 #: Memory that no segment has is given to the machine when nobody has waited for any for so long.
 SPARE_SECONDS = 5.0
 
@@ -81,6 +83,8 @@ class NodeObjects:
         self.on_freed: Callable[[ObjectFreed], None] = lambda message: None
         #: Who waits for an object that is being brought here.
         self._awaited: dict[bytes, list[Found]] = {}
+        #: Objects that could not be read from disk, and why: for those who ask again.
+        self._damaged: dict[bytes, str] = {}
         self._sweeping = False
         self._trimming = False
 
@@ -112,6 +116,8 @@ class NodeObjects:
             self._deliver([(process_id, located)])
 
         def found(location: Location | None, reason: str) -> None:
+            if not message.request_id:
+                return  # it was asked for ahead of time
             if isinstance(reason, NoRoom):
                 self.explain(reason, lambda explained: answer(None, explained, True))
             else:
@@ -162,7 +168,8 @@ class NodeObjects:
             self._awaited[object_id] = [found]
             self.pull(object_id, hint, brought)
         else:
-            found(None, _why_lost(hint, self._node_id))
+            reason = self._damaged.pop(object_id, "") or _why_lost(hint, self._node_id)
+            found(None, reason)
 
     def _keep(self, object_id: bytes) -> None:
         entry = self.table.find(object_id)
@@ -200,6 +207,8 @@ class NodeObjects:
         elif error:
             self.arena.free(segment.segment_id, offset)
             self.send(self.table.lost(entry))
+            if len(self._damaged) < MOST_DAMAGED:
+                self._damaged[entry.object_id] = error
             found(None, error)
         else:
             found(self.table.restored(entry, segment.segment_id, offset), "")

@@ -11,6 +11,7 @@ class LocateObject(Message, tag=120):
     The daemon brings it here if it has to: from disk, or from another node.
     """
 
+    #: 0: do not answer, the object is going to be asked for.
     request_id: int
     object_id: bytes
     location: Location

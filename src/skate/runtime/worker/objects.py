@@ -48,6 +48,7 @@ from skate.runtime.worker.cells import (
     StoredObject,
 )
 from skate.runtime.worker.pump import Waiter
+from skate.runtime.worker.reading_ahead import ReadAhead
 from skate.serialization import Serialized, deserialize, serialize
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Objects:
         self.core = core
         self.store = store
         self._reported = 0.0
+        #: How often an object was not where it was said to be.
+        self.misses = 0
 
     # ------------------------------------------------------------------ put, get, wait
 
@@ -211,10 +214,17 @@ class Objects:
             for cell in cells:
                 if cell.status == FAILED:
                     self.load(cell)
-        return [
-            deserialize(cell.data) if cell.status == INLINE else self.load(cell, deadline, timeout)
-            for cell in cells
-        ]
+        values = []
+        ahead: ReadAhead | None = None
+        for index, cell in enumerate(cells):
+            if cell.status == INLINE:
+                values.append(deserialize(cell.data))
+                continue
+            if ahead is None:
+                ahead = ReadAhead(self, cells)
+            values.append(self.load(cell, deadline, timeout))
+            ahead.loaded(index)
+        return values
 
     def _await(self, cells: list[Any], deadline: float | None, timeout: float | None) -> None:
         core = self.core
@@ -345,6 +355,7 @@ class Objects:
                 # The cell may get another handle, but this memory is for the view.
                 return self.store.open(location, object_id, (cell, handle))
             except NotHereError:
+                self.misses += 1
                 answer = self._locate(object_id, location, deadline)
             if answer is None:
                 raise GetTimeoutError(
