@@ -121,7 +121,7 @@ class Transfers:
             if place is not None:
                 self._objects.arena.free(place[0].segment_id, place[1])
         elif place is None:
-            self._fail(pull, f"there is no room in memory to bring it here: {error}")
+            self._fail(pull, error)
         else:
             pull.segment, pull.offset = place
             self._start(pull)
