@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from node_death import kill_node
 from node_fakes import is_running, processes_of, wait_until
 
 import skate
-from skate.cluster_utils import Cluster, ClusterNode
+from skate.cluster_utils import Cluster
 from skate.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -40,19 +41,6 @@ class Homebody:
 
         self.refs = [skate.put("mine"), later.options(num_cpus=0).remote()]
         return self.refs
-
-
-def kill_node(node: ClusterNode) -> None:
-    """SIGKILL for everything that the node consists of, the daemon first."""
-    pids = processes_of(node.process.session_dir)
-    assert len(pids) >= 2
-    for pid in [node.pid, *pids]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    node.process.kill()
-    wait_until(lambda: not any(map(is_running, pids)), "they are gone")
 
 
 def alive() -> set[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from node_death import kill_node
 from node_fakes import wait_until
-from tests.cluster.test_node_death import kill_node
 
 import skate
 from skate.cluster_utils import Cluster

@@ -39,7 +39,7 @@ WRONG_FOR_BOTH = [
     ({"resources": {"GPU": 1}}, ValueError, "num_gpus"),
     ({"name": 5}, TypeError, "name"),
     ({"runtime_env": {"conda": "x"}}, NotSupportedError, "conda"),
-    ({"scheduling_strategy": object()}, TypeError, "scheduling_strategy"),
+    ({"scheduling_strategy": 1.5}, TypeError, "scheduling_strategy"),
 ]
 WRONG_FOR_TASKS = [
     ({"num_returns": -1}, ValueError, "num_returns"),
