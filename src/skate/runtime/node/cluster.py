@@ -68,6 +68,9 @@ class Host(Protocol):
     def job_ended(self, driver_id: bytes) -> None:
         """A driver of another node is gone."""
 
+    def flush_output(self) -> None:
+        """Send what our workers have printed so far."""
+
     def nodes_changed(self) -> None:
         """A node has come or gone."""
 
@@ -128,6 +131,8 @@ class Cluster:
         #: Links that we have opened, and nodes from which an introduction is awaited.
         self._opened: set[Link] = set()
         self._awaited: set[bytes] = set()
+        #: Drivers of ours that leave: who still has to send their output, and what comes then.
+        self._flushing: dict[bytes, tuple[set[bytes], Callable[[], None]]] = {}
         self.joined = False
         self.ending = False
         self._said: dict[str, int] = {}
@@ -369,6 +374,24 @@ class Cluster:
             return self._info.node_id
         return self.homes.get(process_id)
 
+    def flush_output(self, driver_id: bytes, done: Callable[[], None]) -> None:
+        """Have all nodes send what was printed for a driver of ours, then call ``done``."""
+        self._host.flush_output()
+        self._flushing[driver_id] = (set(self.links.by_process), done)
+        self.links.broadcast(wire.FlushOutput(driver_id))
+        self._flushed(driver_id, b"")
+
+    def _on_flush(self, link: Link, message: wire.FlushOutput) -> None:
+        self._host.flush_output()
+        self.links.queue(link, wire.OutputFlushed(message.driver_id))
+
+    def _flushed(self, driver_id: bytes, node_id: bytes) -> None:
+        awaited, done = self._flushing.get(driver_id, (set(), None))
+        awaited.discard(node_id)
+        if not awaited and done is not None:
+            del self._flushing[driver_id]
+            done()
+
     def job_of(self, process_id: bytes) -> Job | None:
         """Return whose work a process of another node does."""
         process = self._processes.get(self.homes.get(process_id, b""), {}).get(process_id)
@@ -470,6 +493,8 @@ class Cluster:
             wire.ProcessDied: self._on_process_died,
             wire.Relay: self._on_relay,
             wire.Deliver: self._on_deliver,
+            wire.FlushOutput: self._on_flush,
+            wire.OutputFlushed: lambda link, m: self._flushed(m.driver_id, link.process_id),
             wire.KillProcess: lambda link, m: dispatcher.kill(m.process_id, m.cause),
             wire.StopProcess: lambda link, m: dispatcher.stop(m.process_id),
             wire.ForwardLease: lambda link, m: redirecting.received_lease(link.process_id, m),

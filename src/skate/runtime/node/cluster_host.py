@@ -96,6 +96,10 @@ class ClusterHost:
         """A driver of another node is gone."""
         self._daemon.job_ended(driver_id)
 
+    def flush_output(self) -> None:
+        """Send what our workers have printed so far."""
+        self._daemon.flush_output()
+
     def nodes_changed(self) -> None:
         """A node has come or gone."""
         if self.cluster.is_head:

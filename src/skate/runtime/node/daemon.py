@@ -384,6 +384,11 @@ class Daemon:
         self._drivers.job_ended(driver_id)
         self.dispatcher.job_ended(driver_id)
 
+    def flush_output(self) -> None:
+        """Send what our workers have printed so far."""
+        self.workers.read_output()
+        self._drivers.flush()
+
     def _job_of(self, process_id: bytes) -> wire.Job | None:
         """Whose work a process does; None where there is only one driver."""
         worker = self.workers.by_id.get(process_id)
@@ -413,6 +418,7 @@ class Daemon:
         cluster = self.cluster
         self.state.home_of = lambda worker_id: cluster.node_of(worker_id) or b""
         self._drivers.elsewhere = self.cluster.drivers
+        self._drivers.flush_all = self.cluster.flush_output
         self.looking.others = OtherNodes(self.cluster, self.view)
         self.state.is_head = not config.head
         self._acceptors.append(Acceptor(self.loop, self._sockets[2], self.cluster.links.adopt))

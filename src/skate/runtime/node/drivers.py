@@ -20,6 +20,8 @@ PARENT_CHECK_SECONDS = 1.0
 #: With several drivers: what may be in flight of workers' output is counted anew this often, in
 #: seconds.
 RELIEF_SECONDS = 1.0
+#: A driver that leaves waits so many seconds at most for the output of its workers.
+FLUSH_SECONDS = 2.0
 
 
 class Drivers:
@@ -47,6 +49,8 @@ class Drivers:
         self.owner: Link | None = None
         self._jobs: dict[bytes, Job] = {}
         self._since: dict[bytes, float] = {}
+        #: Has the output for a driver sent by all nodes, then calls the function.
+        self.flush_all: Callable[[bytes, Callable[[], None]], None] = lambda _driver, done: done()
         #: Drivers of other nodes.
         self.elsewhere: Callable[[], list[bytes]] = list
         self._warnings: list[str] = []
@@ -152,10 +156,16 @@ class Drivers:
         if link is self.owner:
             self._on_end("the driver said so")
             return
-        del self._jobs[link.process_id]
-        self._since.pop(link.process_id, None)
-        self._on_gone(link)
-        self._links.queue(link, ShutdownDone())
+        # What its workers have printed comes first, from all nodes.
+        leave = partial(self._leave, link)
+        self._loop.call_later(FLUSH_SECONDS, leave)
+        self.flush_all(link.process_id, leave)
+
+    def _leave(self, link: Link) -> None:
+        if self._jobs.pop(link.process_id, None) is not None:
+            self._since.pop(link.process_id, None)
+            self._on_gone(link)
+            self._links.queue(link, ShutdownDone())
 
     # ------------------------------------------------------------------ what they are told
 

@@ -15,7 +15,7 @@ from skate.runtime.node import processes, session_dir, zygote_link
 from skate.runtime.node.causes import describe_status
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.links import Link
-from skate.runtime.node.logs import Forward, Pipe, WorkerOutput
+from skate.runtime.node.logs import LAST_READS, Forward, Pipe, WorkerOutput
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.zygote_link import (
     End,
@@ -325,6 +325,14 @@ class Workers:
         self.on_zygote_gone()
 
     # ------------------------------------------------------------------ output
+
+    def read_output(self) -> None:
+        """Take in what workers have printed so far."""
+        for worker in self.by_id.values():
+            for pipe in worker.output.pipes:
+                for _ in range(LAST_READS):
+                    if pipe.fd < 0 or not pipe.read():
+                        break
 
     def _read(self, pipe: Pipe, _events: int) -> None:
         if pipe.read() is None:

@@ -169,6 +169,18 @@ class KillProcess(Message, tag=152):
     cause: str
 
 
+class FlushOutput(Message, tag=167):
+    """A driver of mine leaves: send what its workers have printed so far, then answer."""
+
+    driver_id: bytes
+
+
+class OutputFlushed(Message, tag=168):
+    """Answer to ``FlushOutput``."""
+
+    driver_id: bytes
+
+
 class StopProcess(Message, tag=153):
     """Let a worker of yours finish what it has, then end."""
 
@@ -258,6 +270,8 @@ ClusterMessage: TypeAlias = (
     | Relay
     | Deliver
     | KillProcess
+    | FlushOutput
+    | OutputFlushed
     | StopProcess
     | ForwardLease
     | PlaceActor
