@@ -22,6 +22,16 @@ from skate.runtime.store.spill._base import (
 logger = logging.getLogger(__name__)
 
 
+#: The disk is told to begin after so many bytes.
+WRITE_BACK_BYTES = 8 * 1024 * 1024
+
+
+def _begin_writing(fd: int, start: int, end: int) -> None:
+    """Have the disk work while we copy, rather than when the kernel runs out of patience."""
+    # What is not yet written is not dropped by this, only begun with.
+    os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_DONTNEED)
+
+
 class LocalStorage(SpillStorage):
     """Files in a directory, which is made for the first of them and removed at the end."""
 
@@ -48,7 +58,7 @@ class LocalStorage(SpillStorage):
 
     def _write(self, fd: int, records: Sequence[Record]) -> None:
         block = memoryview(bytearray(min(BLOCK, max(record.length for record in records))))
-        position = 0
+        position = begun = 0
         for record in records:
             done = 0
             while done < record.length:
@@ -58,6 +68,10 @@ class LocalStorage(SpillStorage):
                 pwrite_all(fd, part, position)
                 done += len(part)
                 position += len(part)
+                if position - begun >= WRITE_BACK_BYTES:
+                    _begin_writing(fd, begun, position)
+                    begun = position
+        _begin_writing(fd, begun, position)
 
     def read(self, name: str, position: int, record: Record) -> None:
         """Copy an object into memory."""
