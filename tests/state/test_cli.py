@@ -221,6 +221,44 @@ def test_stack_shows_the_code_of_the_user(busy: dict[str, Any]) -> None:
     assert "(waits for its next task)" in whole
 
 
+@skate.remote
+class Async:
+    async def inner(self, event: Any) -> None:
+        await event.wait()
+
+    async def wait_long(self) -> None:
+        import asyncio
+
+        await self.inner(asyncio.Event())
+
+    async def compute(self, path: str) -> None:
+        with open(path):
+            pass
+
+
+def test_stacks_of_coroutines(session: None, tmp_path: Path, until: Until) -> None:
+    actor = Async.remote()
+    refs = [actor.wait_long.remote() for _ in range(3)]
+    until(lambda: len(state.list_tasks(filters=[("state", "=", "RUNNING")])) == 3)
+    [row] = state.list_actors()
+    assert row.pid is not None
+    [process] = state.get_stacks([row.pid])
+    coroutines = [thread for thread in process.threads if thread.thread == "(coroutine)"]
+    assert {thread.task_id for thread in coroutines} == {ref.hex() for ref in refs}
+    for thread in coroutines:
+        assert thread.task_name == "Async.wait_long"
+        assert "await self.inner(asyncio.Event())" in thread.stack
+        assert "await event.wait()" in thread.stack
+    assert "waits for its next task" in process.threads[0].stack
+
+    # One that computes keeps the loop, and is seen in its thread.
+    path = str(tmp_path / "gate")
+    os.mkfifo(path)
+    computing = actor.compute.remote(path)
+    until(lambda: "with open(path):" in state.get_stacks([row.pid])[0].threads[0].stack)
+    del computing, refs
+
+
 def test_logs(busy: dict[str, Any], until: Until) -> None:
     actor = busy["counter"]
     [row] = state.list_actors()

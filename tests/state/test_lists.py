@@ -309,6 +309,27 @@ def test_an_address_that_is_none(tmp_path: Any) -> None:
         state.list_nodes(address=str(tmp_path))
 
 
+def test_placement_groups_and_runtime_environments(until: Until) -> None:
+    from skate.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([{"CPU": 1}], strategy="PACK", name="corner")
+    assert group.wait(30)
+    [row] = state.list_placement_groups()
+    assert (row.name, row.strategy, row.state) == ("corner", "PACK", "CREATED")
+    assert row.bundles == [{"CPU": 1.0}]
+    assert state.get_placement_group(row.placement_group_id) == row
+    remove_placement_group(group)
+    until(lambda: state.list_placement_groups(filters=[("state", "=", "CREATED")]) == [])
+
+    assert state.list_runtime_envs() == []
+    environment = {"env_vars": {"SECRET": "hidden"}}
+    assert skate.get(double.options(runtime_env=environment).remote(2)) == 4
+    [env] = state.list_runtime_envs()
+    assert env.state == "READY"
+    assert "SECRET" in env.runtime_env
+    assert "hidden" not in env.runtime_env
+
+
 def test_the_name_of_ray() -> None:
     from skate.util.state import list_nodes, summarize_tasks
 

@@ -220,9 +220,10 @@ class PlacementGroupState(Row):
 class RuntimeEnvState(Row):
     """A runtime environment on a node."""
 
+    #: As JSON; of variables the names only.
     runtime_env: str = ""
-    node_id: str = ""
-    success: bool | None = None
+    #: "PREPARING" or "READY".
+    state: str = ""
+    #: Workers that run in it.
     ref_cnt: int = 0
-    creation_time_ms: float | None = _detail(None)
-    error: str | None = _detail(None)
+    node_id: str = ""

@@ -149,6 +149,7 @@ class Daemon:
             config,
             self.view,
             self._drivers,
+            self.environments.table,
         )
         self._breakpoints = Breakpoints()
         self.looking = Looking(self.loop, self.links, node_id, self._rows)

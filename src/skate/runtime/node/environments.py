@@ -76,6 +76,10 @@ class EnvironmentTable:
         self.ready[prepared.environment] = prepared
         return self._waiting.pop(prepared.environment, [])
 
+    def known(self) -> dict[bytes, bool]:
+        """Return all environments, and whether each is ready or still being prepared."""
+        return {**dict.fromkeys(self._waiting, False), **dict.fromkeys(self.ready, True)}
+
     def failed(self, environment: bytes) -> list[Request]:
         """It could not be prepared; return who has waited.  The next one who asks starts anew."""
         return self._waiting.pop(environment, [])

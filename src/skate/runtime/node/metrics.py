@@ -119,14 +119,11 @@ class Metrics:
         yield from _counts("skate_workers", "Worker processes", workers)
         actors = Counter(str(row["state"]).upper() for row in state.rows("actors"))
         yield from _counts("skate_actors", "Actors, the last dead ones included", actors)
-        totals = state.rows("cluster_resources")[0]
-        free = state.rows("available_resources")[0]
+        totals, free = state.own_total(), state.own_available()
         for name, amount in totals.items():
-            yield _row(
-                "skate_resources_total", "gauge", "What the node has", _float(amount), resource=name
-            )
+            yield _row("skate_resources_total", "gauge", "What the node has", amount, resource=name)
         for name, amount in totals.items():
-            used = max(_float(amount) - _float(free.get(name, 0.0)), 0.0)
+            used = max(amount - free.get(name, 0.0), 0.0)
             yield _row("skate_resources_used", "gauge", "What is in use of it", used, resource=name)
         yield from self._store_rows()
         yield _row(

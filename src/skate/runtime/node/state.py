@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from skate.runtime.head.placement_groups import PlacementGroups
 from skate.runtime.head.view import ClusterView, KnownNode
 from skate.runtime.node.config import NodeConfig, Paths
 from skate.runtime.node.drivers import Drivers
+from skate.runtime.node.environments import EnvironmentTable
 from skate.runtime.node.links import Links
 from skate.runtime.node.pool import Pool
 from skate.runtime.node.resources import to_amounts
@@ -21,6 +23,7 @@ from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.store.server import SegmentTable
 from skate.runtime.wire.addresses import split
 from skate.runtime.wire.cluster import NodeInfo
+from skate.runtime.wire.environments import describe as describe_environment
 
 Row: TypeAlias = dict[str, str | int | float | bool | dict[str, float] | list[dict[str, float]]]
 
@@ -45,6 +48,7 @@ class State:
         config: NodeConfig,
         view: ClusterView,
         drivers: Drivers,
+        environments: EnvironmentTable,
     ) -> None:
         self._node_id = node_id
         self._paths = paths
@@ -58,6 +62,7 @@ class State:
         self._config = config
         self._view = view
         self._drivers = drivers
+        self._environments = environments
         self._started = time.time()
         #: The node of a worker; empty if it lives no more.
         self.home_of: Callable[[bytes], bytes] = lambda worker_id: node_id
@@ -80,6 +85,7 @@ class State:
             "drivers": self._driver_rows,
             "actors": self._actor_rows,
             "placement_groups": self._group_rows,
+            "runtime_envs": self._environment_rows,
             "jobs": self._job_rows,
             "demands": self._demand_rows,
             "store": self._store_rows,
@@ -93,18 +99,20 @@ class State:
 
     def total(self) -> dict[str, float]:
         """Return what the cluster has."""
-        return _sum([self._own_total(), *(_resources_of(node.info) for node in self._view)])
+        return _sum([self.own_total(), *(_resources_of(node.info) for node in self._view)])
 
-    def _own_total(self) -> dict[str, float]:
+    def own_total(self) -> dict[str, float]:
+        """Return what this node has."""
         total = to_amounts(self._scheduler.resources.total)
         total[OBJECT_STORE_MEMORY] = float(self._segments.limit_bytes)
         return total
 
     def _available(self) -> dict[str, float]:
         """What nobody holds, as far as this node knows."""
-        return _sum([self._own_available(), *map(_available_of, self._view)])
+        return _sum([self.own_available(), *map(_available_of, self._view)])
 
-    def _own_available(self) -> dict[str, float]:
+    def own_available(self) -> dict[str, float]:
+        """Return what nobody holds of this node."""
         free = to_amounts(self._scheduler.resources.free)
         free[OBJECT_STORE_MEMORY] = float(self._segments.limit_bytes - self._segments.used_bytes)
         # CPUs may be overdrawn while workers resume.
@@ -124,8 +132,8 @@ class State:
             "daemon_pid": os.getpid(),
             "RayletSocketName": self._paths.node_socket,
             "ObjectStoreSocketName": self._paths.store_socket,
-            "Resources": self._own_total(),
-            "available": dict(self._own_available()),
+            "Resources": self.own_total(),
+            "available": dict(self.own_available()),
             "started": self._started,
             "session_dir": self._paths.directory,
             "MetricsExportPort": self.metrics_port,
@@ -228,6 +236,18 @@ class State:
                 "reason": row.reason,
             }
             for row in self._groups.rows(b"", "", "")
+        ]
+
+    def _environment_rows(self) -> list[Row]:
+        users = Counter(worker.environment for worker in self._workers.by_id.values())
+        return [
+            {
+                "runtime_env": describe_environment(environment),
+                "node_id": self._node_id.hex(),
+                "state": "READY" if ready else "PREPARING",
+                "ref_cnt": users[environment],
+            }
+            for environment, ready in self._environments.known().items()
         ]
 
     def _demand_rows(self) -> list[Row]:

@@ -71,6 +71,18 @@ def decode(data: bytes) -> Environment:
     return _decoder.decode(data) if data else _PLAIN
 
 
+def describe(data: bytes) -> str:
+    """Return an environment as JSON for people, without the values of variables: secrets."""
+    environment = decode(data)
+    parts: dict[str, object] = {
+        "env_vars": sorted(environment.env_vars),
+        "working_dir": environment.working_dir,
+        "py_modules": environment.py_modules,
+        "installation": environment.installation,
+    }
+    return msgspec.json.encode({name: part for name, part in parts.items() if part}).decode()
+
+
 class PrepareEnvironment(Message, tag=200):
     """To the daemon: work in this environment is about to come, prepare it now."""
 

@@ -167,6 +167,11 @@ class AsyncCalls:
         self._selector = PumpSelector(executor.core, self._before_wait, self._after_wait)
         self.loop = ActorLoop(self._selector)
 
+    def coroutines(self) -> dict[bytes, Any]:
+        """Return the coroutines of the calls that run, by the calls' ids."""
+        tasks = list(self._tasks.items())
+        return {task_id: task.get_coro() for task_id, task in tasks if task is not None}
+
     # ------------------------------------------------------------------ the loop
 
     def construct(self, running: Running, construct: Callable[[], None]) -> None:

@@ -369,6 +369,11 @@ class Executor:
             return [call for call in self.concurrent.running if call.thread == ident]
         return list(self.stack) if ident == self._main else []
 
+    def coroutines(self) -> dict[bytes, Any]:
+        """Return the coroutines of calls that run on an event loop, by the calls' ids."""
+        calls = self.concurrent
+        return calls.coroutines() if calls is not None else {}
+
     def refuse_group(self, task: Task, peer: Peer, known: Mapping[str, int]) -> None:
         """Answer a call that names a concurrency group which the actor does not have."""
         names = ", ".join(repr(name) for name in known if name) or "none"

@@ -7,12 +7,8 @@ there anyway, when somebody asks.
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Iterable
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,15 +20,12 @@ from skate.runtime.wire.state import (
     OBJECTS,
     STACKS,
     TASKS,
-    Stack,
     StateQuery,
     StateReply,
     TaskRow,
 )
 from skate.runtime.wire.waits import WAITS
-from skate.runtime.worker import invoke, pump
 from skate.runtime.worker.held_objects import held_objects
-from skate.runtime.worker.pump import PUMP_THREAD
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -42,8 +35,6 @@ if TYPE_CHECKING:
 #: Objects that a task waits for, named in its row.
 WAITS_NAMED = 10
 
-_PUMP_FILE = pump.__file__
-_INVOKE_FILE = invoke.__file__
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -74,13 +65,19 @@ class Looking:
             self._reply(message, [Waits(self.core, self._running, self._pending).page()], 1)
         elif message.what == STACKS:
             # Reads source files, likewise.
-            self.core.pump.callbacks.append(lambda: self._reply_all(message, self._stacks()))
+            self.core.pump.callbacks.append(lambda: self._reply_stacks(message))
         else:
             self.core.own_metrics.flush()
             self._reply_all(message, self.core.own_metrics.tasks())
 
     def _reply_all(self, message: StateQuery, rows: list[Any]) -> None:
         self._reply(message, rows[: message.limit], len(rows))
+
+    def _reply_stacks(self, message: StateQuery) -> None:
+        # With asyncio, which processes without event loop need not load before.
+        from skate.runtime.worker.stacks import stacks
+
+        self._reply_all(message, stacks(self.core))
 
     def _reply_matching(self, message: StateQuery, rows: Iterable[Any]) -> None:
         filters = message.filters
@@ -161,50 +158,6 @@ class Looking:
             missing = [cell.object_id for cell in record.slot_cells if not cell.status]
             row.waits_for = missing[:WAITS_NAMED]
         return row
-
-    # ------------------------------------------------------------------ stacks
-
-    def _stacks(self) -> list[Stack]:
-        executor = self.core.executor
-        running = executor.running_calls() if executor is not None else []
-        main = threading.main_thread().ident
-        by_thread = {call.thread or main: call for call in running}
-        frames = sys._current_frames()
-        stacks = []
-        for thread in threading.enumerate():
-            frame = frames.get(thread.ident or 0)
-            if frame is None or thread.name == PUMP_THREAD:
-                continue
-            call = by_thread.get(thread.ident)
-            stacks.append(
-                Stack(
-                    thread.name,
-                    _describe(frame, executor is not None and thread.ident == main),
-                    call.name if call is not None else "",
-                    call.task_id if call is not None else b"",
-                )
-            )
-        stacks.sort(key=lambda stack: stack.thread != "MainThread")
-        return stacks
-
-
-def _describe(frame: FrameType, is_worker: bool) -> str:
-    """Return a stack as Python prints it, without what it is surrounded by in a worker, and
-    without the frames that make this very answer."""
-    summary = traceback.extract_stack(frame)
-    for index, entry in enumerate(summary):
-        if entry.name == "run_callbacks" and entry.filename == _PUMP_FILE:
-            summary = traceback.StackSummary.from_list(summary[:index])
-            break
-    if is_worker:
-        for index, entry in enumerate(summary):
-            if entry.filename == _INVOKE_FILE and entry.name in ("call", "construct"):
-                return (
-                    "".join(traceback.format_list(summary[index + 1 :]))
-                    or "  (unpickles its arguments)\n"
-                )
-        return "  (waits for its next task)\n"
-    return "".join(summary.format())
 
 
 def _type(task_id: bytes, actor_id: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skate.runtime.worker.groups import ConcurrencyGroups
 from skate.runtime.worker.invoke import Running, current_call, group_of
@@ -65,6 +65,10 @@ class ThreadedCalls:
     def withdraw(self, task_id: bytes) -> tuple[Task, Peer] | None:
         """Locked.  Take a call back that waits for others of its group."""
         return self._groups.withdraw(lambda call: call[0].task_id == task_id)
+
+    def coroutines(self) -> dict[bytes, Any]:
+        """There are none: each call has a thread."""
+        return {}
 
     def runs(self, task_id: bytes) -> bool:
         """Whether a call has started and not ended."""
