@@ -121,7 +121,8 @@ def start_node(
         token: Of that cluster.
         owner_pid: The process whose end is the node's end; 0 for none.
         options: ``num_cpus``, ``num_gpus``, ``resources``, ``object_store_memory``, ``spill_uri``,
-            ``preload``, ``memory_usage_threshold`` as in ``init``.
+            ``preload``, ``memory_usage_threshold``, ``metrics_port``, ``metrics_host`` as in
+            ``init``.
 
     Raises:
         SessionError: It could not be started.
@@ -135,8 +136,10 @@ def start_node(
         "spill_uri",
         "preload",
         "memory_usage_threshold",
+        "metrics_port",
     )
     given = {name: options.pop(name, None) for name in known}
+    given["metrics_host"] = options.pop("metrics_host", session_config.METRICS_HOST)
     for name in options:
         if name not in _IGNORED:
             hint = nearest(name, known)
@@ -156,6 +159,8 @@ def start_node(
         memory_usage_threshold=checked.memory_usage_threshold,
         post_mortem=checked.post_mortem,
         hang_warning_s=checked.hang_warning_s,
+        metrics_port=checked.metrics_port,
+        metrics_host=checked.metrics_host,
         job_id="",
         driver_pid=owner_pid,
         preload=list(checked.preload),

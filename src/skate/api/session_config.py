@@ -28,6 +28,9 @@ DEFAULT_HANG_WARNING_S = 60.0
 #: Set to 1: calls that raise wait for a debugger.
 POST_MORTEM_VARIABLE = "SKATE_POST_MORTEM"
 
+#: Where metrics are served unless the user says otherwise: this machine alone can reach it.
+METRICS_HOST = "127.0.0.1"
+
 ENGINES = ("native", "inline")
 
 _OWN = (
@@ -108,7 +111,7 @@ def check(
     post_mortem: object = None,
     hang_warning_s: object = DEFAULT_HANG_WARNING_S,
     metrics_port: object = None,
-    metrics_host: object = "127.0.0.1",
+    metrics_host: object = METRICS_HOST,
     memory_usage_threshold: object = None,
 ) -> SessionConfig:
     """Check the options and fill in what was left out.
