@@ -31,11 +31,16 @@ def objects(
         filters=stable,
     )
     holders = holder_names(source)
-    stored = {str(row["object_id"]): row for row in source.state("objects")}
+    stored: dict[str, dict[str, Any]] = {}
+    for found in source.state("objects"):
+        known = stored.setdefault(str(found["object_id"]), found)
+        # Spilled only if no node has it in memory.
+        known["spilled"] = bool(known["spilled"]) and bool(found["spilled"])
+        known["call_site"] = known["call_site"] or found["call_site"]
     rows = [
         _from_row(row, page, holders, stored.get(row.object_id.hex(), {}))
-        for page, found in pages
-        for row in found
+        for page, held in pages
+        for row in held
     ]
     # Processes that have not asked for a value do not know how large it is.
     sizes = {row.object_id: row.object_size for row in rows if row.object_size is not None}

@@ -52,7 +52,7 @@ def timeline(
             source, EVENTS, TaskRow, limit=MOST_EVENTS, timeout=DEFAULT_TIMEOUT, strict=False
         )
         names = holder_names(source)
-    trace = _Trace(names)
+    trace = _Trace(names, {page.node_id for page in own})
     batches = [batch for page in own for batch in decoded_batches(page.rows)]
     # One offset for all batches of a process: readings differ by microseconds, and what is nested
     # has to stay so.
@@ -89,9 +89,10 @@ class _Lane:
 
 
 class _Trace:
-    def __init__(self, names: dict[str, str]) -> None:
+    def __init__(self, names: dict[str, str], nodes: set[bytes]) -> None:
         self.events: list[dict[str, Any]] = []
         self._names = names
+        self._nodes = nodes
         #: The number of each process in the trace: its pid, unless another host has that too.
         self._numbers: dict[bytes, int] = {}
 
@@ -107,6 +108,8 @@ class _Trace:
             number += 1 << 22
         self._numbers[process_id] = number
         name = self._names.get(process_id.hex())
+        if process_id in self._nodes:
+            name = "node daemon"
         if name is None:
             # It has ended: an actor is known by its constructor.
             name = next(

@@ -157,7 +157,10 @@ class Daemon:
             node_id, self.segments, self.looking, self.workers, self.dispatcher.work_of
         )
         self.objects.explain = holders.explain
-        self._metrics = Metrics(self.loop, self.links, self.looking, self.state, config)
+        self.objects.spiller.on_moved = self.looking.moved
+        self._metrics = Metrics(
+            self.loop, self.links, self.looking, self.state, self.objects.spiller, config
+        )
         self._hangs = Hangs(self.loop, self.looking, node_id, config.hang_warning_s, self._warn)
         self.state.metrics_port = self._metrics.port
         if self._metrics.problem:

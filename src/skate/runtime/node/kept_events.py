@@ -5,11 +5,13 @@ Batches stay as the processes have encoded them: keeping one costs a copy of som
 
 from __future__ import annotations
 
+import os
+import time
 from collections import deque
 
 import msgspec
 
-from skate.runtime.wire.state import EventsFlushed
+from skate.runtime.wire.state import Event, EventBatch, EventsFlushed
 
 #: Bytes of batches that are kept; an event takes about 90.
 KEPT_BYTES = 16 * 1024 * 1024
@@ -41,6 +43,13 @@ class KeptEvents:
             oldest = self._batches.popleft()
             self._size -= len(oldest.batch)
             self.count -= oldest.count
+
+    def note(self, node_id: bytes, kind: str, name: str, started: float) -> None:
+        """Keep something that the daemon itself has done since ``started`` (``perf_counter``)."""
+        now = time.perf_counter()
+        event = Event(kind, name, started, now, b"", 0, b"", 0, "", "")
+        batch = EventBatch(node_id, os.getpid(), time.time() - now, 0, [event])
+        self.add(EventsFlushed(_encoder.encode(batch), 1))
 
     def newest(self, limit: int) -> bytes:
         """Return the newest batches with at least ``limit`` events, as a MessagePack array."""

@@ -184,6 +184,10 @@ class Looking:
         """A process hands over what it has done lately."""
         self.kept.add(message)
 
+    def moved(self, kind: str, started: float, what: str) -> None:
+        """The daemon has spilled or restored objects."""
+        self.kept.note(self._node_id, kind, f"{kind} {what}", started)
+
 
 def _explain(member: Member) -> str:
     if member.kind == "node":

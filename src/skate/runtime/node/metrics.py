@@ -17,6 +17,7 @@ from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.metrics_http import MetricsServer
 from skate.runtime.node.processes import usage
+from skate.runtime.node.spilling import Spiller
 from skate.runtime.node.state import State
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.state import METRICS, Inspection, MetricRow, MetricsFlushed
@@ -37,11 +38,18 @@ class Metrics:
     """Collects, and serves if the user has asked for it."""
 
     def __init__(
-        self, loop: Loop, links: Links, looking: Looking, state: State, config: NodeConfig
+        self,
+        loop: Loop,
+        links: Links,
+        looking: Looking,
+        state: State,
+        spiller: Spiller,
+        config: NodeConfig,
     ) -> None:
         self._links = links
         self._looking = looking
         self._state = state
+        self._spiller = spiller
         self._kept = KeptMetrics()
         self._server: MetricsServer | None = None
         #: For the user, if it could not be done.
@@ -145,6 +153,19 @@ class Metrics:
             ):
                 amount = _float(row.get(f"{name}_bytes", 0))
                 yield _row(f"skate_object_store_{name}_bytes", "gauge", about, amount)
+        spiller = self._spiller
+        yield _row(
+            "skate_object_store_spill_bytes",
+            "counter",
+            "Bytes written to spill files so far",
+            spiller.spilled_bytes,
+        )
+        yield _row(
+            "skate_object_store_restore_bytes",
+            "counter",
+            "Bytes read back from spill files so far",
+            spiller.restored_bytes,
+        )
 
     def _usage_rows(self) -> Iterator[MetricRow]:
         members = [(os.getpid(), "node", "")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 
 from skate.runtime.node.background import Background
@@ -49,6 +50,9 @@ class Spiller:
         #: Why the last attempt to write failed, and until when not to try again.
         self.failure = ""
         self._paused_until = 0.0
+        #: Called when objects have been moved: "spill" or "restore", since when (``perf_counter``),
+        #: and what.
+        self.on_moved: Callable[[str, float, str], None] = lambda kind, started, what: None
         #: Totals, for statistics: bytes and seconds of threads.
         self.spilled_bytes = 0
         self.restored_bytes = 0
@@ -93,10 +97,18 @@ class Spiller:
                 for fd in descriptors.values():
                     os.close(fd)
 
-        self._writers.submit(work, lambda _, error: self._written(name, entries, records, error))
+        started = time.perf_counter()
+        self._writers.submit(
+            work, lambda _, error: self._written(name, entries, records, started, error)
+        )
 
     def _written(
-        self, name: str, entries: list[Entry], records: list[Record], error: Exception | None
+        self,
+        name: str,
+        entries: list[Entry],
+        records: list[Record],
+        started: float,
+        error: Exception | None,
     ) -> None:
         if error is not None:
             if not self.is_paused:
@@ -118,6 +130,7 @@ class Spiller:
         file.objects -= 1
         if not file.objects:
             self._delete(file)
+        self.on_moved("spill", started, f"{position} bytes of {len(records)} objects")
 
     def _delete(self, file: SpillFile) -> None:
         self._writers.submit(lambda: self._storage.delete(file.name), _ignore)
@@ -135,6 +148,7 @@ class Spiller:
         fd = os.dup(segment.fd)
         record = Record(entry.object_id, entry.size, fd, offset)
         position = entry.position
+        started = time.perf_counter()
 
         def work() -> None:
             try:
@@ -150,6 +164,7 @@ class Spiller:
                 self._delete(file)
             if error is None:
                 self.restored_bytes += record.length
+                self.on_moved("restore", started, f"object {record.object_id.hex()}")
             elif not isinstance(error, SpillError):
                 logger.error("could not read a spill file", exc_info=error)
             done("" if error is None else str(error))

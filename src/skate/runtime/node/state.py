@@ -31,6 +31,10 @@ Row: TypeAlias = dict[str, str | int | float | bool | dict[str, float] | list[di
 OBJECT_STORE_MEMORY = "object_store_memory"
 
 
+#: Objects in one answer.
+MOST_OBJECTS = 20_000
+
+
 class State:
     """Answers ``StateRequest``."""
 
@@ -89,6 +93,7 @@ class State:
             "jobs": self._job_rows,
             "demands": self._demand_rows,
             "store": self._store_rows,
+            "objects": self._object_rows,
         }
         return tables[what]() if what in tables else []
 
@@ -273,14 +278,31 @@ class State:
         return list(rows.values())
 
     def _store_rows(self) -> list[Row]:
+        entries = self._segments.entries()
         return [
             {
                 "node_id": self._node_id.hex(),
                 "used_bytes": self._segments.used_bytes,
                 "limit_bytes": self._segments.limit_bytes,
                 "segments": len(self._segments.rows()),
-                "object_bytes": sum(entry.size for entry in self._segments.entries()),
+                "object_bytes": sum(entry.size for entry in entries),
+                "spilled_bytes": sum(entry.size for entry in entries if entry.file is not None),
+                "objects": len(entries),
             }
+        ]
+
+    def _object_rows(self) -> list[Row]:
+        """The largest objects in memory and on disk."""
+        entries = sorted(self._segments.entries(), key=lambda entry: -entry.size)
+        return [
+            {
+                "object_id": entry.object_id.hex(),
+                "size": entry.size,
+                "spilled": entry.segment is None,
+                "call_site": entry.created,
+                "node_id": self._node_id.hex(),
+            }
+            for entry in entries[:MOST_OBJECTS]
         ]
 
 
