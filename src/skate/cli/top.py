@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from dataclasses import dataclass
 
 import click
@@ -54,7 +55,12 @@ class _Sampler:
 
     def sample(self) -> list[_Process]:
         address = self._address
-        running = state.list_tasks(address, [("state", "=", "RUNNING")], limit=10_000, timeout=2)
+        with warnings.catch_warnings():
+            # A process that does not answer has a line all the same.
+            warnings.simplefilter("ignore", state.MissingStateWarning)
+            running = state.list_tasks(
+                address, [("state", "=", "RUNNING")], limit=10_000, timeout=2
+            )
         actors = {
             actor.actor_id: actor.name or actor.class_name
             for actor in state.list_actors(address, [("state", "=", "ALIVE")], limit=10_000)

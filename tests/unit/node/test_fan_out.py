@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from skate.runtime.node.fan_out import FanOut, Member, Outgoing, patience
+from skate.runtime.node.fan_out import MOST_BYTES, FanOut, Member, Outgoing, patience
 from skate.runtime.node.kept_events import KeptEvents
 from skate.runtime.wire.connection import node_decoder
 from skate.runtime.wire.messages import StateQuery
@@ -137,7 +137,22 @@ def test_messages_survive_the_wire() -> None:
     assert node_decoder.decode(connection._encoder.encode(sent)) == sent
 
 
+def test_an_answer_that_would_be_too_large_is_cut() -> None:
+    asking = fan_out()
+    number, _ = asking.ask(b"asker", inspect(), members(3))
+    half = bytes(MOST_BYTES // 2)
+    assert asking.replied(b"process0", StateReply(number, half, 1)) == []
+    assert asking.replied(b"process1", StateReply(number, half + b"x", 1)) == []
+    found = answer(asking.replied(b"process2", StateReply(number, b"small", 1)))
+    assert [page.pid for page in found.pages] == [0, 2, 1]
+    assert [page.kind for page in found.pages] == ["worker", "worker", "node"]
+    [missing] = found.missing
+    assert (missing.pid, "too large" in missing.reason) == (1, True)
+
+
 def test_patience_ends_before_whoever_asks_gives_up() -> None:
+    assert patience(float("nan")) == 0.0
+    assert patience(float("inf")) < 10.0
     assert patience(1.0) < 1.0
     assert patience(1000.0) < 10.0
     assert patience(-1.0) == 0.0

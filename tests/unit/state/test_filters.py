@@ -53,6 +53,11 @@ def test_parse_refuses_what_is_no_filter() -> None:
         (None, "!=", "x", True),
         (None, "<", 3, False),
         ("b", ">", "a", True),
+        (["a", "b"], "=", "b", True),
+        (["a", "b"], "!=", "c", True),
+        (["a", "b"], "<", "c", False),
+        ({"CPU": 1.0}, "=", "{'CPU': 1.0}", True),
+        ("a", "?", "a", False),
     ],
 )
 def test_compare(value: object, operator: str, wanted: object, expected: bool) -> None:
@@ -60,8 +65,16 @@ def test_compare(value: object, operator: str, wanted: object, expected: bool) -
 
 
 @given(
-    value=st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats()),
-    operator=st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
+    value=st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.text(),
+        st.floats(),
+        st.lists(st.integers()),
+        st.dictionaries(st.text(), st.floats()),
+    ),
+    operator=st.one_of(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), st.text()),
     wanted=st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats()),
 )
 def test_any_value_can_be_compared_with_any_other(value: Any, operator: str, wanted: Any) -> None:

@@ -28,6 +28,9 @@ PATIENCE_SECONDS = 5.0
 #: What part of the time of whoever asks its answer may take.
 SHARE = 0.8
 
+#: Bytes of rows in one answer: far below what a link may have unread before it is cut off.
+MOST_BYTES = 40 * 1024 * 1024
+
 #: What the daemon has to send: id of a process or node, and message.
 Outgoing = list[tuple[bytes, Message]]
 
@@ -162,13 +165,30 @@ class FanOut:
         node_id = member.member_id if member.kind == "node" else self._node_id
         question.missing.append(Missing(node_id, member.member_id, member.pid, member.kind, reason))
 
+    @staticmethod
+    def _bounded(question: _Question, pages: list[Page]) -> list[Page]:
+        """Leave out what would make the answer too large."""
+        kept: list[Page] = []
+        size = 0
+        for page in pages:
+            size += len(page.rows)
+            if size <= MOST_BYTES:
+                kept.append(page)
+                continue
+            size -= len(page.rows)
+            reason = "its rows were left out, the answer would be too large: ask for fewer"
+            question.missing.append(
+                Missing(page.node_id, page.process_id, page.pid, page.kind, reason)
+            )
+        return kept
+
     def _finish(self, number: int) -> Outgoing:
         question = self._questions[number]
         if question.waiting:
             return []
         del self._questions[number]
         message = question.message
-        pages = question.pages + self._own_pages(message)
+        pages = self._bounded(question, question.pages + self._own_pages(message))
         if not question.for_node:
             told = {page.process_id for page in pages}
             told.update(missing.process_id for missing in question.missing)
@@ -181,4 +201,5 @@ class FanOut:
 
 def patience(timeout: float) -> float:
     """Return how long members may take if whoever asks waits ``timeout`` seconds."""
-    return max(min(timeout * SHARE, PATIENCE_SECONDS), 0.0)
+    # No number (NaN) is no time either.
+    return min(timeout * SHARE, PATIENCE_SECONDS) if timeout > 0 else 0.0

@@ -58,17 +58,26 @@ class Attached:
         self._connection: Connection[Any] = Connection(sock, node_decoder)
         try:
             self._send(Hello(self._process_id, os.getpid(), ""), Register("tool", ""))
-            hello: Hello = self._wait(Hello, ANSWER_SECONDS)
-            if hello.version != PROTOCOL_VERSION:
-                raise SessionError(
-                    f"the session at {directory} speaks version {hello.version} of the protocol,"
-                    f" this Skate version {PROTOCOL_VERSION}: use the one that started it"
-                )
-            #: What the session said of itself.
-            self.registered: Registered = self._wait(Registered, ANSWER_SECONDS)
+            self._greet()
         except BaseException:
             self.close()
             raise
+
+    def _greet(self) -> None:
+        try:
+            hello: Hello = self._wait(Hello, ANSWER_SECONDS)
+            if hello.version != PROTOCOL_VERSION:
+                raise SessionError(
+                    f"the session at {self.directory} speaks version {hello.version} of the"
+                    f" protocol, this Skate version {PROTOCOL_VERSION}: use the one that started it"
+                )
+            #: What the session said of itself.
+            self.registered: Registered = self._wait(Registered, ANSWER_SECONDS)
+        except NodeDiedError as error:
+            raise SessionError(
+                f"the session at {self.directory} has closed the connection: it has just ended, or"
+                " another version of Skate has started it (its log, logs/node.log, says which)"
+            ) from error
 
     def __enter__(self) -> Attached:
         return self

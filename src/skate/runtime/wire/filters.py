@@ -30,14 +30,19 @@ def matches(row: object, filters: Sequence[Filter]) -> bool:
 
 
 def compare(value: object, operator: str, wanted: object) -> bool:
-    """Compare a value of a row with that of a filter, which may be its spelling as text."""
+    """Compare a value of a row with that of a filter, which may be its spelling as text.
+
+    Whatever the values are, and an operator that there is not, it answers and does not raise.
+    """
+    if operator not in OPERATORS:
+        return False
     if isinstance(value, bool):
         value = str(value).lower()
         wanted = str(wanted).lower()
     elif isinstance(value, int | float):
         try:
             wanted = float(wanted)  # type: ignore[arg-type]  # what it refuses does not match
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return operator == "!="
     elif isinstance(value, str):
         wanted = "" if wanted is None else str(wanted)
@@ -48,4 +53,9 @@ def compare(value: object, operator: str, wanted: object) -> bool:
         if operator not in ("=", "!="):
             return False
         wanted = None if wanted in ("", "None", "none", "null") else wanted
+    else:
+        # A list has what it contains; of other things there is their text.
+        text = str(wanted)
+        has = text in map(str, value) if isinstance(value, list) else str(value) == text
+        return has if operator == "=" else not has if operator == "!=" else False
     return OPERATORS[operator](value, wanted)

@@ -6,6 +6,7 @@ there anyway, when somebody asks.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterable
@@ -50,7 +51,12 @@ class Looking:
             if message.what == TASKS:
                 # What has finished is the daemon's to tell, and this goes first.
                 self.core.events.flush()
-            self._reply_matching(message, self._tasks())
+            if message.filters:
+                self._reply_matching(message, self._tasks())
+            else:
+                # Of a hundred thousand pending ones only those that are sent are looked at.
+                rows = list(itertools.islice(self._tasks(), max(message.limit, 0)))
+                self._reply(message, rows, self._count_tasks())
         elif message.what == EVENTS:
             self.core.events.flush()
             self._reply(message, [], 0)
@@ -111,6 +117,11 @@ class Looking:
                 yield self._running(running, clock)
         for record in self.core.submitter.pending.values():
             yield self._pending(record, clock)
+
+    def _count_tasks(self) -> int:
+        executor = self.core.executor
+        running = len(executor.running_calls()) if executor is not None else 0
+        return running + len(self.core.submitter.pending)
 
     def _running(self, running: Running, clock: float) -> TaskRow:
         task = running.task
