@@ -136,3 +136,15 @@ def test_a_node_that_hangs_costs_its_own_rows(two_nodes: Cluster) -> None:
     finally:
         os.kill(far.daemon_pid, signal.SIGCONT)
     assert {task.node_id for task in tasks if task.state == "FINISHED"} == {here}
+
+
+def test_a_node_that_is_gone_is_listed_as_dead(two_nodes: Cluster) -> None:
+    here, there = skate.get([node.options(**HERE).remote(), node.options(**THERE).remote()])
+    [gone] = [one for one in two_nodes.list_all_nodes if one.node_id == there]
+    two_nodes.remove_node(gone, allow_graceful=False)
+    until(
+        lambda: {row.node_id: row.state for row in state.list_nodes()}
+        == {here: "ALIVE", there: "DEAD"}
+    )
+    # What was done there went with its daemon.
+    assert {t.node_id for t in state.list_tasks() if t.name == "node"} == {here}
