@@ -143,8 +143,9 @@ def test_a_node_that_is_gone_is_listed_as_dead(two_nodes: Cluster) -> None:
     [gone] = [one for one in two_nodes.list_all_nodes if one.node_id == there]
     two_nodes.remove_node(gone, allow_graceful=False)
     until(
-        lambda: {row.node_id: row.state for row in state.list_nodes()}
-        == {here: "ALIVE", there: "DEAD"}
+        lambda: (
+            {row.node_id: row.state for row in state.list_nodes()} == {here: "ALIVE", there: "DEAD"}
+        )
     )
     # What was done there went with its daemon.
     assert {t.node_id for t in state.list_tasks() if t.name == "node"} == {here}
