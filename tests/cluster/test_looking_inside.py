@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
+import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,3 +155,43 @@ def test_a_node_that_is_gone_is_listed_as_dead(two_nodes: Cluster) -> None:
     )
     # What was done there went with its daemon.
     assert {t.node_id for t in state.list_tasks() if t.name == "node"} == {here}
+
+
+def test_nodes_without_a_driver() -> None:
+    """``skate start``: what tools see of nodes that nobody uses, and their metrics."""
+    # Unix socket paths are short: pytest's directories are not.
+    directory = Path("/tmp") / f"skt-{uuid.uuid4().hex[:8]}"
+    directory.mkdir()
+    environment = {**os.environ, "TMPDIR": str(directory)}
+    environment.pop("SKATE_ENGINE", None)
+
+    def command(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", "from skate.cli import main; main()", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = command("start", "--head", "--num-cpus", "2", "--metrics-port", str(port))
+    [address] = re.findall(r"SKATE_ADDRESS=(\S+)", text)
+    try:
+        for chosen in ([], ["--address", address], ["--address", f"skate://{address}"]):
+            status = command("status", *chosen)
+            assert "driver pid none" in status
+            assert "0 of 2 CPU" in status
+        assert command("list", "jobs") == "no jobs\n"
+        [row] = json.loads(command("list", "nodes", "--format", "json"))
+        assert (row["state"], row["is_head_node"]) == ("ALIVE", True)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            assert 'skate_resources_total{resource="CPU"} 2' in answer.read().decode()
+    finally:
+        command("stop", "--address", address)
+        shutil.rmtree(directory)

@@ -34,6 +34,17 @@ def _resources(_context: click.Context, _parameter: click.Parameter, value: str 
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where other nodes reach it.")
 @click.option("--port", type=int, default=0, help="By default any free one.")
 @click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve metrics to Prometheus there; 0: on any free port. By default not at all.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen for that; whoever can reach it may read them.",
+)
+@click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False),
     help="The token of the cluster to join, where no node of it is on this machine.",
@@ -47,6 +58,8 @@ def start(
     object_store_memory: int | None,
     host: str,
     port: int,
+    metrics_port: int | None,
+    metrics_host: str,
     token_file: str | None,
 ) -> None:
     """Start a node of a cluster on this machine.
@@ -68,6 +81,8 @@ def start(
         num_gpus=num_gpus,
         resources=resources,
         object_store_memory=object_store_memory,
+        metrics_port=metrics_port,
+        metrics_host=metrics_host,
     )
     node.wait_until_joined()
     node.leave()

@@ -35,18 +35,21 @@ class RunningSession:
 
 
 def running_sessions() -> list[RunningSession]:
-    """Return the sessions of this user that run, the newest first."""
+    """Return the sessions of this user that run, the newest first.
+
+    Those of our own temporary directory (``TMPDIR``) come before those of ``/tmp``.
+    """
     found: dict[str, RunningSession] = {}
     for parent in session_dir.parents():
         with contextlib.suppress(OSError):
             status = os.lstat(parent)
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 continue
-            for name in os.listdir(parent):
-                session = _running(os.path.join(parent, name))
-                if session is not None:
-                    found[session.directory] = session
-    return sorted(found.values(), key=lambda session: -session.started)
+            running = [_running(os.path.join(parent, name)) for name in os.listdir(parent)]
+            sessions = [session for session in running if session is not None]
+            sessions.sort(key=lambda session: -session.started)
+            found.update({session.directory: session for session in sessions})
+    return list(found.values())
 
 
 def find(address: str | None) -> RunningSession:
