@@ -25,7 +25,9 @@ import skate
 from skate import state
 from skate.cluster_utils import Cluster
 
-PATIENCE = 40.0
+pytestmark = pytest.mark.timeout(180)
+
+PATIENCE = 90.0
 
 
 def until(look: Callable[[], Any]) -> Any:

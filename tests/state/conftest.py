@@ -13,7 +13,7 @@ import skate
 T = TypeVar("T")
 
 #: Nothing in these tests takes longer, in seconds, however loaded the machine.
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

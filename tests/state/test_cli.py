@@ -24,6 +24,8 @@ import skate
 from skate import state
 from skate.cli import main
 
+pytestmark = pytest.mark.timeout(180)
+
 Until = Callable[[Callable[[], Any]], Any]
 
 SKATE = [sys.executable, "-c", "from skate.cli import main; main(prog_name='skate')"]

@@ -17,7 +17,7 @@ import pytest
 import skate
 from skate import state
 
-pytestmark = pytest.mark.usefixtures("session")
+pytestmark = [pytest.mark.usefixtures("session"), pytest.mark.timeout(180)]
 
 Until = Callable[[Callable[[], Any]], Any]
 

@@ -20,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import skate
 from skate.util.metrics import Counter, Gauge, Histogram
 
+pytestmark = pytest.mark.timeout(180)
+
 Until = Callable[[Callable[[], Any]], Any]
 
 

@@ -18,7 +18,7 @@ from skate.runtime.tool import sessions
 from skate.runtime.tool.attach import Attached, attach
 from skate.runtime.wire import messages as wire
 
-pytestmark = pytest.mark.usefixtures("session")
+pytestmark = [pytest.mark.usefixtures("session"), pytest.mark.timeout(180)]
 
 
 def tool() -> NodeClient:
