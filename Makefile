@@ -22,7 +22,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 ARGS ?=
 
-.PHONY: help setup demo test lint format bench bench-readme wheel lock clean
+.PHONY: help setup demo test lint format bench bench-readme soak wheel lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -65,6 +65,9 @@ bench: $(READY) ## compare with Ray 2.60.0, in environments of its own; ONLY=nam
 
 bench-readme: $(READY) ## write the last figures of make bench into README.md
 	@$(VENV)/bin/python -m bench --readme
+
+soak: $(READY) ## a million tasks, 10,000 actors, 100 GB: does anything grow? (some minutes)
+	@$(VENV)/bin/python -m bench.soak
 
 lock: $(READY) ## choose versions anew and pin them in constraints.txt, for all Pythons at once
 	@$(PIP) install uv
