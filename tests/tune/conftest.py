@@ -22,6 +22,7 @@ def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """A session with two CPUs on each engine, shared by the tests of a module."""
     name: str = request.param
+    skate.shutdown()  # one that an earlier module has left running
     skate.init(num_cpus=2, engine=name)
     yield name
     skate.shutdown()
@@ -30,6 +31,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def inline() -> Iterator[None]:
     """An inline session: for what has nothing to do with processes."""
+    skate.shutdown()
     skate.init(num_cpus=2, engine="inline")
     yield
     skate.shutdown()
@@ -38,6 +40,7 @@ def inline() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def native() -> Iterator[None]:
     """A native session with two CPUs: for what needs processes."""
+    skate.shutdown()
     skate.init(num_cpus=2, engine="native")
     yield
     skate.shutdown()
