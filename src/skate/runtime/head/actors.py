@@ -13,8 +13,9 @@ A watcher sees "pending" while the actor starts for the first time and "restarti
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from skate.ids import owner_of
 from skate.runtime.wire.messages import REMOVED_KIND, ActorState, CreateActor
@@ -32,39 +33,34 @@ KILLED = "killed by skate.kill"
 UNREACHABLE = "every handle to it is gone"
 
 
-@dataclass(slots=True, frozen=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True):
     """Tell these processes the actor's state."""
 
     processes: frozenset[bytes]
     state: ActorState
 
 
-@dataclass(slots=True, frozen=True)
-class Queue:
+class Queue(msgspec.Struct, frozen=True):
     """The actor needs a worker, ``delay`` seconds from now."""
 
     actor_id: bytes
     delay: float = 0.0
 
 
-@dataclass(slots=True, frozen=True)
-class Dequeue:
+class Dequeue(msgspec.Struct, frozen=True):
     """The actor needs no worker any more."""
 
     actor_id: bytes
 
 
-@dataclass(slots=True, frozen=True)
-class KillWorker:
+class KillWorker(msgspec.Struct, frozen=True):
     """End the actor's process at once."""
 
     worker_id: bytes
     cause: str
 
 
-@dataclass(slots=True, frozen=True)
-class StopWorker:
+class StopWorker(msgspec.Struct, frozen=True):
     """Let the actor's process finish what it has, then end."""
 
     worker_id: bytes

@@ -9,7 +9,8 @@ apart: the node has the last word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from skate.runtime.amounts import CPU, GPU, Units, add_units, covers, describe
 
@@ -19,8 +20,7 @@ STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
 Plan = list[bytes]
 
 
-@dataclass(slots=True, frozen=True)
-class NodeView:
+class NodeView(msgspec.Struct, frozen=True):
     """What the head knows of a node."""
 
     node_id: bytes

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
+
+import msgspec
 
 from skate.ids import owner_of
 from skate.runtime.amounts import Units, add_units, to_units
@@ -33,8 +34,7 @@ PLAN_SECONDS = 2.0
 REMOVED = "it was removed by remove_placement_group"
 
 
-@dataclass(slots=True, frozen=True)
-class Reserve:
+class Reserve(msgspec.Struct, frozen=True):
     """Have a node reserve bundles (by index), or queue for them."""
 
     node_id: bytes
@@ -46,16 +46,14 @@ class Reserve:
     attempt: int
 
 
-@dataclass(slots=True, frozen=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """The bundles on this node may be used."""
 
     node_id: bytes
     state: PlacementGroupState
 
 
-@dataclass(slots=True, frozen=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """Have a node give back these bundles (None: all) and end what runs in them."""
 
     node_id: bytes
@@ -65,16 +63,14 @@ class Release:
     indices: frozenset[int] | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class Notify:
+class Notify(msgspec.Struct, frozen=True):
     """Tell these processes (or nodes) the group's state."""
 
     processes: frozenset[bytes]
     state: PlacementGroupState
 
 
-@dataclass(slots=True, frozen=True)
-class Warn:
+class Warn(msgspec.Struct, frozen=True):
     """Tell the user."""
 
     text: str

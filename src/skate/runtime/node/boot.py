@@ -41,7 +41,6 @@ def main(config_file: BinaryIO, directory: str, lock_fd: str, *socket_fds: str) 
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     sys.argv = [""]
     ours, theirs = socket.socketpair()
-    gc.collect()
     gc.freeze()
     sys.stdout.flush()
     if os.fork() == 0:
@@ -71,6 +70,8 @@ def _be_daemon(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("skate").setLevel(logging.INFO)
     _raise_descriptor_limit()
+    gc.freeze()
+    gc.enable()
     sockets = [socket.socket(fileno=fd) for fd in fds]
     status = Daemon(config, paths, node_id, sockets, zygote_socket).run()
     sys.stderr.flush()

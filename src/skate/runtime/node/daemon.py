@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skate.ids import owner_of
 from skate.runtime.head.actors import ActorDirectory
@@ -17,8 +17,6 @@ from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
 from skate.runtime.node.breakpoints import Breakpoints
-from skate.runtime.node.cluster import Cluster
-from skate.runtime.node.cluster_host import ClusterHost, OtherNodes
 from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.drivers import Drivers
@@ -34,7 +32,6 @@ from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement import Placement
 from skate.runtime.node.placement_service import PlacementService
-from skate.runtime.node.remote_head import RemoteActorKeeper, RemoteHeadOfGroups
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.spill_place import spill_place
 from skate.runtime.node.state import State
@@ -45,6 +42,9 @@ from skate.runtime.store.spill import open_storage
 from skate.runtime.wire import messages as wire
 from skate.runtime.wire.cluster import ProcessInfo
 from skate.runtime.wire.connection import ProtocolError
+
+if TYPE_CHECKING:
+    from skate.runtime.node.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 
@@ -416,6 +416,10 @@ class Daemon:
     # ------------------------------------------------------------------ the cluster
 
     def _enter_cluster(self, config: ClusterConfig) -> None:
+        # Here: a node that is alone starts sooner without them.
+        from skate.runtime.node.cluster_host import ClusterHost, OtherNodes
+        from skate.runtime.node.remote_head import RemoteActorKeeper, RemoteHeadOfGroups
+
         self.cluster = ClusterHost(
             self, config, self._paths, self._sockets[2].getsockname()[1]
         ).cluster

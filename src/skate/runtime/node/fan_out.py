@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from skate.runtime.wire.messages import Message
 from skate.runtime.wire.state import (
@@ -35,8 +36,7 @@ MOST_BYTES = 40 * 1024 * 1024
 Outgoing = list[tuple[bytes, Message]]
 
 
-@dataclass(slots=True, frozen=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A process or another node, which can be asked."""
 
     member_id: bytes
@@ -45,16 +45,15 @@ class Member:
     kind: str
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(msgspec.Struct):
     asker: bytes
     message: Inspect
     #: Who has not answered.
     waiting: dict[bytes, Member]
     #: Asked by another node: that one knows which processes there are at all.
     for_node: bool
-    pages: list[Page] = field(default_factory=list)
-    missing: list[Missing] = field(default_factory=list)
+    pages: list[Page] = []
+    missing: list[Missing] = []
 
 
 class FanOut:

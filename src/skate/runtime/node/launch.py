@@ -153,8 +153,9 @@ def _open_to_others(cluster: ClusterConfig, paths: Paths, token: bytes | None) -
 
 def _start(paths: Paths, fds: list[int]) -> subprocess.Popen[bytes]:
     # Not imported: that would execute the daemon's code in the driver.
+    # What is imported stays: looking for garbage among it would make the start longer.
     bootstrap = (
-        "import sys, marshal; "
+        "import gc, sys, marshal; gc.disable(); "
         "f = open(sys.argv[1] + '/config', 'rb'); sys.path[:] = marshal.load(f); "
         "from skate.runtime.node.boot import main; main(f, *sys.argv[1:])"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from skate.runtime.node.memory_guard import Reading
 
@@ -106,8 +107,7 @@ def _text(path: str) -> str:
 # --------------------------------------------------------------------------- processes
 
 
-@dataclass(slots=True, frozen=True)
-class ProcessMemory:
+class ProcessMemory(msgspec.Struct, frozen=True):
     """The memory of one process, in bytes."""
 
     pid: int

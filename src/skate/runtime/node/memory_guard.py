@@ -14,7 +14,8 @@ worker was granted: a task under a lease that has run others before counts as ol
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 GIB = 1 << 30
 #: Memory of an ended worker comes back to the kernel within so many seconds; nobody else is ended
@@ -24,8 +25,7 @@ SETTLE_SECONDS = 0.5
 STUCK_SECONDS = 10.0
 
 
-@dataclass(slots=True, frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """How much of some memory is in use, in bytes."""
 
     used: int
@@ -39,8 +39,7 @@ class Reading:
         return self.used / self.total if self.total else 0.0
 
 
-@dataclass(slots=True, frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A worker that runs something."""
 
     worker_id: bytes

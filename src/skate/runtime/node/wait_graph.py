@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from skate.runtime.wire.waits import DEBUGGER, CallRow, MadeRow, WaitPage
 
@@ -21,8 +22,7 @@ MOST_STEPS = 8
 Key = Hashable
 
 
-@dataclass(slots=True, frozen=True)
-class Need:
+class Need(msgspec.Struct, frozen=True):
     """So many of these have to end; None stands for somebody who is not known."""
 
     targets: tuple[Key | None, ...]
