@@ -200,7 +200,7 @@ def _starter(name: str) -> Callable[[SessionConfig], Engine]:
         raise NotSupportedError(
             'the native engine needs Linux; init(engine="inline") runs everything in this process'
         )
-    from skate.engine.native import start as start_native
+    from skate.engine.starting import start as start_native
 
     return start_native
 
