@@ -316,16 +316,22 @@ def test_concurrency_groups(kind: str) -> None:
     assert skate.get(actor.count.remote(), timeout=30) == {"io": 4, "compute": 3}
 
 
-@pytest.mark.differs("inline", reason=AT_ONCE)
 def test_a_group_that_does_not_exist() -> None:
     @skate.remote(max_concurrency=2, concurrency_groups={"io": 1})
     class Grouped:
         def work(self) -> int:
             return 1
 
+    @skate.remote
+    class Plain:
+        def work(self) -> int:
+            return 1
+
     actor = Grouped.remote()
-    with pytest.raises(ValueError, match=r"'oi', but the actor has 'io'"):
-        skate.get(actor.work.options(concurrency_group="oi").remote(), timeout=30)
+    with pytest.raises(ValueError, match=r"'oi': the actor has 'io'"):
+        actor.work.options(concurrency_group="oi")
+    with pytest.raises(ValueError, match=r"'io': the actor has none"):
+        Plain.remote().work.options(concurrency_group="io")
     assert skate.get(actor.work.options(concurrency_group="io").remote(), timeout=30) == 1
 
 
@@ -458,6 +464,8 @@ def test_as_completed_in_an_event_loop() -> None:
 def test_as_completed_of_what_is_no_list_of_refs() -> None:
     with pytest.raises(TypeError, match="as_completed"):
         skate.as_completed(double.remote(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="as_completed"):
+        skate.as_completed(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="element 0"):
         skate.as_completed([1])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="timeout"):

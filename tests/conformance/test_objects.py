@@ -351,6 +351,12 @@ def test_misuse_of_wait() -> None:
 def test_misuse_of_cancel() -> None:
     with pytest.raises(TypeError, match="cancel"):
         skate.cancel("task")
+    ref = identity.remote(1)
+    with pytest.raises(TypeError, match="force"):
+        skate.cancel(ref, force="yes")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="recursive"):
+        skate.cancel(ref, recursive=0)  # type: ignore[arg-type]
+    assert skate.get(ref) == 1
 
 
 # --------------------------------------------------------------------------- cancel

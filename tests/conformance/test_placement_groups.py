@@ -256,6 +256,14 @@ def test_senseless_groups_are_refused_at_once(
         placement_group(bundles, **options)
 
 
+def test_a_senseless_time_to_wait_is_refused(groups: list[PlacementGroup]) -> None:
+    group = make(groups, {"CPU": 1})
+    with pytest.raises(TypeError, match="timeout"):
+        group.wait("long")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="timeout"):
+        group.wait(-1)
+
+
 def test_senseless_strategies_are_refused_at_once(groups: list[PlacementGroup]) -> None:
     group = make(groups, {"CPU": 1})
     with pytest.raises(ValueError, match="'SPREAD'"):

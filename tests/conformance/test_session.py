@@ -210,6 +210,13 @@ def test_options_of_ray_that_do_no_harm(no_session: str) -> None:
         ({"address": 7}, TypeError, "address"),
         ({"address": "skate://elsewhere:1", "num_cpus": 1}, ValueError, "num_cpus"),
         ({"runtime_env": {"conda": "x"}}, NotSupportedError, "conda"),
+        ({"ignore_reinit_error": 1}, TypeError, "ignore_reinit_error"),
+        ({"spill_uri": 3}, TypeError, "spill_uri"),
+        ({"spill_uri": ""}, TypeError, "spill_uri"),
+        ({"spill_uri": f"{__file__}/below"}, ValueError, "no directory"),
+        ({"spill_uri": f"file://{__file__}"}, ValueError, "no directory"),
+        ({"spill_uri": "s4://bucket/folder"}, ValueError, "no s4://"),
+        ({"spill_uri": "simplecache::nonsense://x"}, ValueError, "nonsense"),
     ],
     ids=str,
 )

@@ -242,8 +242,9 @@ def test_a_deleted_file(cluster: Callable[..., None]) -> None:
 
 @pytest.mark.timeout(120)
 def test_no_room_on_disk(cluster: Callable[..., None], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no directory")
     cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=str(tmp_path / "file"))
+    # Nothing was made yet.
+    (tmp_path / "file").write_text("no directory")
     refs = [skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(6)]
     with pytest.raises(exceptions.ObjectStoreFullError, match="cannot write") as caught:
         skate.put(np.full(10 * MB, 7, dtype=np.uint8))

@@ -19,8 +19,9 @@ _PROTOCOL_NAMES = frozenset(
 )
 
 
-#: What calls of one actor share: ``max_pending_calls`` and ``out_of_order``.
-CallLimits = tuple[int, bool]
+#: What calls of one actor share: ``max_pending_calls``, ``out_of_order`` and the names of the
+#: concurrency groups.
+CallLimits = tuple[int, bool, tuple[str, ...]]
 
 
 class MethodSpec:
@@ -39,11 +40,23 @@ class MethodSpec:
         self.options = self.merged({})
 
     def merged(self, given: dict[str, Any]) -> CallOptions:
-        """Return the options of calls, those of the method overridden by ``given``."""
+        """Return the options of calls, those of the method overridden by ``given``.
+
+        Raises:
+            TypeError, ValueError: One is unknown or wrong, or the actor has no such concurrency
+                group.
+        """
         options = option_checks.call_options(
             {**self.given, **given}, generator=self.kind.endswith("generator")
         )
-        options.max_pending_calls, options.out_of_order = self._limits
+        options.max_pending_calls, options.out_of_order, groups = self._limits
+        group = options.concurrency_group
+        if group and group not in groups:
+            names = ", ".join(map(repr, groups)) or "none"
+            raise ValueError(
+                f"{self.signature.name} cannot be called in the concurrency group {group!r}: the"
+                f" actor has {names}. Declare it in concurrency_groups when the actor is made"
+            )
         return options
 
 
@@ -81,7 +94,8 @@ class ActorSpec:
                     f"{class_name}.{name} is in the concurrency group {group!r}, which"
                     f" concurrency_groups={options.concurrency_groups} does not name"
                 )
-        limits = (options.max_pending_calls, options.out_of_order)
+        groups = tuple(options.concurrency_groups)
+        limits = (options.max_pending_calls, options.out_of_order, groups)
         data = pickle.dumps((class_name, rows, limits), protocol=5)
         return load(data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from skate.api.objects import check_refs, check_timeout
 from skate.api.session import current
@@ -89,6 +89,7 @@ def as_completed(
     """
     if timeout is not None:
         timeout = check_timeout("as_completed", timeout)
-    refs = object_refs if isinstance(object_refs, ObjectRef) else list(object_refs)
+    given: Any = object_refs
+    refs = list(given) if isinstance(given, Iterable) else given
     check_refs("as_completed", refs)
     return AsCompleted(list(refs), timeout)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
+from skate.api import options as option_checks
 from skate.api.session import current
 from skate.generators import ObjectRefGenerator
 from skate.refs import ObjectRef
@@ -119,11 +120,13 @@ def cancel(
         recursive: Stop the tasks that it has started too.
 
     Raises:
-        TypeError: ``object_ref`` is not a ref.
+        TypeError: ``object_ref`` is not a ref, ``force`` or ``recursive`` no bool.
         ValueError: ``force`` for a call of an actor: that is ended with ``kill``.
     """
     if type(object_ref) is not ObjectRef and type(object_ref) is not ObjectRefGenerator:
         raise TypeError(f"cancel() takes the ref of a task, not {type(object_ref).__name__}")
+    option_checks.flag("force", force)
+    option_checks.flag("recursive", recursive)
     current().cancel(object_ref, force, recursive)
 
 

@@ -164,7 +164,8 @@ def non_empty(option: str, value: object) -> str:
     return str(value)
 
 
-def _flag(option: str, value: object) -> bool:
+def flag(option: str, value: object) -> bool:
+    """Check a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{option} must be True or False, not {value!r}")
     return value
@@ -221,6 +222,13 @@ _OF_RAY: dict[str, _Check] = {
     "_metadata": _ignored,
     "_labels": _ignored,
 }
+#: Where a task or actor runs.
+_STRATEGY_OPTIONS = (
+    "scheduling_strategy",
+    "placement_group",
+    "placement_group_bundle_index",
+    "placement_group_capture_child_tasks",
+)
 _TASK: dict[str, _Check] = {
     **_RESOURCES,
     "num_returns": _num_returns,
@@ -236,15 +244,15 @@ _ACTOR: dict[str, _Check] = {
     **_RESOURCES,
     "name": non_empty,
     "namespace": non_empty,
-    "get_if_exists": _flag,
+    "get_if_exists": flag,
     "lifetime": _lifetime,
     "max_restarts": _retries,
     "max_task_retries": _retries,
     "max_concurrency": lambda option, value: _integer(option, value, 1),
     "max_pending_calls": _pending_calls,
     "concurrency_groups": _groups,
-    "allow_out_of_order_execution": _flag,
-    "execute_out_of_order": _flag,
+    "allow_out_of_order_execution": flag,
+    "execute_out_of_order": flag,
     **_OF_RAY,
 }
 _CALL: dict[str, _Check] = {
@@ -298,7 +306,7 @@ def _resources(checked: Mapping[str, Any], default_cpus: float) -> dict[str, flo
 
 
 def _placed(checked: Mapping[str, Any], resources: dict[str, float]) -> Strategy | None:
-    if "scheduling_strategy" not in checked and "placement_group" not in checked:
+    if not any(name in checked for name in _STRATEGY_OPTIONS):
         return None
     from skate.api import strategies
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skate.api import options as option_checks
+from skate.api.objects import check_timeout
 from skate.api.session import current
 from skate.engine.base import PlacementGroupInfo
 from skate.exceptions import GetTimeoutError, PlacementGroupRemovedError
@@ -49,14 +50,22 @@ class PlacementGroup:
         """
         return current().placement_groups.ready(self._group_id, self)
 
-    def wait(self, timeout_seconds: float = 30) -> bool:
+    def wait(self, timeout_seconds: float | None = 30) -> bool:
         """Wait until all bundles are reserved; return False after ``timeout_seconds``.
 
         Also False, at once, if the group was removed.
+
+        Raises:
+            TypeError, ValueError: ``timeout_seconds`` is no number of seconds.
         """
+        timeout = (
+            None
+            if timeout_seconds is None
+            else check_timeout("PlacementGroup.wait", timeout_seconds)
+        )
         ready = self.ready()
         try:
-            current().get_one(ready, timeout_seconds)
+            current().get_one(ready, timeout)
         except (GetTimeoutError, PlacementGroupRemovedError):
             return False
         return True

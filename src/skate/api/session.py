@@ -141,9 +141,10 @@ def init(
         TypeError, ValueError: An option that is unknown or wrong.
         NotSupportedError: An address or option that this version does not support.
     """
-    from skate.api import session_config
+    from skate.api import options, session_config
 
     local_mode = session_config.check_others(others)
+    options.flag("ignore_reinit_error", ignore_reinit_error)
     global _engine
     with _lock:
         if _engine is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skate.api import options as option_checks
+from skate.api.spill_uri import check_spill_uri
 from skate.engine.base import SessionConfig
 from skate.exceptions import NotSupportedError
 
@@ -137,14 +138,10 @@ def check(
         namespace = os.urandom(8).hex()
     elif not isinstance(namespace, str) or not namespace:
         raise TypeError(f"namespace must be a string that is not empty, not {namespace!r}")
-    if spill_uri is not None and (not isinstance(spill_uri, str) or not spill_uri):
-        raise TypeError(f"spill_uri must be a directory or a URL, not {spill_uri!r}")
-    if not isinstance(log_to_driver, bool):
-        raise TypeError(f"log_to_driver must be True or False, not {log_to_driver!r}")
+    log_to_driver = option_checks.flag("log_to_driver", log_to_driver)
     if post_mortem is None:
         post_mortem = os.environ.get(POST_MORTEM_VARIABLE, "") not in ("", "0")
-    if not isinstance(post_mortem, bool):
-        raise TypeError(f"post_mortem must be True or False, not {post_mortem!r}")
+    post_mortem = option_checks.flag("post_mortem", post_mortem)
     if hang_warning_s is not None:
         hang_warning_s = option_checks.amount("hang_warning_s", hang_warning_s)
         if not hang_warning_s:
@@ -163,7 +160,7 @@ def check(
     return SessionConfig(
         resources={name: float(number) for name, number in amounts.items() if number},
         object_store_memory=store,
-        spill_uri=spill_uri or "",
+        spill_uri=check_spill_uri(spill_uri),
         preload=_modules(preload),
         namespace=namespace,
         logging_level=_level(logging_level),

@@ -119,6 +119,10 @@ def of_options(checked: Given, resources: dict[str, float]) -> Strategy | None:
         ValueError: The bundle is too small for the resources, or options contradict each other.
     """
     strategy: Strategy | None = checked.get("scheduling_strategy")
+    details = (
+        checked.get("placement_group_bundle_index", -1),
+        checked.get("placement_group_capture_child_tasks"),
+    )
     if "placement_group" in checked:
         if strategy is not None:
             raise ValueError(
@@ -126,12 +130,12 @@ def of_options(checked: Given, resources: dict[str, float]) -> Strategy | None:
                 " each other"
             )
         group = checked["placement_group"]
-        if group != "default":
-            strategy = in_group(
-                group,
-                checked.get("placement_group_bundle_index", -1),
-                checked.get("placement_group_capture_child_tasks"),
-            )
+        # "default", as in Ray: whichever group the caller is in.
+        strategy = in_group(None if group == "default" else group, *details)
+        if group == "default":
+            strategy = None
+    else:
+        in_group(None, *details)
     if strategy is not None:
         strategy.check_fits(resources)
     return strategy

@@ -40,6 +40,9 @@ WRONG_FOR_BOTH = [
     ({"name": 5}, TypeError, "name"),
     ({"runtime_env": {"conda": "x"}}, NotSupportedError, "conda"),
     ({"scheduling_strategy": 1.5}, TypeError, "scheduling_strategy"),
+    ({"placement_group_bundle_index": 3}, ValueError, "needs a placement group"),
+    ({"placement_group_bundle_index": "3"}, TypeError, "placement_group_bundle_index"),
+    ({"placement_group_capture_child_tasks": 1}, TypeError, "placement_group_capture"),
 ]
 WRONG_FOR_TASKS = [
     ({"num_returns": -1}, ValueError, "num_returns"),
