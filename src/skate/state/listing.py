@@ -95,7 +95,7 @@ def list_actors(
     detail: bool = False,
     raise_on_missing_output: bool = False,
 ) -> list[ActorState]:
-    """Return actors, dead ones too (the last 10,000).  For arguments see ``list_tasks``."""
+    """Return actors, dead ones too (the last 1,000).  For arguments see ``list_tasks``."""
     return _list(address, ActorState, _actors, filters, limit, timeout, raise_on_missing_output)
 
 
