@@ -1,4 +1,4 @@
-"""``await`` of refs: values for event loops.
+"""``await`` of refs: values for event loops, which do not stop while a value is brought here.
 
 Completions happen in whichever thread pumps.  What has completed in one turn of the pump goes to
 each event loop in one batch, with one wake-up, instead of one per ref.
@@ -12,8 +12,16 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from skate.exceptions import ObjectLostError
+from skate.runtime.store.client import NotHereError
+from skate.runtime.wire.messages import LocateObject
+from skate.runtime.worker.cells import PENDING, STORED
+from skate.runtime.worker.core import Answer
+from skate.runtime.worker.objects import follow
+from skate.serialization import deserialize
+
 if TYPE_CHECKING:
-    from skate.runtime.worker.cells import Cell
+    from skate.runtime.worker.cells import Cell, StoredObject
     from skate.runtime.worker.completions import Completions
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.streams import Stream
@@ -27,6 +35,8 @@ class _Awaited(asyncio.Future[Any]):
         self._deliveries = deliveries
         self._source = source
         self.listens = False
+        #: What was asked about a stored value that is not here.
+        self._located: _Located | None = None
 
     def listen(self) -> None:
         """Locked.  It will be told."""
@@ -63,7 +73,12 @@ class _Awaited(asyncio.Future[Any]):
             self.set_result(None)
             return
         try:
-            value = self._deliveries.core.objects.load(source)
+            view = self._open(source)
+            if self.listens:
+                return
+            value = (
+                self._deliveries.core.objects.load(source) if view is None else deserialize(view)
+            )
         except StopIteration as error:
             # A future refuses it, since it would end the coroutine that awaits.
             failure = RuntimeError(f"the task raised {error!r}")
@@ -73,6 +88,66 @@ class _Awaited(asyncio.Future[Any]):
             self.set_exception(error)
         else:
             self.set_result(value)
+
+    def _open(self, cell: Cell) -> memoryview | None:
+        """Return a view of a stored value, which keeps it where it is; None for other values.
+
+        A value that has to be brought here first, or made again, is listened to: the loop does not
+        stop for that.
+
+        Raises:
+            ObjectStoreFullError: there is no room for it on this node.
+            SessionError: the session has ended.
+        """
+        core = self._deliveries.core
+        located, self._located = self._located, None
+        handle = cell.handle if cell.status == STORED else None
+        if handle is not None:
+            try:
+                if located is not None and located.handle is handle:
+                    located.follow(core, cell.object_id)
+                return core.objects.store.open(handle.location, cell.object_id, (cell, handle))
+            except ObjectLostError as error:
+                core.objects.report_lost(cell, handle.location, str(error))
+            except NotHereError:
+                self._bring(cell, handle)
+                return None
+        with core.lock:
+            if cell.status == PENDING:
+                cell.listen(self)
+                self.listen()
+                core.objects.request_if_borrowed(cell)
+                core.pump.expect()
+        return None
+
+    def _bring(self, cell: Cell, handle: StoredObject) -> None:
+        core = self._deliveries.core
+        location = handle.location
+        self._located = _Located(self, handle)
+        with core.lock:
+            self.listen()
+        core.ask_soon(lambda number: LocateObject(number, cell.object_id, location), self._located)
+
+
+class _Located(Answer):
+    """The daemon's answer to the question where a stored value is."""
+
+    __slots__ = ("_future", "handle")
+
+    def __init__(self, future: _Awaited, handle: StoredObject) -> None:
+        super().__init__()
+        self._future = future
+        self.handle = handle
+
+    def on_ready(self, _cell: object = None) -> None:
+        """Locked.  The answer is there, or never will be."""
+        self._future.on_ready(self)
+
+    def follow(self, core: Core, object_id: bytes) -> None:
+        """Look where it says; see ``objects.follow``."""
+        if self.message is None:
+            raise core.ended
+        follow(object_id, self.handle, self.message)
 
 
 class _Deliveries:

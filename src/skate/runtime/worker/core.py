@@ -56,7 +56,7 @@ def _allow_many_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class _Answer(Waiter):
+class Answer(Waiter):
     """Waits for the answer to a request to the daemon."""
 
     __slots__ = ("message",)
@@ -140,7 +140,7 @@ class Core:
         self.timeouts = Timeouts(self)
         #: None in drivers.
         self.executor: Executor | None = None if is_driver else Executor(self)
-        self._requests: dict[int, _Answer] = {}
+        self._requests: dict[int, Answer] = {}
         self._request_number = 0
         #: Output of workers, in drivers.
         self.on_log: Callable[[wire.LogLines], None] = lambda message: None
@@ -308,7 +308,8 @@ class Core:
         Raises:
             SessionError: the daemon is gone.
         """
-        answer, _ = self._request(make)
+        answer = Answer()
+        self._request(make, answer)
         self.pump.block(answer)
         if answer.message is None:
             raise self.ended
@@ -320,7 +321,8 @@ class Core:
         Raises:
             SessionError: the daemon is gone.
         """
-        answer, number = self._request(make)
+        answer = Answer()
+        number = self._request(make, answer)
         try:
             if not self.block(answer, deadline):
                 return None
@@ -330,15 +332,27 @@ class Core:
             raise self.ended
         return answer.message
 
-    def _request(self, make: Callable[[int], object]) -> tuple[_Answer, int]:
-        answer = _Answer()
+    def ask_soon(self, make: Callable[[int], object], answer: Answer) -> None:
+        """Like ``ask``, but ``answer`` is told: with the lock held, by any thread.
+
+        Its message stays None if the daemon is gone.
+
+        Raises:
+            SessionError: the session has ended.
+        """
+        self._request(make, answer)
+        with self.lock:
+            self.links.flush()
+            self.pump.expect()
+
+    def _request(self, make: Callable[[int], object], answer: Answer) -> int:
         with self.lock:
             self.check_open()
             self._request_number += 1
             number = self._request_number
             self._requests[number] = answer
             self.links.send_node(make(number))
-        return answer, number
+        return number
 
     def resolve_arguments(self, record: Record, ready: Callable[[Record], None]) -> None:
         """Locked.  Call ``ready(record)`` once all top-level refs have values or one failed."""

@@ -270,7 +270,10 @@ class AsyncCalls:
         error_type = error_message = ""
         try:
             try:
-                result = invoker.call(running)
+                if task.slots:
+                    result = await invoker.call_on_loop(running)
+                else:
+                    result = invoker.call(running)
                 if type(result) is types.CoroutineType:
                     result = await result
                 if task.num_returns < 0:

@@ -133,6 +133,16 @@ class Invoker:
         args, kwargs = self._arguments(task)
         return function(*args, **kwargs)
 
+    async def call_on_loop(self, running: Running) -> Any:
+        """Do the same on an event loop, which goes on while arguments are brought here."""
+        task = running.task
+        function = self._function(task, running)
+        cells, held = self._cells(task)
+        values = [None if cell is None else await self.core.awaiting.future(cell) for cell in cells]
+        args, kwargs = self._fill(task, values)
+        del held
+        return function(*args, **kwargs)
+
     def _function(self, task: Task, running: Running) -> Any:
         if task.actor_id:
             method = task.method
@@ -153,6 +163,15 @@ class Invoker:
     def _arguments(self, task: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if not task.slots and not task.refs:
             return deserialize_arguments(task.arguments)
+        cells, held = self._cells(task)
+        load = self.core.objects.load
+        filled = self._fill(task, [None if cell is None else load(cell) for cell in cells])
+        del held
+        return filled
+
+    def _cells(self, task: Task) -> tuple[list[Any], list[Any]]:
+        """Return a cell for each slot whose value is not in it, None for the others, and cells to
+        keep until the arguments are unpickled."""
         objects, ownership = self.core.objects, self.core.ownership
         cells: list[Any] = []
         with self.core.lock:
@@ -166,14 +185,13 @@ class Invoker:
                 else:
                     held.extend(ownership.accept_all(slot.value.refs))
                     cells.append(None)
-        return self._fill(task, cells)
+        return cells, held
 
-    def _fill(self, task: Task, cells: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Unpickle the arguments; ``cells`` has one for each slot whose value is not in it."""
-        load = self.core.objects.load
+    def _fill(self, task: Task, loaded: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the arguments; ``loaded`` has the values of those slots that have cells."""
         values = [
-            deserialize(slot.value.data or b"") if cell is None else load(cell)
-            for slot, cell in zip(task.slots, cells, strict=True)
+            value if slot.value.data is None else deserialize(slot.value.data)
+            for slot, value in zip(task.slots, loaded, strict=True)
         ]
         args, kwargs = deserialize_arguments(task.arguments)
         return fill_slots(args, kwargs, values) if values else (args, kwargs)

@@ -72,6 +72,23 @@ INLINE_MAX = 100 * 1024
 TRIM_SECONDS = 5.0
 
 
+def follow(object_id: bytes, handle: StoredObject, answer: ObjectLocated) -> None:
+    """Look for a stored value where the daemon says.
+
+    Raises:
+        ObjectLostError: no copy is left.
+        ObjectStoreFullError: there is no room for it on this node; it is not lost.
+    """
+    if answer.no_room:
+        raise ObjectStoreFullError(
+            f"no room in memory for object {object_id.hex()} of {handle.location.size} bytes,"
+            f" which is elsewhere: {answer.reason}\n{_MAKE_ROOM}"
+        )
+    if answer.location is None:
+        raise ObjectLostError(answer.reason)
+    handle.location = answer.location
+
+
 class _AllOrFailure(Waiter):
     """Waits for several cells, but not longer than until one of them fails."""
 
@@ -313,7 +330,7 @@ class Objects:
                 try:
                     view = self._view(cell, handle, deadline, timeout)
                 except ObjectLostError as error:
-                    self._report_lost(cell, handle.location, str(error))
+                    self.report_lost(cell, handle.location, str(error))
                     continue
                 return deserialize(view)
             if status == PENDING:
@@ -324,7 +341,7 @@ class Objects:
                 raise failure.as_instanceof_cause()
             raise failure
 
-    def _report_lost(self, cell: Any, location: Location, reason: str) -> None:
+    def report_lost(self, cell: Any, location: Location, reason: str) -> None:
         """No copy of a stored object can be had: its owner has to make it again."""
         core = self.core
         with core.lock:
@@ -361,14 +378,7 @@ class Objects:
                 raise GetTimeoutError(
                     f"object {object_id.hex()} could not be brought here within {timeout} s"
                 )
-            if answer.no_room:
-                raise ObjectStoreFullError(
-                    f"no room in memory for object {object_id.hex()} of {location.size} bytes,"
-                    f" which is elsewhere: {answer.reason}\n{_MAKE_ROOM}"
-                )
-            if answer.location is None:
-                raise ObjectLostError(answer.reason)
-            handle.location = answer.location
+            follow(object_id, handle, answer)
 
     def _locate(
         self, object_id: bytes, location: Location, deadline: float | None

@@ -1,0 +1,91 @@
+"""Defects that were found by combining tasks, actors, generators, lineage and full stores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from lost_objects import lose
+
+import skate
+from skate import exceptions
+from skate.api.session import current
+
+MB = 1024 * 1024
+
+
+@skate.remote
+def make(value: int) -> Any:
+    return np.full(MB, value, dtype=np.uint8)
+
+
+@skate.remote
+class Reader:
+    async def awaits(self, refs: list[Any]) -> int:
+        return int((await refs[0])[0])
+
+    async def takes(self, array: Any) -> int:
+        return int(array[0])
+
+    async def was_blocked(self) -> bool:
+        return current().core.executor.async_calls._warned  # type: ignore[attr-defined]
+
+
+@pytest.mark.timeout(120)
+def test_what_an_async_actor_awaits_is_brought_here_while_its_loop_goes_on(
+    cluster: Callable[..., None],
+) -> None:
+    cluster(num_cpus=2, object_store_memory=32 * MB)
+    reader = Reader.remote()
+    refs = [make.remote(i) for i in range(60)]  # half of them are on disk in the end
+    skate.wait(refs, num_returns=60)
+    assert skate.get([reader.awaits.remote([ref]) for ref in refs], timeout=60) == [*range(60)]
+    assert skate.get([reader.takes.remote(ref) for ref in refs], timeout=60) == [*range(60)]
+    lost = make.remote(77)
+    skate.wait([lost])
+    lose(lost)
+    assert skate.get(reader.awaits.remote([lost]), timeout=60) == 77
+    assert not skate.get(reader.was_blocked.remote(), timeout=60)
+
+
+@pytest.mark.timeout(120)
+def test_a_loop_of_the_driver_goes_on_while_values_are_brought_here(
+    cluster: Callable[..., None],
+) -> None:
+    cluster(num_cpus=2, object_store_memory=32 * MB)
+    refs = [make.remote(i) for i in range(60)]
+    skate.wait(refs, num_returns=60)
+
+    async def first(ref: Any) -> int:
+        return int((await ref)[0])
+
+    async def everything() -> list[int]:
+        # One that is cancelled while its value is brought here leaves nothing behind.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first(refs[0]), 0)
+        return await asyncio.gather(*[first(ref) for ref in refs])
+
+    assert asyncio.run(everything()) == [*range(60)]
+    lost, gone = make.remote(78), skate.put(np.zeros(MB, dtype=np.uint8))
+    skate.wait([lost])
+    lose(lost)
+    assert asyncio.run(first(lost)) == 78
+    lose(gone)
+    with pytest.raises(exceptions.ObjectReconstructionFailedError, match="put"):
+        asyncio.run(first(gone))
+
+
+@pytest.mark.timeout(120)
+def test_no_room_for_what_is_awaited(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=32 * MB)
+    refs = [make.remote(i) for i in range(60)]
+    skate.wait(refs, num_returns=60)
+
+    async def everything() -> list[Any]:
+        return [await ref for ref in refs]
+
+    with pytest.raises(exceptions.ObjectStoreFullError, match="looks at everything"):
+        asyncio.run(everything())
