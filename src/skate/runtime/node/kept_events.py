@@ -14,7 +14,7 @@ import msgspec
 from skate.runtime.wire.state import Event, EventBatch, EventsFlushed
 
 #: Bytes of batches that are kept; an event takes about 90.
-KEPT_BYTES = 16 * 1024 * 1024
+KEPT_BYTES = 4 * 1024 * 1024
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 #: What the daemon has to send: process id and message.
 Outgoing = list[tuple[bytes, Message]]
 
+#: Dead processes that are remembered.
+REMEMBERED_DEAD = 4096
 #: Frees that overtake the message which announces their object, remembered per segment.
 MAX_EARLY_FREES = 100_000
 
@@ -84,7 +86,8 @@ class SegmentTable:
         self._segments: dict[int, Segment] = {}
         self._spares = Spares()
         self._next_id = 1
-        self._dead: set[bytes] = set()
+        #: Processes that have died, the latest of them: what they have sent may still arrive.
+        self._dead: dict[bytes, None] = {}
         #: Bytes that were promised to processes and that these have not acquired yet.
         self._reserved: dict[bytes, int] = {}
         #: Others wait for memory: only who was promised some gets any.
@@ -279,7 +282,9 @@ class SegmentTable:
         """
         if process_id in self._dead:
             return []
-        self._dead.add(process_id)
+        self._dead[process_id] = None
+        if len(self._dead) > REMEMBERED_DEAD:
+            del self._dead[next(iter(self._dead))]
         self._reserved.pop(process_id, None)
         outgoing: Outgoing = []
         for segment in list(self._segments.values()):
