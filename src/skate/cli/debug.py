@@ -87,5 +87,5 @@ def _talk(point: rpdb.Breakpoint) -> None:
             readline.set_completer_delims(" \t\n`~!@#$%^&*()-=+[{]}\\|;:'\",<>/?")
             readline.set_completer(complete)
             readline.parse_and_bind("tab: complete")
-    reason = client.talk(input, lambda text: click.echo(text, nl=False))
+    reason = client.talk(input, lambda text: click.echo(text, nl=False), interrupt=True)
     click.echo(f"({reason})")

@@ -25,6 +25,8 @@ from skate.runtime.wire.debug import (
 
 #: How often a prompt is interrupted until it ends, in seconds.
 INTERRUPT_SECONDS = 0.3
+#: And how often at most.
+INTERRUPTS = 20
 #: A worker answers a request for completions within so many seconds, unless a property of some
 #: object takes longer.
 COMPLETE_SECONDS = 2.0
@@ -50,19 +52,29 @@ class DebuggerClient:
             ) from error
         self._connection: Connection[Any] = Connection(sock, debug_decoder)
         self._inbox: list[Any] = []
+        self._interrupt = False
 
     def close(self) -> None:
         """Leave."""
         self._connection.close()
 
-    def talk(self, read: Callable[[str], str], write: Callable[[str], object]) -> str:
+    def talk(
+        self,
+        read: Callable[[str], str],
+        write: Callable[[str], object],
+        *,
+        interrupt: bool = False,
+    ) -> str:
         """Show output and send lines until it is over; return why.
 
         Args:
             read: Shows a prompt and returns a line; raises EOFError to leave, KeyboardInterrupt to
                 give up the line.
             write: Shows text.
+            interrupt: Send this thread SIGINT if it is over while ``read`` waits for a line.  Only
+                for programs that do nothing else: the signal may come a little late.
         """
+        self._interrupt = interrupt
         try:
             while True:
                 message = self._next(None)
@@ -94,6 +106,9 @@ class DebuggerClient:
     def _watched(self) -> Iterator[None]:
         """Interrupt the prompt when the task ends meanwhile: nothing else wakes a thread that
         reads from a terminal."""
+        if not self._interrupt:
+            yield
+            return
         read, write = os.pipe()
         reader = threading.get_ident()
 
@@ -104,9 +119,10 @@ class DebuggerClient:
             if any(fd == read for fd, _ in poll.poll()):
                 return
             # Again and again: one that comes before the reader waits in the kernel is lost on it.
-            signal.pthread_kill(reader, signal.SIGINT)
-            while not select.select([read], [], [], INTERRUPT_SECONDS)[0]:
+            for _ in range(INTERRUPTS):
                 signal.pthread_kill(reader, signal.SIGINT)
+                if select.select([read], [], [], INTERRUPT_SECONDS)[0]:
+                    return
 
         thread = threading.Thread(target=watch, name="skate-debug", daemon=True)
         thread.start()
