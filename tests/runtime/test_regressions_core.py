@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +23,11 @@ MB = 1024 * 1024
 @skate.remote
 def make(value: int) -> Any:
     return np.full(MB, value, dtype=np.uint8)
+
+
+@skate.remote
+def one() -> int:
+    return 1
 
 
 @skate.remote
@@ -89,3 +97,21 @@ def test_no_room_for_what_is_awaited(cluster: Callable[..., None]) -> None:
 
     with pytest.raises(exceptions.ObjectStoreFullError, match="looks at everything"):
         asyncio.run(everything())
+
+
+def test_constructors_get_stored_arguments_again_after_a_restart(session: None) -> None:
+    @skate.remote(max_restarts=1, max_task_retries=1)
+    class Holder:
+        def __init__(self, array: Any, number: int) -> None:
+            self.value = int(array[0]) + number
+
+        def get(self) -> tuple[int, int]:
+            return self.value, os.getpid()
+
+    holder = Holder.remote(skate.put(np.full(MB, 9, dtype=np.uint8)), one.remote())
+    gc.collect()
+    value, pid = skate.get(holder.get.remote(), timeout=30)
+    os.kill(pid, signal.SIGKILL)
+    again, other = skate.get(holder.get.remote(), timeout=30)
+    assert value == again == 10
+    assert other != pid

@@ -164,10 +164,13 @@ class Invoker:
         if not task.slots and not task.refs:
             return deserialize_arguments(task.arguments)
         cells, held = self._cells(task)
-        load = self.core.objects.load
-        filled = self._fill(task, [None if cell is None else load(cell) for cell in cells])
+        filled = self._fill(task, self._load(cells))
         del held
         return filled
+
+    def _load(self, cells: list[Any]) -> list[Any]:
+        load = self.core.objects.load
+        return [None if cell is None else load(cell) for cell in cells]
 
     def _cells(self, task: Task) -> tuple[list[Any], list[Any]]:
         """Return a cell for each slot whose value is not in it, None for the others, and cells to
@@ -323,7 +326,7 @@ class Invoker:
         for grant in grants:
             ownership.await_borrowed(grant.object_id)
         cls = loads_code(spec.class_payload)
-        args, kwargs = self._fill(task, cells)
+        args, kwargs = self._fill(task, self._load(cells))
         del held
         self.actor = cls(*args, **kwargs)
 
