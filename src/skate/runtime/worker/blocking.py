@@ -48,7 +48,7 @@ class Blocking:
         if running is not None:
             running.blocked = True
         calls = executor.async_calls
-        in_loop = calls is not None and calls.blocks_loop()
+        in_loop = calls is not None and calls.blocks_loop(waiter.by_user)
         with core.lock:
             self.begin_wait()
             if is_main:

@@ -61,6 +61,8 @@ class Answer(Waiter):
 
     __slots__ = ("message",)
 
+    by_user = False
+
     def __init__(self) -> None:
         super().__init__(1)
         self.message: Any = None

@@ -361,15 +361,19 @@ class AsyncCalls:
 
     # ------------------------------------------------------------------ blocking inside the loop
 
-    def blocks_loop(self) -> bool:
-        """Whether the calling code runs on the loop and is about to block it; warns once."""
+    def blocks_loop(self, by_user: bool) -> bool:
+        """Whether the calling code runs on the loop and is about to block it.
+
+        Warns once if the user may have meant something else; waiting for room in the store cannot
+        be helped.
+        """
         if (
             threading.get_ident() != self._core.pump.main
             or not self._is_open
             or not self.loop.is_running()
         ):
             return False
-        if not self._warned:
+        if by_user and not self._warned:
             self._warned = True
             logger.warning(
                 "a blocking skate.get() or skate.wait() inside an async actor stops all of its"

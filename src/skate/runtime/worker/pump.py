@@ -42,6 +42,9 @@ class Waiter:
 
     __slots__ = ("done", "gate", "remaining")
 
+    #: The user has said to wait, with ``get`` or ``wait``.
+    by_user = True
+
     def __init__(self, remaining: int = 1) -> None:
         self.remaining = remaining
         self.done = remaining <= 0
