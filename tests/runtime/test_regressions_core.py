@@ -16,6 +16,7 @@ from lost_objects import lose
 import skate
 from skate import exceptions
 from skate.api.session import current
+from skate.util import placement_group, remove_placement_group
 
 MB = 1024 * 1024
 
@@ -115,3 +116,23 @@ def test_constructors_get_stored_arguments_again_after_a_restart(session: None) 
     again, other = skate.get(holder.get.remote(), timeout=30)
     assert value == again == 10
     assert other != pid
+
+
+def test_the_names_of_actors_in_a_removed_group_are_free_at_once(session: None) -> None:
+    @skate.remote(num_cpus=1, max_restarts=-1)
+    class Named:
+        def pid(self) -> int:
+            return os.getpid()
+
+    for _ in range(10):
+        group = placement_group([{"CPU": 1}])
+        placed = Named.options(name="same", placement_group=group).remote()
+        pid = skate.get(placed.pid.remote(), timeout=30)
+        remove_placement_group(group)
+        other = Named.options(name="same", get_if_exists=True).remote()
+        assert skate.get(other.pid.remote(), timeout=30) != pid
+        with pytest.raises(
+            exceptions.ActorPlacementGroupRemovedError, match="its placement group is gone"
+        ):
+            skate.get(placed.pid.remote(), timeout=30)
+        skate.kill(other)

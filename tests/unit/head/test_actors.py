@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from skate.engine.base import Strategy
 from skate.runtime.head import actors as module
 from skate.runtime.head.actors import (
     ActorDirectory,
@@ -170,6 +171,21 @@ def test_the_last_handle_goes() -> None:
     assert directory.kill(ACTOR, no_restart=True, graceful=True) == [StopWorker(WORKER)]
     state = only_state(directory.worker_died(WORKER, "exited with code 0", 1.0, " (pid 7)"))
     assert (state.state, state.cause) == ("dead", module.UNREACHABLE)
+
+
+def test_the_placement_group_of_an_actor_ends() -> None:
+    directory = ActorDirectory("session")
+    placed = spec(name="name", max_restarts=-1)
+    placed.strategy = Strategy(b"group", 0, False, ({"CPU": 1.0},))
+    directory.create(placed, OWNER)
+    alive(directory)
+    assert directory.group_removed(b"another", "it was removed") == []
+    state = only_state(directory.group_removed(b"group", "it was removed"))
+    assert (state.state, state.kind) == ("dead", module.REMOVED_KIND)
+    assert "it was removed" in state.cause
+    assert directory.find("name", "") is None
+    assert directory.worker_died(WORKER, "killed by SIGKILL", 1.0) == []
+    assert directory.group_removed(b"group", "it was removed") == []
 
 
 def test_a_crash_while_it_finishes_is_told_and_not_repaired() -> None:

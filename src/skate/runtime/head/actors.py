@@ -303,6 +303,20 @@ class ActorDirectory:
                 effects += self._end(actor, "its owner died")
         return effects
 
+    def group_removed(self, group_id: bytes, cause: str) -> list[Effect]:
+        """A placement group has ended: its actors are dead, and their names free, from now on.
+
+        Its nodes end the processes.
+        """
+        effects: list[Effect] = []
+        for actor in list(self.actors.values()):
+            strategy = actor.spec.strategy
+            if strategy is None or strategy.group_id != group_id or actor.state == "dead":
+                continue
+            actor.kind = REMOVED_KIND
+            effects += self._die(actor, f"its placement group is gone: {cause}")
+        return effects
+
     # ------------------------------------------------------------------ helpers
 
     def _end(self, actor: Actor, cause: str) -> list[Effect]:

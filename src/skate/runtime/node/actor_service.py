@@ -89,6 +89,10 @@ class ActorService:
         """A process is gone that may have made or watched actors."""
         self._apply(self.directory.process_died(process_id))
 
+    def group_removed(self, group_id: bytes, cause: str) -> None:
+        """A placement group has ended."""
+        self._apply(self.directory.group_removed(group_id, cause))
+
     # ------------------------------------------------------------------ effects
 
     def _apply(self, effects: Iterable[Effect]) -> None:

@@ -125,6 +125,7 @@ class Daemon:
             config.namespace,
             self._lives,
         )
+        self.placement.on_removed = self.actors.group_removed
         self.segments = SegmentTable(node_id, config.object_store_memory)
         self.objects = NodeObjects(
             self.loop,

@@ -60,6 +60,8 @@ class PlacementService:
         self._timer: Timer | None = None
         #: In a cluster.
         self.cluster: Cluster | None = None
+        #: Told of each group that has ended, and why.
+        self.on_removed: Callable[[bytes, str], None] = lambda group_id, cause: None
         here.head = self
 
     def _views(self) -> list[NodeView]:
@@ -141,6 +143,8 @@ class PlacementService:
             self._timer = self._loop.call_later(PLAN_SECONDS, self._on_timer)
 
     def _notify(self, effect: Notify) -> None:
+        if effect.state.state == "removed":
+            self.on_removed(effect.state.group_id, effect.state.cause)
         for watcher in effect.processes:
             if watcher == self._node_id or self._view.get(watcher) is not None:
                 self._tell(watcher, effect.state)

@@ -526,7 +526,7 @@ class Actors:
         """Locked.  A placement group has ended: calls from now on are for the dead."""
         for client in self._clients.values():
             if client.group_id == group_id and client.state != "dead":
-                self._bury(client, cause, REMOVED_KIND)
+                self._bury(client, f"its placement group is gone: {cause}", REMOVED_KIND)
 
     def on_state(self, message: ActorState) -> None:
         """Locked.  The daemon tells the state of an actor that we watch."""
