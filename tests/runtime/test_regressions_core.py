@@ -136,3 +136,36 @@ def test_the_names_of_actors_in_a_removed_group_are_free_at_once(session: None) 
         ):
             skate.get(placed.pid.remote(), timeout=30)
         skate.kill(other)
+
+
+def test_errors_say_what_is_the_matter(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=32 * MB)
+    with pytest.raises(exceptions.ObjectStoreFullError, match="all of the object store") as caught:
+        skate.put(np.zeros(64 * MB, dtype=np.uint8))
+    assert "largest objects" not in str(caught.value)  # there are none
+
+    @skate.remote(max_task_retries=2)
+    class Maker:
+        def make(self) -> Any:
+            return np.zeros(MB, dtype=np.uint8)
+
+    maker = Maker.remote()
+    made = maker.make.remote()
+    skate.wait([made])
+    skate.kill(maker)
+    lose(made)
+    with pytest.raises(exceptions.ObjectReconstructionFailedError, match="dead: killed by skate"):
+        skate.get(made, timeout=30)
+
+    named = Maker.options(name="named").remote()
+    skate.get(named.make.remote(), timeout=30)
+    found = skate.get_actor("named")
+    del named
+    gc.collect()
+
+    def call_for_ever() -> None:
+        while True:
+            skate.get(found.make.remote(), timeout=30)
+
+    with pytest.raises(exceptions.ActorDiedError, match="lifetime='detached'"):
+        call_for_ever()

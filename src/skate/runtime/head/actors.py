@@ -31,6 +31,8 @@ LAST_DELAY_SECONDS = 5.0
 
 KILLED = "killed by skate.kill"
 UNREACHABLE = "every handle to it is gone"
+#: Added for actors with names, which others may have found.
+WEAK = " (what get_actor returns keeps no actor alive; lifetime='detached' does)"
 
 
 class Notify(msgspec.Struct, frozen=True):
@@ -278,9 +280,10 @@ class ActorDirectory:
         if actor is None or actor.state == "dead":
             return []
         if graceful:
+            cause = cause or UNREACHABLE + (WEAK if actor.spec.name else "")
             if actor.waits:
-                return self._die(actor, cause or UNREACHABLE)
-            actor.ending = cause or UNREACHABLE
+                return self._die(actor, cause)
+            actor.ending = cause
             return [StopWorker(actor.worker_id)]
         if no_restart:
             return self._end(actor, KILLED)

@@ -63,8 +63,9 @@ class Holders:
                 f"The largest objects of node {self._node_id.hex()}, which has"
                 f" {mb(self._table.used_bytes)} of {mb(self._table.limit_bytes)} MB in use:"
             )
-            rows = table_of(self._table.entries(), names, readers)
-            done(f"{error}. {title}\n{rows}\n")
+            in_memory = [entry for entry in self._table.entries() if entry.segment is not None]
+            rows = table_of(in_memory, names, readers)
+            done(f"{error}. {title}\n{rows}\n" if in_memory else f"{error}.")
 
         self._looking.ask_for_us(OBJECTS, MOST_OBJECTS, ANSWER_SECONDS, answered)
 

@@ -258,10 +258,17 @@ class Lineages:
         finished = lineage.record
         if finished is None or finished.task_id in self.running:
             return lineage.refusal
-        if not _may_run(finished):
-            return f"{finished.name}() has run {finished.task.attempt + 1} times already"
         if finished.kept is not None and finished.kept() is None:
             return f"the actor on which {finished.name}() was called is gone"
+        if finished.task.actor_id and finished.home.state == "dead":
+            return f"the actor on which {finished.name}() was called is dead: {finished.home.cause}"
+        if not _may_run(finished):
+            runs = finished.task.attempt + 1
+            option = "max_task_retries" if finished.task.actor_id else "max_retries"
+            return (
+                f"{finished.name}() has run {runs} time{'s' if runs > 1 else ''} already, and"
+                f" {option} allows no more"
+            )
         return ""
 
     def _begin(self, lineage: Lineage, finished: Record) -> tuple[Lineage, Record]:
