@@ -169,3 +169,18 @@ def test_errors_say_what_is_the_matter(cluster: Callable[..., None]) -> None:
 
     with pytest.raises(exceptions.ActorDiedError, match="lifetime='detached'"):
         call_for_ever()
+
+
+def test_an_owner_that_died_is_named_with_its_pid(session: None) -> None:
+    @skate.remote
+    class Owner:
+        def make(self) -> tuple[list[Any], int]:
+            return [skate.put(np.zeros(MB, dtype=np.uint8))], os.getpid()
+
+    owner = Owner.remote()
+    [ref], pid = skate.get(owner.make.remote(), timeout=30)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(exceptions.ActorDiedError):
+        skate.get(owner.make.remote(), timeout=30)
+    with pytest.raises(exceptions.OwnerDiedError, match=rf"pid {pid}, killed by SIGKILL"):
+        skate.get(make.remote(ref), timeout=30)

@@ -514,7 +514,8 @@ class Core:
             return
         # What it said before it died still counts: replies first, then its death.
         self.links.forget(process_id)
-        self.dead[process_id] = message.cause
+        log = f"; its log: {message.log_path}" if message.log_path else ""
+        self.dead[process_id] = f"pid {message.pid}, {message.cause}{log}"
         if len(self.dead) > REMEMBERED_DEAD:
             del self.dead[next(iter(self.dead))]
         self.submitter.on_process_died(message)
