@@ -41,9 +41,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune a distributed XGBoost model on the breast-cancer data; pictures in results/
 	@$(VENV)/bin/python examples/demo.py $(ARGS)
 
-# Two files at a time: most tests wait for processes most of the time.  ARGS="-n 0" for a debugger.
+# ARGS="-n 2 --dist loadfile" runs two files at a time.
 test: $(READY) ## the whole test suite
-	@$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(VENV)/bin/python -m pytest $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .
