@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
-import sys
 import time
 from typing import Any
 
 from skate.api import session_config
 from skate.api.options import nearest
+from skate.engine.starting import node_config
 from skate.exceptions import SessionError
 from skate.runtime.node import session_dir, standing
-from skate.runtime.node.launch import ClusterConfig, NodeConfig, NodeProcess, launch
+from skate.runtime.node.launch import ClusterConfig, NodeProcess, launch
 from skate.runtime.wire.authentication import read_token
 
 #: Unless told otherwise nodes can be reached from this machine only.
@@ -152,21 +153,9 @@ def start_node(
         runtime_env=None,
         **given,
     )
-    config = NodeConfig(
-        resources=checked.resources,
-        object_store_memory=checked.object_store_memory,
-        spill_uri=checked.spill_uri,
-        memory_usage_threshold=checked.memory_usage_threshold,
-        post_mortem=checked.post_mortem,
-        hang_warning_s=checked.hang_warning_s,
-        metrics_port=checked.metrics_port,
-        metrics_host=checked.metrics_host,
-        job_id="",
-        driver_pid=owner_pid,
-        preload=list(checked.preload),
-        sys_path=list(sys.path),
-        cluster=ClusterConfig(host, port, head),
-    )
+    # Each driver that joins has a namespace of its own.
+    checked = dataclasses.replace(checked, namespace="")
+    config = node_config(checked, "", owner_pid, ClusterConfig(host, port, head))
     return ClusterNode(launch(config, token))
 
 

@@ -13,10 +13,34 @@ from typing import TYPE_CHECKING
 from skate.engine.base import SessionConfig
 from skate.exceptions import RuntimeEnvSetupError, SessionError
 from skate.ids import new_process_id
-from skate.runtime.node.launch import NodeConfig, launch
+from skate.runtime.node.config import ClusterConfig, NodeConfig
+from skate.runtime.node.launch import launch
 
 if TYPE_CHECKING:
     from skate.engine.native import DriverEngine, GuestEngine
+
+
+def node_config(
+    config: SessionConfig, job_id: str, owner_pid: int, cluster: ClusterConfig | None = None
+) -> NodeConfig:
+    """Return what a node daemon is told of a session."""
+    return NodeConfig(
+        resources=config.resources,
+        object_store_memory=config.object_store_memory,
+        spill_uri=config.spill_uri,
+        job_id=job_id,
+        driver_pid=owner_pid,
+        namespace=config.namespace,
+        preload=list(config.preload),
+        post_mortem=config.post_mortem,
+        hang_warning_s=config.hang_warning_s,
+        log_to_driver=config.log_to_driver,
+        metrics_port=config.metrics_port,
+        metrics_host=config.metrics_host,
+        memory_usage_threshold=config.memory_usage_threshold,
+        sys_path=list(sys.path),
+        cluster=cluster,
+    )
 
 
 def start(config: SessionConfig) -> DriverEngine | GuestEngine:
@@ -29,24 +53,7 @@ def start(config: SessionConfig) -> DriverEngine | GuestEngine:
     if config.address != "local":
         return _join(config)
     process_id = new_process_id()
-    node = launch(
-        NodeConfig(
-            resources=config.resources,
-            object_store_memory=config.object_store_memory,
-            spill_uri=config.spill_uri,
-            job_id=process_id.hex(),
-            driver_pid=os.getpid(),
-            namespace=config.namespace,
-            preload=list(config.preload),
-            post_mortem=config.post_mortem,
-            hang_warning_s=config.hang_warning_s,
-            log_to_driver=config.log_to_driver,
-            metrics_port=config.metrics_port,
-            metrics_host=config.metrics_host,
-            memory_usage_threshold=config.memory_usage_threshold,
-            sys_path=list(sys.path),
-        )
-    )
+    node = launch(node_config(config, process_id.hex(), os.getpid()))
     try:
         from skate.engine.native import DriverEngine, show_output
         from skate.runtime.worker.core import Core

@@ -8,7 +8,7 @@ apart: the node has the last word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -125,16 +125,10 @@ def _pack(
 ) -> bool:
     if _pack_strictly(bundles, order, rooms, chosen):
         return True
-    for index in order:
-        units = bundles[index]
-        fitting = [room for room in rooms if covers(room.free, units)]
-        if not fitting:
-            return False
-        # Where bundles of the group are already, and there the tightest fit.
-        best = max(fitting, key=lambda room: (room.used > 0, room.load(units)))
-        best.take(units)
-        chosen[index] = best
-    return True
+    # Where bundles of the group are already, and there the tightest fit.
+    return _one_by_one(
+        bundles, order, rooms, chosen, lambda room, units: (room.used == 0, -room.load(units))
+    )
 
 
 def _spread(
@@ -142,12 +136,25 @@ def _spread(
 ) -> bool:
     if _spread_strictly(bundles, order, rooms, chosen):
         return True
+    return _one_by_one(
+        bundles, order, rooms, chosen, lambda room, units: (room.used, room.load(units))
+    )
+
+
+def _one_by_one(
+    bundles: Sequence[Units],
+    order: list[int],
+    rooms: list[_Room],
+    chosen: list[_Room | None],
+    rank: Callable[[_Room, Units], tuple[float, float]],
+) -> bool:
+    """Give each bundle the room of lowest rank that it fits into."""
     for index in order:
         units = bundles[index]
         fitting = [room for room in rooms if covers(room.free, units)]
         if not fitting:
             return False
-        best = min(fitting, key=lambda room: (room.used, room.load(units)))
+        best = min(fitting, key=lambda room: rank(room, units))
         best.take(units)
         chosen[index] = best
     return True

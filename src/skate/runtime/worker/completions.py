@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skate.refs import ObjectRef
-from skate.runtime.worker.pump import Waiter
+from skate.runtime.worker.arrivals import wait_for_next
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
@@ -58,15 +58,10 @@ class Completions:
         core = self._core
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            waiter = Waiter(1)
             with core.lock:
                 if self._ready:
                     return self._next()
-                self.listeners.append(waiter)
-            if not core.block(waiter, deadline):
-                with core.lock:
-                    if waiter in self.listeners:
-                        self.listeners.remove(waiter)
+            if not wait_for_next(core, self, deadline):
                 return None
 
     async def take_soon(self) -> ObjectRef[Any]:

@@ -121,15 +121,22 @@ class Lineage:
 
     __slots__ = ("__weakref__", "nested", "record", "refusal", "size", "slots")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, refusal: str = "") -> None:
+        """``refusal``: keep nothing but why the task cannot run again."""
         #: Why it cannot be used, for the user; "" while it can.
-        self.refusal = ""
+        self.refusal = refusal
+        self.slots: list[Argument] = []
+        self.nested: list[Argument] = []
+        self.size = 0
+        #: The finished call, its results and arguments left out; None if there is a refusal.
+        self.record: Record | None = None
+        if refusal:
+            return
         self.slots = [Argument(cell) for cell in record.slot_cells]
         self.nested = [Argument(cell) for cell in record.nested]
         kept = sum(argument.size for argument in (*self.slots, *self.nested))
         self.size = OVERHEAD_BYTES + len(record.task.arguments) + kept
-        #: The finished call, its results and arguments left out; None once it is forgotten.
-        self.record: Record | None = _without_objects(record)
+        self.record = _without_objects(record)
 
     def forget(self, reason: str) -> None:
         """Give up for this reason."""
@@ -179,11 +186,12 @@ class Lineages:
                 finished.retries = record.retries
                 finished.task.attempt = record.task.attempt
             return running[0]
-        lineage = Lineage(record)
         if record.retries == 0 or (record.retries is None and not record.home.max_task_retries):
             option = "max_task_retries" if record.task.actor_id else "max_retries"
-            lineage.forget(f"{record.name}(), which returned it, has no retries left ({option})")
-            return lineage
+            return Lineage(
+                record, f"{record.name}(), which returned it, has no retries left ({option})"
+            )
+        lineage = Lineage(record)
         ref = weakref.ref(lineage, self._gone)
         self._order.append(ref)
         self._sizes[ref] = lineage.size

@@ -68,8 +68,6 @@ REPORT_SECONDS = 1.0
 _OWN_CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 #: Values up to this many bytes travel in messages, larger ones through shared memory.
 INLINE_MAX = 100 * 1024
-#: Seconds after which free shared memory goes back to the daemon, counted twice.
-TRIM_SECONDS = 5.0
 
 
 def follow(object_id: bytes, handle: StoredObject, answer: ObjectLocated) -> None:

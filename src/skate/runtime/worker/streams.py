@@ -23,8 +23,8 @@ from skate.runtime.wire.calls import (
     StreamValues,
     Terms,
 )
+from skate.runtime.worker.arrivals import wait_for_next
 from skate.runtime.worker.cells import FAILED, INLINE, Cell
-from skate.runtime.worker.pump import Waiter
 from skate.runtime.worker.remade import EVERYTHING, RemadeStream
 from skate.serialization import serialize
 
@@ -107,15 +107,10 @@ class Stream:
         core = self._core
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            waiter = Waiter(1)
             with core.lock:
                 if self.status:
                     return self._next()
-                self.listeners.append(waiter)
-            if not core.block(waiter, deadline):
-                with core.lock:
-                    if waiter in self.listeners:
-                        self.listeners.remove(waiter)
+            if not wait_for_next(core, self, deadline):
                 raise GetTimeoutError(
                     f"item {self.taken} of {self.task_id.hex()} was not there after {timeout} s"
                 )
