@@ -36,7 +36,7 @@ class Node:
         self.loop = Loop()
         self.storage = LocalStorage(str(tmp_path / "spill"))
         self.objects = NodeObjects(self.loop, NODE, self.table, self.storage, self.sent.extend)
-        self.pulls: list[tuple[bytes, Location, Any]] = []
+        self.pulls: list[tuple[bytes, Location, str, Any]] = []
 
     def store(self, object_id: bytes = ID) -> Location:
         answer, fd = self.table.acquire(WRITER, 1 << 20)
@@ -80,7 +80,7 @@ def test_what_is_elsewhere_is_pulled_once_for_all_who_ask(node: Node) -> None:
     hint = Location(OTHER, 3, 0, 100)
     node.ask(1, hint)
     node.ask(2, hint)
-    [(object_id, asked, found)] = node.pulls
+    [(object_id, asked, _, found)] = node.pulls
     assert (object_id, asked) == (ID, hint)
     assert node.sent == []
     location = node.store()
@@ -98,9 +98,25 @@ def test_what_could_not_be_pulled_is_asked_for_again(node: Node) -> None:
     node.objects.pull = lambda *request: node.pulls.append(request)
     for number in (1, 2):
         node.ask(number, Location(OTHER, 3, 0, 100))
-        node.pulls[-1][2](None, "the node is gone")
+        node.pulls[-1][3](None, "the node is gone")
         assert node.sent[-1] == (READER, ObjectLocated(number, ID, None, "the node is gone"))
     assert len(node.pulls) == 2
+
+
+def test_what_is_damaged_here_may_be_elsewhere(node: Node) -> None:
+    node.objects.pull = lambda *request: node.pulls.append(request)
+    hint = node.store()
+    entry = node.table.find(ID)
+    assert entry is not None
+    node.table.lost(entry)
+    node.ask(1, hint)
+    [(object_id, asked, reason, found)] = node.pulls
+    assert (object_id, asked) == (ID, hint)
+    assert "only copy" in reason
+    assert [message for _, message in node.sent if isinstance(message, ObjectLocated)] == []
+    there = node.store()
+    found(there, "")
+    assert node.sent[-1] == (READER, ObjectLocated(1, ID, there, ""))
 
 
 def test_freed_objects_are_lost(node: Node) -> None:

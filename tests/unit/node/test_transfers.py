@@ -249,6 +249,45 @@ def test_another_copy_takes_over(network: Network) -> None:
     assert third.read(location) == content(1)
 
 
+def test_what_is_gone_from_here_comes_from_where_there_is_a_copy(network: Network) -> None:
+    first, second, third = network.nodes.values()
+    for owner, reader in ((0, first), (2, first), (2, third)):
+        object_id = PROCESSES[owner] + bytes([owner, *reader.name[:7]])
+        hint = first.write(object_id, content(1))
+        copied, answers, nobody = Answers(), Answers(), Answers()
+        second.objects.find(object_id, hint, copied)
+        network.run()
+        entry = first.table.find(object_id)
+        assert entry is not None
+        first.table.lost(entry)
+        reader.objects.find(object_id, hint, answers)
+        network.run()
+        [(location, _)] = answers.given
+        assert location is not None
+        assert reader.read(location) == content(1)
+        network.nodes[HOMES[PROCESSES[owner]]].objects.freed(ObjectFreed(object_id, hint))
+        network.run()
+        reader.objects.find(object_id, hint, nobody)
+        network.run()
+        [(location, reason)] = nobody.given
+        assert location is None
+        assert reason
+        assert all(node.table.entries() == [] for node in network.nodes.values())
+
+
+def test_freed_while_its_owner_brings_it_home(network: Network) -> None:
+    first, second, _ = network.nodes.values()
+    object_id = PROCESSES[1] + bytes(8)
+    hint = first.write(object_id, content(1))
+    answers = Answers()
+    second.objects.find(object_id, hint, answers)
+    network.run(2)
+    second.objects.freed(ObjectFreed(object_id, hint))
+    network.run()
+    assert answers.given == [(None, "it was freed")]
+    assert first.table.entries() == second.table.entries() == []
+
+
 def test_freed_while_it_is_on_its_way(network: Network) -> None:
     first, second, _ = network.nodes.values()
     object_id = PROCESSES[0] + bytes(8)

@@ -76,9 +76,10 @@ class NodeObjects:
         self.room = Room(loop, node_id, table, self.spiller, self.send, self.arena.is_filling)
         #: Adds to an error why there is no room: ``explain(error, done)``.
         self.explain: Callable[[str, Callable[[str], None]], None] = lambda error, done: done(error)
-        #: Brings an object here that is said to be on another node: ``pull(object_id, location,
-        #: found)``.  None as long as there are no other nodes.
-        self.pull: Callable[[bytes, Location, Found], None] | None = None
+        #: Brings an object here from another node: ``pull(object_id, location, lost, found)``.
+        #: ``lost`` says why it is not here any more if that is where it is said to be: there may be
+        #: copies.  None as long as there are no other nodes.
+        self.pull: Callable[[bytes, Location, str, Found], None] | None = None
         #: Told of every object that a process of this node has freed.
         self.on_freed: Callable[[ObjectFreed], None] = lambda message: None
         #: Who waits for an object that is being brought here.
@@ -164,12 +165,13 @@ class NodeObjects:
         if entry is not None and entry.file is not None and entry.segment is None:
             self._awaited[object_id] = [found]
             self._restore(entry, brought)
-        elif hint.node_id != self._node_id and self.pull is not None:
-            self._awaited[object_id] = [found]
-            self.pull(object_id, hint, brought)
         else:
             reason = self._damaged.pop(object_id, "") or _why_lost(hint, self._node_id)
-            found(None, reason)
+            if self.pull is None:
+                found(None, reason)
+            else:
+                self._awaited[object_id] = [found]
+                self.pull(object_id, hint, reason, brought)
 
     def _keep(self, object_id: bytes) -> None:
         entry = self.table.find(object_id)
@@ -207,11 +209,22 @@ class NodeObjects:
         elif error:
             self.arena.free(segment.segment_id, offset)
             self.send(self.table.lost(entry))
-            if len(self._damaged) < MOST_DAMAGED:
-                self._damaged[entry.object_id] = error
-            found(None, error)
+            if self.pull is None:
+                self._damage(entry.object_id, found, None, error)
+                return
+            hint = Location(self._node_id, 0, 0, entry.size)
+            pulled = functools.partial(self._damage, entry.object_id, found)
+            self.pull(entry.object_id, hint, error, pulled)
         else:
             found(self.table.restored(entry, segment.segment_id, offset), "")
+
+    def _damage(
+        self, object_id: bytes, found: Found, location: Location | None, reason: str
+    ) -> None:
+        """An object could not be read from disk, and was brought from another node or is lost."""
+        if location is None and len(self._damaged) < MOST_DAMAGED:
+            self._damaged[object_id] = reason
+        found(location, reason)
 
     # ------------------------------------------------------------------ memory
 

@@ -39,6 +39,7 @@ class _Pull:
     """An object on its way here."""
 
     __slots__ = (
+        "allocating",
         "arrived",
         "found",
         "hint",
@@ -54,11 +55,15 @@ class _Pull:
         "sources",
     )
 
-    def __init__(self, object_id: bytes, hint: Location, owner_node: bytes, found: Found) -> None:
+    def __init__(
+        self, object_id: bytes, hint: Location, owner_node: bytes, reason: str, found: Found
+    ) -> None:
         self.object_id = object_id
         self.hint = hint
         self.owner_node = owner_node
         self.found = found
+        #: Room for it was asked for.
+        self.allocating = False
         #: Where it goes, once there is room.
         self.segment: Segment | None = None
         self.offset = 0
@@ -73,7 +78,7 @@ class _Pull:
         #: The owner's node knows of the copy.
         self.noted = False
         #: Why the last source failed.
-        self.reason = f"its only copy was on node {hint.node_id.hex()}, which is gone"
+        self.reason = reason
 
 
 class Transfers:
@@ -103,18 +108,37 @@ class Transfers:
 
     # ------------------------------------------------------------------ pulling
 
-    def pull(self, object_id: bytes, hint: Location, found: Found) -> None:
+    def pull(self, object_id: bytes, hint: Location, lost: str, found: Found) -> None:
         """Bring an object here; see ``NodeObjects.pull``."""
         owner_node = self._node_of(owner_of(object_id))
         if owner_node is None:
             found(None, "its owner has died")
             return
-        pull = self._pulls[object_id] = _Pull(object_id, hint, owner_node, found)
-        if owner_node == self._node_id:
-            self._note(pull, self._copies.get(object_id, ()))
+        is_here = hint.node_id == self._node_id
+        if not is_here:
+            lost = f"its only copy was on node {hint.node_id.hex()}, which is gone"
+        pull = self._pulls[object_id] = _Pull(object_id, hint, owner_node, lost, found)
+        if is_here:
+            # Gone from here; so whether it is worth room depends on whether there is a copy.
+            pull.sources.clear()
         else:
+            self._allocate(pull)
+        if self._pulls.get(object_id) is not pull:
+            return  # there is no room
+        if owner_node != self._node_id:
             self._links.send(owner_node, NoteCopy(object_id))
-        self._objects.allocate(hint.size, lambda place, error: self._placed(pull, place, error))
+            return
+        others = sorted(self._copies.get(object_id, ()))
+        if not is_here:
+            # The owner will name this node as the place of the object, and no longer that one.
+            self._copies.setdefault(object_id, set()).add(hint.node_id)
+        self._note(pull, others)
+
+    def _allocate(self, pull: _Pull) -> None:
+        pull.allocating = True
+        self._objects.allocate(
+            pull.hint.size, lambda place, error: self._placed(pull, place, error)
+        )
 
     def _placed(self, pull: _Pull, place: tuple[Segment, int] | None, error: str) -> None:
         if self._pulls.get(pull.object_id) is not pull:
@@ -136,6 +160,11 @@ class Transfers:
         pull.noted = True
         pull.sources.extend(n for n in others if n not in (self._node_id, pull.hint.node_id))
         if pull.segment is None:
+            if not pull.allocating:
+                if pull.sources:
+                    self._allocate(pull)
+                else:
+                    self._fail(pull, pull.reason)
             return
         if not pull.source:
             self._start(pull)
@@ -278,6 +307,9 @@ class Transfers:
 
     def _freed(self, message: ObjectFreed) -> None:
         """A process of ours has freed an object of its own."""
+        pull = self._pulls.get(message.object_id)
+        if pull is not None:
+            self._fail(pull, "it was freed")
         nodes = self._copies.pop(message.object_id, set())
         nodes.add(message.location.node_id)
         for node_id in nodes:
