@@ -13,7 +13,12 @@ from node_fakes import wait_until
 
 import skate
 from skate.cluster_utils import Cluster
-from skate.exceptions import ObjectLostError, ObjectReconstructionFailedError, OwnerDiedError
+from skate.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    ObjectReconstructionFailedError,
+    OwnerDiedError,
+)
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -99,6 +104,24 @@ def test_nothing_stays_behind(two_nodes: Cluster) -> None:
     assert skate.get(used_here.options(**THERE).remote()) >= 10 * 3 * MIB
     assert skate.get(used_here.options(**HERE).remote()) >= 10 * 3 * MIB
     del refs
+    for options in (HERE, THERE):
+        wait_until(
+            lambda options=options: skate.get(used_here.options(**options).remote()) == 0,
+            "all copies are freed",
+        )
+
+
+def test_what_its_owner_has_read_elsewhere_is_freed_where_it_was_made(two_nodes: Cluster) -> None:
+    for seed in range(3):
+        ref = make.options(**THERE).remote(seed)
+        assert np.array_equal(skate.get(ref), array(seed))
+        del ref
+    # One whose transfer nobody waits for any more.
+    ref = make.options(**THERE).remote(3, 40 * MIB)
+    skate.wait([ref], fetch_local=False)
+    with pytest.raises(GetTimeoutError):
+        skate.get(ref, timeout=0.001)
+    del ref
     for options in (HERE, THERE):
         wait_until(
             lambda options=options: skate.get(used_here.options(**options).remote()) == 0,

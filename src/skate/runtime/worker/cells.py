@@ -100,7 +100,7 @@ class Cell:
 class StoredObject:
     """A place in shared memory that the owner frees when nothing refers to it any more."""
 
-    __slots__ = ("finalized", "location", "object_id", "origin")
+    __slots__ = ("finalized", "location", "made_at", "object_id", "origin")
 
     def __init__(
         self,
@@ -112,14 +112,18 @@ class StoredObject:
         self.object_id = object_id
         #: The ``Lineage`` of what a task has returned.
         self.origin = origin
+        #: A hint: where it was last seen, maybe as a copy on another node than it was made on.
         self.location = location
+        #: Where it was made.  Only the node that has the object there can tell it by this from one
+        #: that was made again, so this is what the end of the object is reported with.
+        self.made_at = location
         #: None in borrowers: they release their borrow instead.
         self.finalized = finalized
 
     def __del__(self) -> None:
         finalized = self.finalized
         if finalized is not None:
-            finalized.add(("free", self.object_id, self.location))
+            finalized.add(("free", self.object_id, self.made_at))
 
 
 class BorrowedCell(Cell):
