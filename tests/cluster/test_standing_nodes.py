@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -82,6 +83,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Standing]:
         for path in directory.rglob("*")
         if not path.is_dir()
         and "skate-logs" not in str(path)
+        and "pytest-of" not in str(path)
         and path.suffix != ".py"
         and path.suffix != ".pyc"
     ]
@@ -283,3 +285,24 @@ def test_errors_say_what_to_do(cluster: Standing) -> None:
     assert "skate start --address=127.0.0.1:1" in lines[0]
     assert "no address of a cluster" in lines[1]
     assert lines[2].startswith("ValueError num_cpus cannot be given with address=")
+
+
+def test_a_node_that_cannot_join_says_why(cluster: Standing, tmp_path: Path) -> None:
+    token = next(Path(cluster.directory).glob("skate-*/s-*/token")).read_text().strip()
+    wrong = tmp_path / "wrong"
+    wrong.touch(0o600)
+    wrong.write_text("".join("0" if digit != "0" else "1" for digit in token))
+
+    def fails(*arguments: str) -> str:
+        with pytest.raises(AssertionError) as caught:
+            cluster.command("start", *arguments)
+        return str(caught.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = f"127.0.0.1:{server.getsockname()[1]}"
+    assert "--token-file" in fails(f"--address={nobody}")
+    assert "Connection refused" in fails(f"--address={nobody}", f"--token-file={wrong}")
+    text = fails(f"--address={cluster.address}", f"--token-file={wrong}")
+    assert "has another token" in text
+    text = cluster.command("stop", f"--address=skate://{nobody}")
+    assert f"no node of the cluster at {nobody}" in text

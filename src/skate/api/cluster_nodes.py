@@ -16,6 +16,7 @@ from skate.engine.starting import node_config
 from skate.exceptions import SessionError
 from skate.runtime.node import session_dir, standing
 from skate.runtime.node.launch import ClusterConfig, NodeProcess, launch
+from skate.runtime.wire import addresses
 from skate.runtime.wire.authentication import read_token
 
 #: Unless told otherwise nodes can be reached from this machine only.
@@ -169,7 +170,18 @@ def token_of(address: str) -> bytes:
     """
     if os.path.isfile(address):
         return read_token(address)
-    return read_token(standing.find(address).paths.token)
+    try:
+        return read_token(standing.find(address).paths.token)
+    except SessionError as error:
+        try:
+            addresses.split(address)
+        except ValueError:
+            raise error from None
+        raise SessionError(
+            f"no node of the cluster at {address} is running on this machine, so its token is not "
+            "known here. `skate start --head` said where the token's file is: copy it to this "
+            "machine, and add --token-file=FILE"
+        ) from None
 
 
 def stop_nodes(address: str | None = None, force: bool = False) -> list[str]:

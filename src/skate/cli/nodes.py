@@ -106,8 +106,10 @@ def start(
 @click.option("--force", is_flag=True, help="Kill them.")
 def stop(address: str | None, force: bool) -> None:
     """End the nodes that were started on this machine, and everything that runs on them."""
-    ended = stop_nodes(address, force)
-    for address in ended:
-        click.echo(f"the node at {address} has ended")
+    cluster = address.removeprefix("skate://") if address else None
+    ended = stop_nodes(cluster, force)
+    for node in ended:
+        click.echo(f"the node at {node} has ended")
     if not ended:
-        click.echo("no node of this user runs on this machine")
+        which = f"node of the cluster at {cluster}" if cluster else "node"
+        click.echo(f"no {which} was started by this user on this machine")

@@ -253,10 +253,7 @@ class Cluster:
         if self._membership is not None:
             self._lose(node_id, "its connection has ended")
         elif not self.head_id:
-            self._host.leave_cluster(
-                f"the head node at {link.where} did not let us in: it cannot be reached, or has "
-                "another token"
-            )
+            self._host.leave_cluster(_why_not_joined(link))
         elif node_id == self.head_id:
             self._host.leave_cluster("the head node is gone")
         else:
@@ -527,3 +524,13 @@ class Cluster:
         self.redirecting.settled(message.actor_id)
         if self._actors is not None:
             self._actors.refused(message.actor_id, message.cause, message.kind)
+
+
+def _why_not_joined(link: Link) -> str:
+    failure = link.connection.failure
+    if failure is None or isinstance(failure, ConnectionResetError | BrokenPipeError):
+        return (
+            f"the head node at {link.where} did not let us in: it has another token, or what "
+            "listens there is no head node"
+        )
+    return f"the head node at {link.where} cannot be reached: {failure.strerror or failure}"

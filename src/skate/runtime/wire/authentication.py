@@ -149,8 +149,9 @@ class AuthenticatedConnection(Connection[M]):
                 sent = self.sock.send(handshake.outgoing)
             except (BlockingIOError, InterruptedError):
                 return False
-            except OSError:
+            except OSError as error:
                 # ``receive`` reports it.
+                self.failure = error
                 return True
             handshake.outgoing = handshake.outgoing[sent:]
         return True
@@ -168,7 +169,8 @@ class AuthenticatedConnection(Connection[M]):
             data = self.sock.recv(handshake.wanted)
         except (BlockingIOError, InterruptedError):
             return []
-        except OSError:
+        except OSError as error:
+            self.failure = error
             return None
         if not data:
             return None

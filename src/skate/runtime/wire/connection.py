@@ -48,7 +48,7 @@ class Connection(Generic[M]):
     half (``receive``); the two halves may run in different threads.
     """
 
-    __slots__ = ("_backlog", "_buffer", "_decoder", "closed", "out", "sock")
+    __slots__ = ("_backlog", "_buffer", "_decoder", "closed", "failure", "out", "sock")
 
     def __init__(self, sock: socket.socket, decoder: msgspec.msgpack.Decoder[list[M]]) -> None:
         sock.setblocking(False)
@@ -59,6 +59,8 @@ class Connection(Generic[M]):
         self._backlog: bytearray | None = None
         self._buffer = bytearray()
         self.closed = False
+        #: Why the transport has failed, if it has.
+        self.failure: OSError | None = None
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for selectors."""
@@ -112,7 +114,8 @@ class Connection(Generic[M]):
                 del pending[:sent]
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:
+        except OSError as error:
+            self.failure = error
             self._backlog = None
             return True
         self._backlog = None
@@ -128,7 +131,8 @@ class Connection(Generic[M]):
             data = self.sock.recv(RECV_SIZE)
         except (BlockingIOError, InterruptedError):
             return []
-        except OSError:
+        except OSError as error:
+            self.failure = error
             return None
         if not data:
             return None
