@@ -369,8 +369,11 @@ class Engine(Protocol):
         filters: Sequence[Any],
         timeout: float,
         processes: Sequence[bytes],
+        log: Any | None = None,
     ) -> Any:
         """Ask all processes of the session (or some) what they know; return an ``Inspection``.
+
+        ``log``: a ``LogRange``, to read part of a log of any node.
 
         Raises:
             NotSupportedError: The engine has no processes to ask.

@@ -13,6 +13,7 @@ from typing import Any
 from skate.engine.base import Context
 from skate.refs import ObjectRef
 from skate.runtime.node.launch import NodeProcess
+from skate.runtime.wire.logs import LogRange
 from skate.runtime.wire.messages import StateRequest
 from skate.runtime.wire.state import Filter, Inspect, Inspection
 from skate.runtime.worker.cells import WeakActorCell
@@ -74,10 +75,13 @@ class NativeEngine:
         filters: Sequence[Filter],
         timeout: float,
         processes: Sequence[bytes],
+        log: LogRange | None = None,
     ) -> Inspection:
         """Ask the processes of the session through the daemon."""
         answer: Inspection = self.core.ask(
-            lambda number: Inspect(number, what, limit, list(filters), timeout, list(processes))
+            lambda number: Inspect(
+                number, what, limit, list(filters), timeout, list(processes), log
+            )
         )
         return answer
 

@@ -11,6 +11,7 @@ from skate.api.session import running as session_of_this_process
 from skate.exceptions import SkateError
 
 if TYPE_CHECKING:
+    from skate.runtime.wire.logs import LogRange
     from skate.runtime.wire.state import Filter, Inspection, Page
 
 R = TypeVar("R")
@@ -37,8 +38,9 @@ class Source(Protocol):
         filters: Sequence[Filter],
         timeout: float,
         processes: Sequence[bytes],
+        log: LogRange | None = None,
     ) -> Inspection:
-        """Ask the processes."""
+        """Ask the processes, or a daemon for part of a log."""
 
 
 @contextlib.contextmanager

@@ -391,7 +391,7 @@ class InlineEngine(InlineObjects):
         else:
             self._check_cell(ref._cell)
 
-    def inspect(self, what: str, *_others: object) -> Any:
+    def inspect(self, what: str, *_others: object, **_more: object) -> Any:
         """There is nothing to ask: whoever could has everything in its own process."""
         raise NotSupportedError(
             f"the inline engine keeps no {what}: it has run every task when remote() returns;"

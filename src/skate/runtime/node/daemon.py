@@ -24,6 +24,7 @@ from skate.runtime.node.environments import Environments
 from skate.runtime.node.hangs import Hangs
 from skate.runtime.node.holders import Holders
 from skate.runtime.node.links import Acceptor, Link, Links
+from skate.runtime.node.log_files import LogFiles
 from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.memory_watch import MemoryWatch
@@ -153,7 +154,8 @@ class Daemon:
             self.environments.table,
         )
         self._breakpoints = Breakpoints()
-        self.looking = Looking(self.loop, self.links, node_id, self._rows)
+        self._log_files = LogFiles(node_id, paths, self.workers.logs)
+        self.looking = Looking(self.loop, self.links, node_id, self._rows, self._log_files.read)
         holders = Holders(
             node_id, self.segments, self.looking, self.workers, self.dispatcher.work_of
         )
@@ -530,7 +532,9 @@ class Daemon:
         self._hangs.gone(link.process_id)
 
     def _rows(self, what: str) -> list[dict[str, Any]]:
-        return self._breakpoints.rows() if what == "breakpoints" else self.state.rows(what)
+        if what == "breakpoints":
+            return self._breakpoints.rows()
+        return self._log_files.rows() if what == "logs" else self.state.rows(what)
 
     def _shutdown(self, link: Link, _message: wire.Shutdown) -> None:
         self._drivers.shut_down(link)

@@ -103,6 +103,7 @@ class FanOut:
                 message.filters,
                 patience(message.timeout),
                 message.processes,
+                message.log,
             )
             outgoing += [(node_id, AskNode(number, question)) for node_id in others]
         return number, outgoing + self._finish(number)

@@ -14,6 +14,7 @@ from skate.runtime.node.kept_events import KeptEvents
 from skate.runtime.node.links import Link, Links
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.state import Row
+from skate.runtime.wire.logs import LOG, LogPiece, LogRange
 from skate.runtime.wire.messages import StateAnswer, StateRequest
 from skate.runtime.wire.state import (
     EVENTS,
@@ -53,13 +54,19 @@ class Looking:
     """Answers ``Inspect`` and ``StateRequest``."""
 
     def __init__(
-        self, loop: Loop, links: Links, node_id: bytes, table: Callable[[str], list[Row]]
+        self,
+        loop: Loop,
+        links: Links,
+        node_id: bytes,
+        table: Callable[[str], list[Row]],
+        read_log: Callable[[LogRange], LogPiece],
     ) -> None:
-        """``table(what)``: what this daemon knows itself."""
+        """``table(what)``: what this daemon knows itself; ``read_log``: what is in its logs."""
         self._loop = loop
         self._links = links
         self._node_id = node_id
         self._table = table
+        self._read_log = read_log
         self.kept = KeptEvents()
         #: None unless this node belongs to a cluster.
         self.others: OtherNodes | None = None
@@ -72,7 +79,10 @@ class Looking:
 
     def ask(self, link: Link, message: Inspect) -> None:
         """A process or a tool wants to know something of all processes."""
-        self._ask(link.process_id, message, self._other_nodes())
+        nodes = self._other_nodes()
+        if message.log is not None:
+            nodes = [node for node in nodes if node.member_id == message.log.node_id]
+        self._ask(link.process_id, message, nodes)
 
     def ask_for_table(self, link: Link, message: StateRequest) -> None:
         """A process or a tool wants to know what the daemons know."""
@@ -112,6 +122,7 @@ class Looking:
 
         question = self._question(asked.what, asked.limit, asked.timeout, answer)
         question.filters, question.processes = asked.filters, asked.processes
+        question.log = asked.log
         self._ask(self._node_id, question, [], for_node=True)
 
     def _question(
@@ -124,7 +135,8 @@ class Looking:
     def _ask(
         self, asker: bytes, message: Inspect, nodes: list[Member], for_node: bool = False
     ) -> None:
-        members = [] if message.what.startswith(TABLE) else self._members()
+        by_daemons = message.what == LOG or message.what.startswith(TABLE)
+        members = [] if by_daemons else self._members()
         number, outgoing = self._fan_out.ask(asker, message, members, nodes, for_node)
         self._deliver(outgoing)
         self._loop.call_later(
@@ -169,6 +181,11 @@ class Looking:
         if message.what.startswith(TABLE):
             rows = self._table(message.what.removeprefix(TABLE))
             return [self._page(_encoder.encode(rows), len(rows))]
+        if message.what == LOG:
+            wanted = message.log
+            if wanted is None or wanted.node_id != self._node_id:
+                return []
+            return [self._page(_encoder.encode([self._read_log(wanted)]), 1)]
         if message.what not in (TASKS, EVENTS) or message.processes:
             return []
         # Finished tasks: processes hand them over before they answer.

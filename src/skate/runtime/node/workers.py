@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from skate.ids import new_process_id
@@ -325,6 +325,10 @@ class Workers:
         self.on_zygote_gone()
 
     # ------------------------------------------------------------------ output
+
+    def logs(self) -> Iterator[str]:
+        """Yield the paths of the logs of those that live."""
+        return (worker.log_path for worker in self.by_id.values())
 
     def read_output(self) -> None:
         """Take in what workers have printed so far."""

@@ -14,6 +14,7 @@ from skate.ids import new_process_id
 from skate.runtime.node.config import Paths
 from skate.runtime.tool.sessions import find
 from skate.runtime.wire.connection import Connection, ProtocolError, node_decoder
+from skate.runtime.wire.logs import LogRange
 from skate.runtime.wire.messages import (
     Hello,
     Register,
@@ -108,6 +109,7 @@ class Attached:
         filters: Sequence[Filter],
         timeout: float,
         processes: Sequence[bytes],
+        log: LogRange | None = None,
     ) -> Inspection:
         """Ask the processes of the session; see ``Inspect``.
 
@@ -115,7 +117,7 @@ class Attached:
             SessionError: The session has ended.
         """
         self._number += 1
-        self._send(Inspect(self._number, what, limit, list(filters), timeout, list(processes)))
+        self._send(Inspect(self._number, what, limit, list(filters), timeout, list(processes), log))
         return self._wait(Inspection, timeout + ANSWER_SECONDS, self._number)
 
     def _send(self, *messages: object) -> None:

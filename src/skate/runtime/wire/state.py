@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from skate.runtime.wire.logs import LogRange
 from skate.runtime.wire.parts import Message
 
 #: Field, operator and value, as checked by ``skate.state``.
@@ -61,6 +62,8 @@ class Inspect(Message, tag=212):
     timeout: float
     #: Ids of the processes to ask; empty: all.
     processes: list[bytes]
+    #: The part of a log, if ``what`` is that: only its node is asked.
+    log: LogRange | None = None
 
 
 class Page(msgspec.Struct, array_like=True, gc=False):
