@@ -41,9 +41,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## tune a distributed XGBoost model on the breast-cancer data; pictures in results/
 	@$(VENV)/bin/python examples/demo.py $(ARGS)
 
-# ARGS="-n 2 --dist loadfile" runs two files at a time.
+# Several files at a time, how many says tests/conftest.py: half of the time a test waits for its
+# processes.  ARGS="-n 0" has one after the other, in one process, and shows what they print (-s).
 test: $(READY) ## the whole test suite
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY) ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/ruff check .

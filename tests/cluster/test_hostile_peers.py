@@ -8,8 +8,8 @@ import struct
 from pathlib import Path
 
 import pytest
+from listeners import tcp_listeners
 from node_fakes import processes_of, wait_until
-from tests.cluster.conftest import tcp_listeners
 
 import skate
 from skate.cluster_utils import Cluster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import xgboost
+from listeners import tcp_listeners
 
 import skate
 from skate.exceptions import NotSupportedError, SerializationError
@@ -84,6 +86,14 @@ def test_train_refuses(
         if "native" in arguments:
             skate.shutdown()
             skate.init(num_cpus=2, engine="inline")
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_refused_training_leaves_nothing_that_listens_in_this_process(data: Data) -> None:
+    before = tcp_listeners([os.getpid()])
+    with pytest.raises(NotSupportedError, match="need a process each"):
+        train({}, RayDMatrix(*data), ray_params=RayParams(num_actors=2))
+    assert tcp_listeners([os.getpid()]) == before
 
 
 @pytest.mark.usefixtures("inline")

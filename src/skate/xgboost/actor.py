@@ -32,7 +32,8 @@ class TrainingActor:
         self._rank = rank
         self._num_actors = num_actors
         # On the inline engine this is the user's own process.
-        if whole_library or os.getpid() == driver_pid:
+        self._own_process = os.getpid() != driver_pid
+        if whole_library or not self._own_process:
             library.xgboost()
         else:
             library.without_estimators()
@@ -45,7 +46,9 @@ class TrainingActor:
         """Take the shards: of each matrix the rows ``parts``."""
         self._data = (list(matrices), parts)
         tracker = None
-        if self._rank == 0 and self._num_actors > 1:
+        # A tracker stays for as long as its process.  In the user's own it would listen for ever,
+        # for a training that is going to be refused: there are no actors to meet.
+        if self._rank == 0 and self._num_actors > 1 and self._own_process:
             tracker = collective.Tracker(self._num_actors).worker_args
         return Prepared(os.getpid(), skate.get_gpu_ids(), tracker)
 
