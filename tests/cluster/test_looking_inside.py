@@ -197,3 +197,44 @@ def test_nodes_without_a_driver() -> None:
     finally:
         command("stop", "--address", address)
         shutil.rmtree(directory)
+
+
+def test_transfers_are_in_the_timeline_of_the_node_that_received(two_nodes: Cluster) -> None:
+    @skate.remote
+    def total(array: Any) -> tuple[float, str]:
+        return float(array.sum()), skate.get_runtime_context().get_node_id()
+
+    big = skate.put(np.ones(1 << 19))
+    result, there = skate.get(total.options(**THERE).remote(big))
+    assert result == 1 << 19
+    [far] = [row for row in state.list_nodes() if row.node_id == there]
+    events = skate.timeline()
+    assert events is not None
+    [moved] = [event for event in events if event.get("cat") == "transfer"]
+    here = skate.get_runtime_context().get_node_id()
+    # Its size is that of what it was pickled to.
+    assert re.fullmatch(
+        f"transfer object {big.hex()} \\(419[0-9]{{4}} bytes\\) from {here}", moved["name"]
+    )
+    assert moved["pid"] == far.daemon_pid
+    # It was needed before the task could begin.
+    [task] = [event for event in events if event["name"] == "total" and event["cat"] == "task"]
+    assert moved["ts"] + moved["dur"] < task["ts"] + task["dur"]
+
+
+def test_rows_name_the_line_that_made_what(two_nodes: Cluster) -> None:
+    @skate.remote
+    def make() -> Any:
+        return np.zeros(1 << 18)
+
+    ref = make.options(**THERE).remote()
+    skate.wait([ref], fetch_local=False)
+    big = skate.put(np.zeros(1 << 18))
+    line = sys._getframe().f_lineno - 1
+    keeper = Keeper.options(**THERE).remote()
+    skate.get(keeper.keep.remote([ref]))
+    [put] = [row for row in state.list_objects() if row.object_id == big.hex()]
+    assert put.call_site == f"{__file__}:{line}"
+    # What a task has returned has the name of the task, for all who hold it.
+    sites = {row.holder: row.call_site for row in state.get_objects(ref.hex())}
+    assert sites == {"driver": "make", "actor Keeper": "make"}

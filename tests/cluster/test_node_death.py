@@ -165,8 +165,13 @@ def test_a_node_that_leaves_in_good_order(two_nodes: Cluster) -> None:
 def test_the_head_dies(two_nodes: Cluster) -> None:
     head, node = two_nodes.list_all_nodes
     kill_node(head)
-    with pytest.raises(NodeDiedError):
+    with pytest.raises(NodeDiedError) as caught:
         skate.get(Homebody.remote().where.remote(), timeout=60)
+    assert f"(pid {head.pid}) has ended" in str(caught.value)
+    # It had told its log of the node that came.
+    log = str(caught.value).partition("its log: ")[2]
+    with open(log, encoding="utf-8") as file:
+        assert f"node {node.node_id}" in file.read()
     assert node.process.wait(30)
     assert not os.path.exists(node.process.session_dir)
 

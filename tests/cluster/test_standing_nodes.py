@@ -301,8 +301,23 @@ def test_a_node_that_cannot_join_says_why(cluster: Standing, tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = f"127.0.0.1:{server.getsockname()[1]}"
     assert "--token-file" in fails(f"--address={nobody}")
-    assert "Connection refused" in fails(f"--address={nobody}", f"--token-file={wrong}")
+    # One line with the reason, and no more than that but where the log is.
+    text = fails(f"--address={nobody}", f"--token-file={wrong}")
+    [line] = [line for line in text.splitlines() if "Error:" in line]
+    found = re.search(
+        f"could not be started: the head node at {nobody} cannot be reached: Connection refused"
+        r" \(the node's log: (\S+)\)$",
+        line,
+    )
+    assert found is not None, text
+    assert "cannot be reached" in Path(found[1]).read_text()
+    assert "WARNING" not in text
     text = fails(f"--address={cluster.address}", f"--token-file={wrong}")
     assert "has another token" in text
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        text = fails(f"--address={address}", f"--token-file={wrong}")
+    assert f"what listens at {address} is no head node of this cluster, or hangs" in text
+    assert "within 10 s" in text
     text = cluster.command("stop", f"--address=skate://{nobody}")
     assert f"no node of the cluster at {nobody}" in text

@@ -123,6 +123,7 @@ def test_daemon_killed(script: Callable[[str], Script]) -> None:
         skate.get(hanging)
     except skate.exceptions.SessionError as error:
         print("raised", type(error).__name__, flush=True)
+        print(error, flush=True)
     try:
         work.remote()
     except skate.exceptions.SessionError as error:
@@ -131,6 +132,7 @@ def test_daemon_killed(script: Callable[[str], Script]) -> None:
     )
     running.wait_for_line("ready")
     running.wait_for_line("raised NodeDiedError")
+    running.wait_for_line("was killed by SIGKILL; it")
     running.wait_for_line("refused")
     running.finish()
     assert running.process.returncode == 0

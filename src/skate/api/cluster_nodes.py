@@ -72,7 +72,10 @@ class ClusterNode:
                 raise SessionError(f"the node could not be started: {self.process.explain()}")
             if time.monotonic() > deadline:
                 self.process.kill()
-                raise SessionError(f"the node has not joined within {START_SECONDS:g} s")
+                raise SessionError(
+                    f"the node has not joined within {START_SECONDS:g} s; its log:"
+                    f" {self.process.log}"
+                )
 
     def leave(self) -> None:
         """Let the node outlive this process."""

@@ -79,13 +79,14 @@ def start(config: SessionConfig) -> DriverEngine | GuestEngine:
     except BaseException:
         node.kill()
         raise
+    core.node_ended = node.describe_end
     return DriverEngine(core, node, output)
 
 
 def _join(config: SessionConfig) -> GuestEngine:
     # Most drivers have a session of their own.
     from skate.engine.native import GuestEngine, show_output
-    from skate.runtime.node import standing
+    from skate.runtime.node import session_dir, standing
     from skate.runtime.wire.addresses import Access
     from skate.runtime.wire.authentication import read_token
     from skate.runtime.wire.messages import Job
@@ -116,4 +117,5 @@ def _join(config: SessionConfig) -> GuestEngine:
     except BaseException:
         core.close()
         raise
+    core.node_ended = lambda: f"(pid {node.pid}) has ended{session_dir.describe_log(node.paths)}"
     return GuestEngine(core, output)

@@ -356,6 +356,10 @@ class Cluster:
         self._transfers.process_died(death.process_id)
         self.links.broadcast(wire.ProcessDied(death))
 
+    def tell_of_transfers(self, on_moved: Callable[[str, float, str], None]) -> None:
+        """Have ``on_moved`` called for each object that has come from another node."""
+        self._transfers.on_moved = on_moved
+
     def drivers(self) -> list[bytes]:
         """Return the drivers of other nodes."""
         return [
@@ -528,6 +532,11 @@ class Cluster:
 
 def _why_not_joined(link: Link) -> str:
     failure = link.connection.failure
+    if link.refused:
+        return (
+            f"what listens at {link.where} is no head node of this cluster, or hangs:"
+            f" {link.refused}"
+        )
     if failure is None or isinstance(failure, ConnectionResetError | BrokenPipeError):
         return (
             f"the head node at {link.where} did not let us in: it has another token, or what "

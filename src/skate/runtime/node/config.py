@@ -52,6 +52,10 @@ class NodeConfig(msgspec.Struct):
     cluster: ClusterConfig | None = None
 
 
+#: Ends the line of the daemon's log that says why it ends.
+LAST_WORDS = "; this node ends"
+
+
 class Paths:
     """The files of one session, all below its directory."""
 

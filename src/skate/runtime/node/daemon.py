@@ -17,7 +17,7 @@ from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
 from skate.runtime.node.actor_service import ActorService
 from skate.runtime.node.breakpoints import Breakpoints
-from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
+from skate.runtime.node.config import LAST_WORDS, ClusterConfig, NodeConfig, Paths
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.drivers import Drivers
 from skate.runtime.node.environments import Environments
@@ -241,7 +241,7 @@ class Daemon:
         """End the session because it cannot go on."""
         if not self._ending:
             self._failed = True
-            self._warn(f"{reason}; this node ends")
+            self._warn(reason + LAST_WORDS)
             self._end(reason)
 
     def _stop(self) -> None:
@@ -431,6 +431,7 @@ class Daemon:
         self._drivers.elsewhere = self.cluster.drivers
         self._drivers.flush_all = self.cluster.flush_output
         self.looking.others = OtherNodes(self.cluster, self.view)
+        cluster.tell_of_transfers(self.looking.moved)
         self.state.is_head = not config.head
         self._acceptors.append(Acceptor(self.loop, self._sockets[2], self.cluster.links.adopt))
         if config.head:

@@ -22,7 +22,7 @@ from skate.exceptions import SessionError
 from skate.ids import new_process_id
 from skate.runtime.node import session_dir
 from skate.runtime.node.causes import describe_status
-from skate.runtime.node.config import ClusterConfig, NodeConfig, Paths
+from skate.runtime.node.config import LAST_WORDS, ClusterConfig, NodeConfig, Paths
 from skate.runtime.wire import addresses
 
 __all__ = ["ClusterConfig", "NodeConfig", "NodeProcess", "launch"]
@@ -31,6 +31,8 @@ __all__ = ["ClusterConfig", "NodeConfig", "NodeProcess", "launch"]
 BACKLOG = 1024
 #: Seconds that the rest of a session gets to end by itself once its daemon was killed.
 REMAINS_SECONDS = 2.0
+#: Seconds after the end of its connections in which the daemon's process has ended, too.
+STATUS_SECONDS = 0.5
 
 
 class NodeProcess:
@@ -82,22 +84,45 @@ class NodeProcess:
         if lock is not None:
             session_dir.wait_until_unlocked(lock, REMAINS_SECONDS)
             os.close(lock)
+        session_dir.keep_log(self._paths, self._paths.node_log)
         session_dir.remove(self._paths)
 
-    def explain(self) -> str:
-        """Say how the daemon ended, with the end of its log; waits a moment for its status."""
-        if not self.wait(REMAINS_SECONDS):
-            return f"the node daemon (pid {self.pid}) does not answer"
+    @property
+    def log(self) -> str:
+        """Where the log is of a daemon that has crashed or was killed; "" if it is empty."""
+        return session_dir.node_log(self._paths)
+
+    def describe_end(self) -> str:
+        """Say in one line how the daemon has ended, which is why its connection did."""
+        ended = self.wait(STATUS_SECONDS)
+        how = self._cause() if ended else "has closed its connections"
+        return f"(pid {self.pid}) {how}{session_dir.describe_log(self._paths)}"
+
+    def _cause(self) -> str:
         # Popen has a negative signal number where the kernel has a status of its own.
         code = self._process.returncode
         cause = describe_status(-code if code < 0 else code << 8)
-        text = f"the node daemon (pid {self.pid}) {cause}"
-        kept = os.path.join(self._paths.kept_logs, os.path.basename(self._paths.node_log))
-        for log in (self._paths.node_log, kept):
-            tail = session_dir.tail(log)
-            if tail:
-                return f"{text}; the end of its log {log}:\n{tail}"
-        return text
+        return f"was {cause}" if code < 0 else cause
+
+    def explain(self) -> str:
+        """Say in the first line why the daemon ended; waits a moment for its status.
+
+        The end of its log follows unless the daemon has named the reason itself.
+        """
+        if not self.wait(REMAINS_SECONDS):
+            return f"the node daemon (pid {self.pid}) does not answer"
+        text = f"the node daemon (pid {self.pid}) {self._cause()}"
+        log = session_dir.node_log(self._paths)
+        tail = session_dir.tail(self._paths.node_log) or session_dir.tail(log)
+        if not tail:
+            return text
+        lines = tail.splitlines()
+        for line in reversed(lines):
+            if line.endswith(LAST_WORDS):
+                # It begins with time, level and name of the logger.
+                reason = line.partition(": ")[2].removesuffix(LAST_WORDS)
+                return f"{reason} (the node's log: {log})"
+        return f"{text}: {lines[-1].strip()}\nThe end of its log {log}:\n{tail}"
 
 
 def launch(config: NodeConfig, token: bytes | None = None) -> NodeProcess:

@@ -79,12 +79,23 @@ class Acceptor:
 class Link:
     """One node link."""
 
-    __slots__ = ("connection", "kind", "on_flushed", "peer_pid", "pid", "process_id", "where")
+    __slots__ = (
+        "connection",
+        "kind",
+        "on_flushed",
+        "peer_pid",
+        "pid",
+        "process_id",
+        "refused",
+        "where",
+    )
 
     def __init__(self, connection: Connection[Any], peer_pid: int, where: str = "") -> None:
         self.connection = connection
         #: Where the other side is, for the log.
         self.where = where or f"pid {peer_pid}"
+        #: Why we have closed it, if we have.
+        self.refused = ""
         #: What the kernel says of the other side; ``pid`` is what it says itself.
         self.peer_pid = peer_pid
         self.pid = 0
@@ -249,6 +260,7 @@ class Links:
     # ------------------------------------------------------------------ ends
 
     def _end(self, link: Link, reason: str) -> None:
+        link.refused = reason
         logger.warning(
             "closed the connection of %s (%s): %s",
             link.kind or "an unknown process",

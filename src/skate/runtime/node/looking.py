@@ -202,7 +202,7 @@ class Looking:
         self.kept.add(message)
 
     def moved(self, kind: str, started: float, what: str) -> None:
-        """The daemon has spilled or restored objects."""
+        """The daemon has spilled or restored objects, or brought one here."""
         self.kept.note(self._node_id, kind, f"{kind} {what}", started)
 
 

@@ -84,6 +84,8 @@ def remove_stale(parent: str) -> None:
         for name in os.listdir(parent):
             paths = Paths(os.path.join(parent, name))
             if name.startswith("s-") and not _is_alive(paths):
+                # All its processes were killed at once, and an error may have named the log.
+                keep_log(paths, paths.node_log)
                 remove(paths)
     _prune(os.path.dirname(Paths(os.path.join(parent, "s-")).kept_logs))
 
@@ -159,6 +161,25 @@ def keep_log(paths: Paths, log: str) -> str:
     except OSError:
         return log
     return kept
+
+
+def node_log(paths: Paths) -> str:
+    """Return where the log of a daemon that has crashed is or will be; "" if it is empty.
+
+    The zygote moves it when all workers have ended.
+    """
+    kept = os.path.join(paths.kept_logs, os.path.basename(paths.node_log))
+    for path in (kept, paths.node_log):
+        with contextlib.suppress(OSError):
+            if os.path.getsize(path):
+                return kept
+    return ""
+
+
+def describe_log(paths: Paths) -> str:
+    """Say where the log of a daemon that has crashed is, for the end of an error."""
+    log = node_log(paths)
+    return f"; its log: {log}" if log else "; it has logged nothing"
 
 
 def tail(path: str, size: int = 4096) -> str:

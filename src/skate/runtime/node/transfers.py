@@ -9,6 +9,7 @@ the object.  So nothing but the owner's end makes a copy outlive the object.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -53,6 +54,7 @@ class _Pull:
         "segment",
         "source",
         "sources",
+        "started",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class _Pull:
         self.noted = False
         #: Why the last source failed.
         self.reason = reason
+        self.started = time.perf_counter()
 
 
 class Transfers:
@@ -103,6 +106,8 @@ class Transfers:
         self._hungry: dict[bytes, deque[_Pull]] = {}
         #: Of objects whose owners are here: the nodes with copies.
         self._copies: dict[bytes, set[bytes]] = {}
+        #: Told of each object that has come: since when, and what.
+        self.on_moved: Callable[[str, float, str], None] = lambda kind, started, what: None
         objects.pull = self.pull
         objects.on_freed = self._freed
 
@@ -247,6 +252,8 @@ class Transfers:
             os.pwrite(segment.fd, header(object_id, pull.hint.size), pull.offset)
             location, outgoing = self._table.pulled(object_id, pull.hint, segment, pull.offset)
             self._objects.send(outgoing)
+            what = f"object {object_id.hex()} ({pull.hint.size} bytes) from {pull.source.hex()}"
+            self.on_moved("transfer", pull.started, what)
         else:
             # The task that makes it ran once more, here.
             self._objects.arena.free(segment.segment_id, pull.offset)

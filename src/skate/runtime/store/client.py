@@ -93,6 +93,8 @@ class StoreClient:
         #: Called, without the lock, whenever a method has done its work: signals that came
         #: meanwhile may be handled now.
         self.safe_point: Callable[[], None] = lambda: None
+        #: How the daemon has ended, where that is known.
+        self.node_ended: Callable[[], str] = lambda: "has ended"
         self._link: StoreLink | None = None
         self._closed = False
         #: Size of segments for many objects, and how much free memory is kept for the next ones.
@@ -440,7 +442,8 @@ class StoreClient:
         except (OSError, ProtocolError) as error:
             self._disconnect()
             raise NodeDiedError(
-                f"the node daemon's object store cannot be reached: {error}"
+                f"the node daemon's object store cannot be reached ({error}): the daemon"
+                f" {self.node_ended()}"
             ) from error
         except BaseException:
             # Interrupted between request and answer: the next one must not read this answer.

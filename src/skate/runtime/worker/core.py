@@ -128,6 +128,7 @@ class Core:
         store = StoreClient(store_address, node_id, process_id)
         store.safe_point = self.pump.safe_point
         self.pump.is_busy_elsewhere = store.is_busy
+        store.node_ended = lambda: self.node_ended()
         self.objects = Objects(self, store)
         self.lineages = Lineages(self)
         self.environments = Environments(self, environment)
@@ -147,6 +148,8 @@ class Core:
         #: Output of workers, in drivers.
         self.on_log: Callable[[wire.LogLines], None] = lambda message: None
         self.on_warning: Callable[[str], None] = lambda text: None
+        #: How the daemon has ended and where its log is, in drivers: e.g. "has ended".
+        self.node_ended: Callable[[], str] = lambda: "has ended"
         self._registered = Waiter(1)
         self._shutdown_done = Waiter(1)
         self._peer_handlers = self._make_peer_handlers()
@@ -550,5 +553,8 @@ class Core:
         self._fail_everything(
             SessionError("the session has ended: skate.shutdown() was called")
             if self._ending
-            else NodeDiedError("the node daemon of this session is gone, and all workers with it")
+            else NodeDiedError(
+                "the session is over, and all that ran in it: the node daemon that this program is"
+                f" connected to {self.node_ended()}"
+            )
         )
