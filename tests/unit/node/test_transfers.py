@@ -6,15 +6,17 @@ import os
 import random
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skate.runtime.head.view import ClusterView
 from skate.runtime.node import transfers as module
 from skate.runtime.node.links import RemoteLink
-from skate.runtime.node.loop import Loop
+from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.objects import NodeObjects
 from skate.runtime.node.transfers import Transfers
 from skate.runtime.store import header
@@ -52,18 +54,65 @@ class FakeLinks:
             self.network.queues.setdefault((self.name, node_id), deque()).append(message)
 
 
+class FakeChunkLinks:
+    """Requests and chunks, of each connection in order."""
+
+    def __init__(self, links: FakeLinks) -> None:
+        self.links = links
+
+    def ask(self, source: bytes, message: PullChunk) -> None:
+        self.links.send(source, message)
+
+    def check_source(self, link: Any) -> None:
+        pass
+
+    def send(
+        self, link: Any, message: PullChunk, read: Callable[[memoryview], bool], again: Any
+    ) -> None:
+        space = memoryview(bytearray(message.length))
+        if read(space):
+            chunk = ObjectChunk(message.object_id, message.start, space)
+            self.links.send(link.process_id, chunk)
+        else:
+            again()
+
+    def fail(self, link: Any, message: PullChunk, reason: str) -> None:
+        failed = ChunkFailed(message.object_id, message.start, reason)
+        self.links.send(link.process_id, failed)
+
+    def node_left(self, node_id: bytes) -> None:
+        pass
+
+
+class FakeLoop(Loop):
+    """Timers wait until the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], None]] = []
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> Timer:
+        self.due.append(function)
+        return Timer(function)
+
+
 class Node:
     """The memory of one node and what brings objects there."""
 
     def __init__(self, network: Network, name: bytes, directory: str) -> None:
         self.name = name
         self.network = network
-        self.loop = Loop()
+        self.loop = FakeLoop()
         self.table = SegmentTable(name, 1 << 22)
         storage = LocalStorage(os.path.join(directory, name.hex()))
         self.objects = NodeObjects(self.loop, name, self.table, storage, lambda _outgoing: None)
         self.links = FakeLinks(network, name)
-        self.transfers = Transfers(name, self.links, self.objects, network.node_of)  # type: ignore[arg-type]  # the part that it uses
+        links: Any = self.links  # the part that it uses
+        self.transfers = Transfers(
+            self.loop, name, links, ClusterView(), self.objects, network.node_of
+        )
+        chunk_links: Any = FakeChunkLinks(self.links)
+        self.transfers.chunk_links = chunk_links
         self.handlers: dict[type, Any] = {
             PullChunk: self.transfers.wanted,
             ObjectChunk: self.transfers.chunk,
@@ -123,6 +172,24 @@ class Network:
         while most and self.step():
             most -= 1
 
+    def interrupt(self, reader: bytes, source: bytes) -> None:
+        """The connection ends over which one node pulls from another, which both live."""
+        gone: tuple[tuple[tuple[bytes, bytes], tuple[type, ...]], ...] = (
+            ((reader, source), (PullChunk,)),
+            ((source, reader), (ObjectChunk, ChunkFailed)),
+        )
+        for pair, kinds in gone:
+            queue = self.queues.get(pair, deque())
+            self.queues[pair] = deque(m for m in queue if not isinstance(m, kinds))
+        node = self.nodes[reader]
+        node.transfers.interrupted(source)
+
+    def pass_time(self) -> None:
+        for node in self.nodes.values():
+            due, node.loop.due = node.loop.due, []
+            for function in due:
+                function()
+
     def kill(self, name: bytes) -> None:
         """A node dies; all others hear of it and of its processes."""
         self.nodes.pop(name).close()
@@ -161,17 +228,21 @@ def content(number: int, size: int = SIZE) -> bytes:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.randoms(use_true_random=False), st.booleans())
-def test_whatever_happens(chance: random.Random, with_deaths: bool) -> None:
+@given(st.randoms(use_true_random=False), st.booleans(), st.booleans())
+def test_whatever_happens(
+    chance: random.Random, with_deaths: bool, with_interruptions: bool
+) -> None:
     with tempfile.TemporaryDirectory() as directory:
         network = Network(directory, chance)
         try:
-            _play(network, chance, with_deaths)
+            _play(network, chance, with_deaths, with_interruptions)
         finally:
             network.close()
 
 
-def _play(network: Network, chance: random.Random, with_deaths: bool) -> None:
+def _play(
+    network: Network, chance: random.Random, with_deaths: bool, with_interruptions: bool
+) -> None:
     objects: dict[bytes, tuple[Location, int]] = {}
     asked: list[tuple[bytes, bytes, Answers]] = []
     for number in range(4):
@@ -188,9 +259,16 @@ def _play(network: Network, chance: random.Random, with_deaths: bool) -> None:
         asked.append((reader.name, object_id, answers))
         reader.objects.find(object_id, objects[object_id][0], answers)
         network.run(chance.randrange(30))
+        if with_interruptions:
+            network.interrupt(*chance.sample(NAMES, 2))
+            if chance.random() < 0.5:
+                network.pass_time()
     dead = chance.choice(NAMES) if with_deaths else b""
     if dead:
         network.kill(dead)
+    for _ in range(2):
+        network.run()
+        network.pass_time()
     network.run()
     for name, object_id, answers in asked:
         if name == dead:
@@ -303,6 +381,27 @@ def test_freed_while_it_is_on_its_way(network: Network) -> None:
     assert second.table.entries() == []
 
 
+def test_given_up_when_no_connection_lasts(network: Network) -> None:
+    first, second, _ = network.nodes.values()
+    object_id = PROCESSES[0] + bytes(8)
+    hint = first.write(object_id, content(1))
+    answers = Answers()
+    second.objects.find(object_id, hint, answers)
+    network.run(4)
+    for _ in range(module.MOST_RETRIES + 1):
+        assert answers.given == []
+        network.interrupt(second.name, first.name)
+        network.pass_time()
+        network.run(3)
+    [(location, reason)] = answers.given
+    assert location is None
+    assert f"connection to node {first.name.hex()}" in reason
+    # Nobody is asked for more than its share afterwards.
+    second.objects.find(object_id, hint, answers)
+    network.run()
+    assert answers.given[-1][0] is not None
+
+
 def test_nonsense_ends_the_connection(network: Network) -> None:
     first, second, _ = network.nodes.values()
     object_id = PROCESSES[0] + bytes(8)
@@ -313,8 +412,10 @@ def test_nonsense_ends_the_connection(network: Network) -> None:
             first.transfers.wanted(link, PullChunk(object_id, start, length, hint))
     second.objects.find(object_id, hint, Answers())
     with pytest.raises(ProtocolError):
-        second.transfers.chunk(RemoteLink(first.name), ObjectChunk(object_id, 0, b"short"))
+        second.transfers.chunk(
+            RemoteLink(first.name), ObjectChunk(object_id, 0, memoryview(b"short"))
+        )
     # What nobody has asked for is ignored.
-    second.transfers.chunk(RemoteLink(first.name), ObjectChunk(object_id, 7, b"x"))
+    second.transfers.chunk(RemoteLink(first.name), ObjectChunk(object_id, 7, memoryview(b"x")))
     second.transfers.chunk_failed(RemoteLink(first.name), ChunkFailed(b"?" * 16, 0, "no"))
     second.transfers.noted(RemoteLink(first.name), CopyNoted(b"?" * 16, []))

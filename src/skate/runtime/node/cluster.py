@@ -121,7 +121,7 @@ class Cluster:
         dispatcher.elsewhere = self.redirecting
         self.packages = PackageFetcher(info.node_id, self.links, view, packages)
         packages.fetch = self.packages.fetch
-        self._transfers = Transfers(info.node_id, self.links, objects, self.node_of)
+        self._transfers = Transfers(loop, info.node_id, self.links, view, objects, self.node_of)
         links.elsewhere = self._deliver
         #: Only in the head.
         self._membership: Membership | None = None
@@ -139,6 +139,11 @@ class Cluster:
         self._said_at = 0.0
         self._status_timer: Timer | None = None
         self._handlers = self._make_handlers()
+        self._chunk_handlers: dict[type, Callable[[Link, Any], None]] = {
+            wire.PullChunk: self._transfers.wanted,
+            wire.ObjectChunk: self._transfers.chunk,
+            wire.ChunkFailed: self._transfers.chunk_failed,
+        }
 
     # ------------------------------------------------------------------ joining
 
@@ -245,6 +250,9 @@ class Cluster:
             self._host.leave_cluster(f"the head node was silent for {SILENCE_SECONDS:g} s")
 
     def _on_closed(self, link: Link) -> None:
+        if link.kind == "chunks":
+            self._transfers.chunk_links.closed(link)
+            return
         was_opened = link in self._opened
         self._opened.discard(link)
         node_id = link.process_id
@@ -462,11 +470,14 @@ class Cluster:
     def _on_message(self, link: Link, message: Any) -> None:
         if self.ending:
             return
-        if link.kind != "node" and not isinstance(
-            message, wire.JoinCluster | wire.Welcome | wire.Introduce
+        handlers = self._handlers
+        if link.kind == "chunks":
+            handlers = self._chunk_handlers
+        elif link.kind != "node" and not isinstance(
+            message, wire.JoinCluster | wire.Welcome | wire.Introduce | wire.CarryChunks
         ):
             raise ProtocolError(f"it sent {type(message).__name__} before it was introduced")
-        handler = self._handlers.get(type(message))
+        handler = handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"{type(message).__name__} is no message for this node")
         handler(link, message)
@@ -477,9 +488,7 @@ class Cluster:
         return {
             ReadPackage: lambda link, m: self.packages.answer(link.process_id, m),
             PackageData: lambda link, m: self.packages.answered(link.process_id, m),
-            wire.PullChunk: transfers.wanted,
-            wire.ObjectChunk: transfers.chunk,
-            wire.ChunkFailed: transfers.chunk_failed,
+            wire.CarryChunks: transfers.chunk_links.opened,
             wire.NoteCopy: transfers.note_copy,
             wire.CopyNoted: transfers.noted,
             wire.FreeCopy: transfers.free_copy,

@@ -9,10 +9,17 @@ from typing import Any
 from skate.runtime.node.links import Link, Links
 from skate.runtime.node.loop import Loop
 from skate.runtime.wire import addresses
-from skate.runtime.wire.authentication import AuthenticatedConnection
+from skate.runtime.wire.chunks import ChunkConnection
 from skate.runtime.wire.cluster import cluster_decoder
-from skate.runtime.wire.connection import Connection
 from skate.runtime.wire.messages import Hello
+
+
+class ClusterLink(Link):
+    """A connection to another daemon."""
+
+    __slots__ = ()
+
+    connection: ChunkConnection[Any]
 
 
 class ClusterLinks(Links):
@@ -37,21 +44,28 @@ class ClusterLinks(Links):
         except OSError:
             # It is gone already, which the first read will tell.
             where = "another host"
-        self._add(sock, where, is_client=False)
+        self._add(sock, where, False)
 
-    def connect(self, address: str) -> Link:
+    def connect(self, address: str, *, for_chunks: bool = False) -> ClusterLink:
         """Begin to connect to another daemon; the link closes if that fails.
 
         Raises:
             OSError, ValueError: there can be nobody at this address.
         """
         host, port = addresses.split(address)
-        return self._add(addresses.dial(host, port), address, is_client=True)
+        return self._add(addresses.dial(host, port), address, True, for_chunks)
 
-    def _add(self, sock: socket.socket, where: str, is_client: bool) -> Link:
-        connection: Connection[Any] = AuthenticatedConnection(
-            sock, cluster_decoder, self._token, is_client, lambda _connection: self.touch(link)
+    def _add(
+        self, sock: socket.socket, where: str, is_client: bool, for_chunks: bool = False
+    ) -> ClusterLink:
+        connection: ChunkConnection[Any] = ChunkConnection(
+            sock,
+            cluster_decoder,
+            self._token,
+            is_client,
+            lambda _connection: self.touch(link),
+            for_chunks,
         )
-        link = Link(connection, 0, where)
+        link = ClusterLink(connection, 0, where)
         self.add(link)
         return link

@@ -1,27 +1,33 @@
 """Brings objects here from other nodes, and sends them there.
 
-The daemon that needs an object asks the one that has it for chunks, several at a time, and writes
-them into memory that it allocates itself.  The node of the object's owner knows of every copy: it
-is told before one is made, says who else has one, and has all of them freed when the owner frees
-the object.  So nothing but the owner's end makes a copy outlive the object.
+The daemon that needs an object asks the one that has it for chunks, several at a time, over a
+connection of their own (``ChunkLinks``), and writes them into memory that it allocates itself.
+The node of the object's owner knows of every copy: it is told before one is made, says who else
+has one, and has all of them freed when the owner frees the object.  So nothing but the owner's
+end makes a copy outlive the object.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from skate.ids import owner_of
+from skate.runtime.head.view import ClusterView
+from skate.runtime.node.chunk_links import ChunkLinks
 from skate.runtime.node.cluster_links import ClusterLinks
 from skate.runtime.node.links import Link
+from skate.runtime.node.loop import Loop
 from skate.runtime.node.objects import Found, NodeObjects
 from skate.runtime.store.entries import Segment
 from skate.runtime.store.header import HEADER_SIZE, header, is_there
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.messages import Location, ObjectFreed
 from skate.runtime.wire.transfers import (
+    CHUNK_SIZE,
     ChunkFailed,
     CopyNoted,
     FreeCopy,
@@ -30,10 +36,12 @@ from skate.runtime.wire.transfers import (
     PullChunk,
 )
 
-#: Bytes of one chunk: little enough that messages between chunks do not wait long.
-CHUNK_SIZE = 1024 * 1024
 #: Chunks that one node may have to send us at a time, of all objects together.
 WINDOW = 8
+#: When the connection to a node ends that is not known to be gone, an object is asked for again
+#: after so many seconds, so many times.  By then the head has given up a node that is gone.
+RETRY_SECONDS = 0.25
+MOST_RETRIES = 20
 
 
 class _Pull:
@@ -51,6 +59,7 @@ class _Pull:
         "owner_node",
         "reason",
         "requested",
+        "retries",
         "segment",
         "source",
         "sources",
@@ -81,6 +90,8 @@ class _Pull:
         self.noted = False
         #: Why the last source failed.
         self.reason = reason
+        #: How often the connection to a source has ended.
+        self.retries = 0
         self.started = time.perf_counter()
 
 
@@ -89,14 +100,18 @@ class Transfers:
 
     def __init__(
         self,
+        loop: Loop,
         node_id: bytes,
         links: ClusterLinks,
+        view: ClusterView,
         objects: NodeObjects,
         node_of: Callable[[bytes], bytes | None],
     ) -> None:
         """``node_of(process_id)``: the node of a living process."""
+        self._loop = loop
         self._node_id = node_id
         self._links = links
+        self.chunk_links = ChunkLinks(loop, links, view, self.interrupted)
         self._objects = objects
         self._table = objects.table
         self._node_of = node_of
@@ -201,7 +216,8 @@ class Transfers:
             if pull.source != source or self._pulls.get(pull.object_id) is not pull or left <= 0:
                 continue
             length = min(CHUNK_SIZE, left)
-            self._links.send(source, PullChunk(pull.object_id, pull.requested, length, pull.hint))
+            request = PullChunk(pull.object_id, pull.requested, length, pull.hint)
+            self.chunk_links.ask(source, request)
             pull.outstanding.add(pull.requested)
             pull.requested += length
             self._in_flight[source] = self._in_flight.get(source, 0) + 1
@@ -217,6 +233,7 @@ class Transfers:
             ProtocolError: They are not what was asked for.
         """
         source = link.process_id
+        self.chunk_links.check_source(link)
         self._answered(source)
         pull = self._pulls.get(message.object_id)
         if pull is not None and pull.source == source and message.start in pull.outstanding:
@@ -232,14 +249,37 @@ class Transfers:
         self._feed(source)
 
     def chunk_failed(self, link: Link, message: ChunkFailed) -> None:
-        """A node does not have what it was asked for."""
+        """A node does not have what it was asked for.
+
+        Raises:
+            ProtocolError: That node was not asked.
+        """
         source = link.process_id
+        self.chunk_links.check_source(link)
         self._answered(source)
         pull = self._pulls.get(message.object_id)
         if pull is not None and pull.source == source and message.start in pull.outstanding:
             pull.reason = f"node {source.hex()} does not have it any more: {message.reason}"
             self._start(pull)
         self._feed(source)
+
+    def interrupted(self, source: bytes) -> None:
+        """The connection to a node has ended: ask again, unless it is gone itself."""
+        self._in_flight.pop(source, None)
+        self._hungry.pop(source, None)
+        for pull in [p for p in self._pulls.values() if p.source == source]:
+            pull.outstanding.clear()
+            pull.reason = f"the connection to node {source.hex()}, which had it, ended"
+            pull.retries += 1
+            if pull.retries > MOST_RETRIES:
+                self._start(pull)
+            else:
+                self._loop.call_later(RETRY_SECONDS, functools.partial(self._retry, pull, source))
+
+    def _retry(self, pull: _Pull, source: bytes) -> None:
+        if self._pulls.get(pull.object_id) is pull and pull.source == source:
+            pull.sources.appendleft(source)
+            self._start(pull)
 
     def _finish_if_complete(self, pull: _Pull) -> None:
         if not pull.noted or pull.arrived < pull.hint.size:
@@ -273,23 +313,24 @@ class Transfers:
         Raises:
             ProtocolError: There can be no such bytes.
         """
-        node_id, object_id, start = link.process_id, message.object_id, message.start
-        size = message.location.size
+        start, size = message.start, message.location.size
         if start < 0 or not 0 <= message.length <= min(CHUNK_SIZE, size - start):
             raise ProtocolError("it wants bytes outside of an object")
+        self._look_for(link, message)
+
+    def _look_for(self, link: Link, message: PullChunk) -> None:
+        object_id, size = message.object_id, message.location.size
 
         def found(location: Location | None, reason: str) -> None:
-            data = None
-            if location is not None:
-                fd = self._table.segment(location.segment_id).fd
-                data = os.pread(fd, message.length, location.offset + HEADER_SIZE + start)
-                # Memory is wiped before it is used again: what was read before that is good.
-                if not is_there(fd, location.offset, object_id, size):
-                    data, reason = None, "it was freed"
-            if data is None:
-                self._links.send(node_id, ChunkFailed(object_id, start, reason))
+            if location is None:
+                self.chunk_links.fail(link, message, reason)
             else:
-                self._links.send(node_id, ObjectChunk(object_id, start, data))
+                self.chunk_links.send(
+                    link,
+                    message,
+                    functools.partial(self._read, message, location),
+                    lambda: self._look_for(link, message),
+                )
 
         entry = self._table.find(object_id)
         if entry is None and self._table.lies_at(object_id, message.location):
@@ -299,6 +340,17 @@ class Transfers:
             found(None, "it was freed or lost")
         else:
             self._objects.find(object_id, Location(self._node_id, 0, 0, size), found)
+
+    def _read(self, message: PullChunk, location: Location, space: memoryview) -> bool:
+        """Read what was asked for; False if the object was moved or freed meanwhile."""
+        segment = self._table.find_segment(location)
+        if segment is None:
+            return False
+        where = location.offset + HEADER_SIZE + message.start
+        # Memory is wiped before it is used again: what was read before that is good.
+        return os.preadv(segment.fd, [space], where) == len(space) and is_there(
+            segment.fd, location.offset, message.object_id, location.size
+        )
 
     # ------------------------------------------------------------------ copies
 
@@ -343,6 +395,7 @@ class Transfers:
 
     def node_left(self, node_id: bytes) -> None:
         """A node is gone: go on with other copies, if there are any."""
+        self.chunk_links.node_left(node_id)
         self._in_flight.pop(node_id, None)
         self._hungry.pop(node_id, None)
         for copies in self._copies.values():

@@ -180,7 +180,7 @@ class SegmentTable:
 
     def object_stored(self, writer_id: bytes, message: ObjectStored) -> Outgoing:
         """Note that ``writer_id`` wrote an object, for itself or for another owner."""
-        segment = self._find(message.location)
+        segment = self.find_segment(message.location)
         if segment is None or segment.writer != writer_id:
             logger.debug("ignored %r of %s", message, writer_id.hex())
             return []
@@ -249,7 +249,7 @@ class SegmentTable:
 
     def lies_at(self, object_id: bytes, location: Location) -> bool:
         """Return whether an object is at a place of this node, announced or not."""
-        segment = self._find(location)
+        segment = self.find_segment(location)
         return segment is not None and is_there(
             segment.fd, location.offset, object_id, location.size
         )
@@ -266,7 +266,7 @@ class SegmentTable:
     def _note_early_free(self, message: ObjectFreed) -> None:
         """The writer's announcement comes over another connection and may be on its way."""
         object_id, location = message.object_id, message.location
-        segment = self._find(location)
+        segment = self.find_segment(location)
         if segment is None or segment.writer in (None, owner_of(object_id)):
             return
         if len(segment.early_frees) >= MAX_EARLY_FREES:
@@ -498,7 +498,8 @@ class SegmentTable:
         """Give memory that no segment has back to the machine."""
         self._spares.shrink(0)
 
-    def _find(self, location: Location) -> Segment | None:
+    def find_segment(self, location: Location) -> Segment | None:
+        """Return the segment of a location, if it exists and has room for such an object."""
         if location.node_id != self._node_id:
             return None
         segment = self._segments.get(location.segment_id)

@@ -137,6 +137,11 @@ class AuthenticatedConnection(Connection[M]):
         self._handshake: Handshake | None = Handshake(token, is_client)
         self._on_ready = on_ready
 
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the other end has proved itself."""
+        return self._handshake is None
+
     def flush(self) -> bool:
         """As in ``Connection``; before the other end has proved itself messages stay queued."""
         if self._handshake is None:

@@ -37,6 +37,9 @@ from skate.runtime.wire.placement import ReserveBundles as ReserveBundles
 from skate.runtime.wire.state import AskNode as AskNode
 from skate.runtime.wire.state import NodeAnswered as NodeAnswered
 from skate.runtime.wire.transfers import (
+    CarryChunks as CarryChunks,
+)
+from skate.runtime.wire.transfers import (
     ChunkFailed as ChunkFailed,
 )
 from skate.runtime.wire.transfers import (
@@ -250,6 +253,7 @@ class ActorRefused(Message, tag=158):
 
 ClusterMessage: TypeAlias = (
     PullChunk
+    | CarryChunks
     | ObjectChunk
     | ChunkFailed
     | NoteCopy

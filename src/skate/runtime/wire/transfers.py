@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from skate.runtime.wire.parts import Location, Message
 
+#: Bytes of one chunk: little enough to stay in the processor's cache between the system calls that
+#: read and write it, and that nothing else in the daemon waits long.
+CHUNK_SIZE = 1024 * 1024
+
 
 class PullChunk(Message, tag=161):
     """Send me these bytes of an object of yours; ``ObjectChunk`` or ``ChunkFailed`` answers."""
@@ -16,11 +20,11 @@ class PullChunk(Message, tag=161):
 
 
 class ObjectChunk(Message, tag=162):
-    """Some bytes of an object."""
+    """Some bytes of an object; ``wire/chunks.py`` relies on their being the last field."""
 
     object_id: bytes
     start: int
-    data: bytes
+    data: memoryview
 
 
 class ChunkFailed(Message, tag=163):
@@ -49,3 +53,7 @@ class FreeCopy(Message, tag=166):
 
     object_id: bytes
     location: Location
+
+
+class CarryChunks(Message, tag=169):
+    """First on a connection: I am a node, and this connection is for chunks that I ask for."""
