@@ -110,9 +110,10 @@ def cancel(
     """Stop the task that makes ``object_ref``; nothing happens if it has finished.
 
     ``get`` of its refs then raises ``TaskCancelledError``.  What has not started never does.  A
-    task that runs gets a ``KeyboardInterrupt``, and so does a call of an actor with one thread; a
-    coroutine of an async actor is cancelled; a call in a thread goes on.  Each may ignore it and
-    return a value.
+    task that runs gets a ``KeyboardInterrupt``, and so does a call of an actor, in a thread too; a
+    coroutine of an async actor is cancelled.  Each may ignore it and return a value.  In a thread
+    it comes once, and not before C code that the call is inside of (``time.sleep``, waiting for a
+    lock) has returned.
 
     Args:
         object_ref: A ref that a task will make, or the generator that it is.

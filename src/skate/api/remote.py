@@ -30,11 +30,11 @@ def remote(*targets: Any, **options: Any) -> Any:
     the time in queues and that in which arguments were not ready, with the time in ``get`` inside
     the call, without that in which a generator waits for its consumer.  Each attempt counts anew.
     When they have passed a task is interrupted as by ``cancel``, tasks that it has started
-    included, and after one more second its process is killed.  A call of an actor is interrupted
-    if it runs in the main thread, cancelled if it is a coroutine, and given up in a thread, which
-    goes on; the actor is not killed.  The refs raise ``TaskTimeoutError``, whatever the call does
-    after that moment; it is retried only if ``retry_exceptions`` is a list that names that class or
-    a base of it.
+    included, and after one more second its process is killed.  A call of an actor is interrupted,
+    or cancelled if it is a coroutine, and given up if it goes on (in a thread C code cannot be
+    interrupted); the actor is not killed.  The refs raise ``TaskTimeoutError``, whatever the call
+    does after that moment; it is retried only if ``retry_exceptions`` is a list that names that
+    class or a base of it.
 
     Args:
         targets: The function or class, when there are no options.

@@ -405,11 +405,11 @@ class Executor:
         started = running.started = time.perf_counter()
         self.announce(task, peer)
         error_type = error_message = ""
+        interruption = running.interruption
+        call = self._call if interruption is None else interruption.shield(self._call)
         try:
             try:
-                result = invoker.call(running)
-                if task.num_returns < 0:
-                    result = self.producers.run(task, peer, result, running.name)
+                result = call(running, peer)
             except Exception as error:
                 if self.post_mortem is not None:
                     self.post_mortem(error)
@@ -426,7 +426,10 @@ class Executor:
         except BaseException as error:
             duration = int((finished - started - running.blocked_seconds) * 1e6)
             error_type, error_message = describe_error(error)
-            cancelled = task.task_id in self._cancelling and isinstance(error, KeyboardInterrupt)
+            cancelled = isinstance(error, KeyboardInterrupt) and (
+                task.task_id in self._cancelling
+                or (interruption is not None and interruption.wanted)
+            )
             self._cancelling.discard(task.task_id)
             self.reply_error(task, peer, error, duration, running.name, cancelled)
         self.core.events.ran(running, finished, error_type, error_message)
@@ -434,6 +437,13 @@ class Executor:
         if task.terms is not None and task.terms.max_calls:
             self.retirement.count(task, peer)
         return finished
+
+    def _call(self, running: Running, peer: Peer) -> Any:
+        task = running.task
+        result = self.invoker.call(running)
+        if task.num_returns < 0:
+            return self.producers.run(task, peer, result, running.name)
+        return result
 
     def left(self, running: Running) -> None:
         """A call has ended: so has its debugger."""

@@ -185,6 +185,10 @@ class Producers:
                 if producer.dropped:
                     close(iterator)
                     break
+        except KeyboardInterrupt:
+            # If that was outside of the generator, between two items, it has to end all the same.
+            close(iterator)
+            raise
         finally:
             self.end(task)
         return producer.count

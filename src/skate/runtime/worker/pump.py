@@ -294,7 +294,7 @@ class Pump:
                 finally:
                     if guarded:
                         signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
-                if self.interrupted is not None:
+                if is_main and self.interrupted is not None:
                     self.raise_interrupt()
                 if self.callbacks:
                     self.run_callbacks()

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from skate.runtime.worker.groups import ConcurrencyGroups
-from skate.runtime.worker.invoke import Running, current_call, group_of
+from skate.runtime.worker.interrupts import ThreadedCall
+from skate.runtime.worker.invoke import current_call, group_of
 
 if TYPE_CHECKING:
     from skate.runtime.wire.messages import Task
@@ -26,8 +27,13 @@ class ThreadedCalls:
         self._pool = concurrent.futures.ThreadPoolExecutor(
             sum(limits.values()), thread_name_prefix=class_name
         )
-        #: The calls that the threads run.
-        self.running: set[Running] = set()
+        #: Calls that were admitted and have not ended.
+        self._admitted: set[ThreadedCall] = set()
+
+    @property
+    def running(self) -> list[ThreadedCall]:
+        """The calls that the threads run."""
+        return [call for call in list(self._admitted) if call.thread]
 
     def start(self, task: Task, peer: Peer) -> None:
         """Run a call as soon as its group allows."""
@@ -36,29 +42,41 @@ class ThreadedCalls:
             self._executor.refuse_group(task, peer, self._groups.limits)
             return
         with self._core.lock:
-            admitted = self._groups.admit(group, (task, peer))
-        if admitted:
-            self._pool.submit(self._run, task, peer)
+            call = self._admit(task, peer) if self._groups.admit(group, (task, peer)) else None
+        if call is not None:
+            self._pool.submit(self._run, call)
 
-    def _run(self, task: Task, peer: Peer) -> None:
-        group = group_of(task)
-        found: tuple[Task, Peer] | None = (task, peer)
-        while found is not None:
-            self._run_one(*found)
+    def _admit(self, task: Task, peer: Peer) -> ThreadedCall:
+        """Locked.  From here on a cancellation reaches the call."""
+        call = ThreadedCall(self._core, task, peer)
+        self._admitted.add(call)
+        return call
+
+    def _run(self, first: ThreadedCall) -> None:
+        group = group_of(first.task)
+        call: ThreadedCall | None = first
+        while call is not None:
+            self._run_one(call)
             with self._core.lock:
-                found = self._groups.leave(group)
+                following = self._groups.leave(group)
+                call = self._admit(*following) if following is not None else None
 
-    def _run_one(self, task: Task, peer: Peer) -> None:
-        running = Running(task, peer, ())
-        running.thread = threading.get_ident()
-        current_call.set(running)
-        self.running.add(running)
+    def _run_one(self, call: ThreadedCall) -> None:
+        task, peer = call.task, call.peer
+        assert peer is not None
+        call.thread = threading.get_ident()
+        current_call.set(call)
 
         def leave() -> None:
             current_call.set(None)
-            self.running.discard(running)
+            self._admitted.discard(call)
 
-        self._executor.invoke(running, task, peer, leave)
+        if call.interruption.begin():
+            self._executor.invoke(call, task, peer, leave)
+        else:
+            leave()
+            with self._core.lock:
+                self._executor.reply_unstarted(task, peer)
         with self._core.lock:
             self._core.links.flush()
 
@@ -71,11 +89,15 @@ class ThreadedCalls:
         return {}
 
     def runs(self, task_id: bytes) -> bool:
-        """Whether a call has started and not ended."""
-        return any(running.task_id == task_id for running in list(self.running))
+        """Whether a call was admitted and has not ended."""
+        return any(call.task_id == task_id for call in list(self._admitted))
 
     def interrupt(self, task_id: bytes) -> None:
-        """Locked.  Threads cannot be interrupted: the call goes on."""
+        """Locked.  Raise KeyboardInterrupt in a call that was admitted, or have it not start."""
+        # A call that was given up and is tried again may be there twice.
+        for call in list(self._admitted):
+            if call.task_id == task_id:
+                call.interruption.want()
 
     def close(self, at_once: bool) -> None:
         """Wait for the calls to end, unless the actor has to end at once."""
