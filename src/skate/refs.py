@@ -96,7 +96,10 @@ class ObjectRef(Tracked, Generic[T]):
         return self.binary().hex()
 
     def future(self) -> concurrent.futures.Future[T]:
-        """Return a ``concurrent.futures.Future`` of the value."""
+        """Return a ``concurrent.futures.Future`` of the value, at once.
+
+        A value that is on disk or on another node is brought meanwhile.
+        """
         return hooks.future(self._cell)
 
     def __await__(self) -> Generator[Any, None, T]:

@@ -130,6 +130,10 @@ class Serialized:
         # Of a single piece, which is nearly always the case, join makes no copy.
         return b"".join(self.pieces() if self.buffers else self._pieces)
 
+    def detach(self) -> None:
+        """Copy what is the value's own memory: from now on the value may change, or go."""
+        self._pieces, self.buffers = (self.to_bytes(),), ()
+
     def write_into(self, view: memoryview) -> None:
         """Write ``size`` bytes to the start of ``view``, a writable view of bytes.
 

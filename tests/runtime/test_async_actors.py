@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from scripts import Script
 
@@ -211,3 +212,65 @@ def test_a_loop_that_is_never_idle_answers(session: None) -> None:
     assert [skate.get(spinning.echo.remote(i), timeout=30) for i in range(300)] == list(range(300))
     skate.get(spinning.stop.remote(), timeout=30)
     assert skate.get(turns, timeout=30) > 0
+
+
+def test_a_result_that_waits_for_room_does_not_stop_the_loop(cluster: Any) -> None:
+    cluster(num_cpus=2, object_store_memory=64_000_000)
+
+    @skate.remote
+    class Large:
+        def __init__(self) -> None:
+            self.array = np.ones(20_000_000, dtype=np.uint8)
+
+        async def give(self) -> Any:
+            return self.array
+
+        async def give_two(self) -> Any:
+            return self.array[:12_000_000], "small"
+
+        async def items(self) -> Any:
+            yield self.array
+            yield 2
+
+        async def change(self) -> None:
+            self.array[:] = 2
+
+    large = Large.remote()
+    skate.get(large.__ray_ready__.remote(), timeout=30)
+    views = [skate.get(skate.put(np.zeros(18_000_000, dtype=np.uint8))) for _ in range(3)]
+    given = large.give.remote()
+    items = large.items.remote()
+    pair = large.give_two.options(num_returns=2).remote()
+    # These are answered while the others wait, and see what was there when they returned.
+    skate.get([large.__ray_ready__.remote() for _ in range(100)], timeout=15)
+    skate.get(large.change.remote(), timeout=15)
+    assert skate.wait([given, *pair], timeout=0.1)[0] == []
+    del views
+    array = skate.get(given, timeout=30)
+    assert (array.size, array.min(), array.max()) == (20_000_000, 1, 1)
+    del array, given
+    assert skate.get(pair[1], timeout=30) == "small"
+    assert skate.get(pair[0], timeout=30).max() == 1
+    del pair
+    assert skate.get(next(items), timeout=30).max() == 1
+    assert skate.get(next(items), timeout=30) == 2
+
+
+def test_cancelling_a_call_that_waits_for_room(cluster: Any) -> None:
+    cluster(num_cpus=2, object_store_memory=64_000_000)
+
+    @skate.remote
+    class Large:
+        async def give(self) -> Any:
+            return np.ones(20_000_000, dtype=np.uint8)
+
+    large = Large.remote()
+    skate.get(large.__ray_ready__.remote(), timeout=30)
+    views = [skate.get(skate.put(np.zeros(18_000_000, dtype=np.uint8))) for _ in range(3)]
+    given = large.give.remote()
+    skate.get(large.__ray_ready__.remote(), timeout=15)
+    skate.cancel(given)
+    with pytest.raises(exceptions.TaskCancelledError):
+        skate.get(given, timeout=15)
+    del views
+    assert skate.get(large.give.remote(), timeout=30).size == 20_000_000

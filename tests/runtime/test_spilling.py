@@ -314,3 +314,26 @@ def test_processes_killed_while_memory_is_short(cluster: Callable[..., None]) ->
     for i, output in enumerate(outputs):
         array = skate.get(output, timeout=60)
         assert (int(array[0]), int(array[-1]), len(array)) == (2 * i, 2 * i, 3 * MB)
+
+
+def test_futures_of_spilled_values_do_not_wait(
+    cluster: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster(num_cpus=2, object_store_memory=64_000_000)
+    core: Any = current().core  # type: ignore[attr-defined]
+    refs = [skate.put(np.full(16_000_000, i, dtype=np.uint8)) for i in range(12)]
+
+    def waits(*_: object) -> None:
+        raise AssertionError("it waits for the daemon")
+
+    monkeypatch.setattr(core, "ask_patiently", waits)
+    misses = 0
+    for i, ref in enumerate(refs):
+        future = ref.future()
+        misses += not future.done()
+        assert future.result(timeout=30)[-1] == i
+        del future
+    assert misses > 0
+    # One that completes later is loaded by whoever pumps, who must not wait either.
+    future = make.remote(4 * MB, 7).future()
+    assert future.result(timeout=30).max() == 7

@@ -10,18 +10,15 @@ import asyncio
 import contextlib
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from skate.exceptions import ObjectLostError
-from skate.runtime.store.client import NotHereError
-from skate.runtime.wire.messages import LocateObject
-from skate.runtime.worker.cells import PENDING, STORED
-from skate.runtime.worker.core import Answer
-from skate.runtime.worker.objects import follow
-from skate.serialization import deserialize
+from skate.runtime.worker.bringing import NOT_YET, value_soon
+from skate.runtime.worker.pump import Answer
 
 if TYPE_CHECKING:
-    from skate.runtime.worker.cells import Cell, StoredObject
+    from skate.runtime.worker.bringing import Located
+    from skate.runtime.worker.cells import Cell
     from skate.runtime.worker.completions import Completions
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.streams import Stream
@@ -35,8 +32,7 @@ class _Awaited(asyncio.Future[Any]):
         self._deliveries = deliveries
         self._source = source
         self.listens = False
-        #: What was asked about a stored value that is not here.
-        self._located: _Located | None = None
+        self.located: Located | None = None
 
     def listen(self) -> None:
         """Locked.  It will be told."""
@@ -73,12 +69,7 @@ class _Awaited(asyncio.Future[Any]):
             self.set_result(None)
             return
         try:
-            view = self._open(source)
-            if self.listens:
-                return
-            value = (
-                self._deliveries.core.objects.load(source) if view is None else deserialize(view)
-            )
+            value = value_soon(self._deliveries.core, source, self)
         except StopIteration as error:
             # A future refuses it, since it would end the coroutine that awaits.
             failure = RuntimeError(f"the task raised {error!r}")
@@ -87,67 +78,22 @@ class _Awaited(asyncio.Future[Any]):
         except BaseException as error:
             self.set_exception(error)
         else:
-            self.set_result(value)
-
-    def _open(self, cell: Cell) -> memoryview | None:
-        """Return a view of a stored value, which keeps it where it is; None for other values.
-
-        A value that has to be brought here first, or made again, is listened to: the loop does not
-        stop for that.
-
-        Raises:
-            ObjectStoreFullError: there is no room for it on this node.
-            SessionError: the session has ended.
-        """
-        core = self._deliveries.core
-        located, self._located = self._located, None
-        handle = cell.handle if cell.status == STORED else None
-        if handle is not None:
-            try:
-                if located is not None and located.handle is handle:
-                    located.follow(core, cell.object_id)
-                return core.objects.store.open(handle.location, cell.object_id, (cell, handle))
-            except ObjectLostError as error:
-                core.objects.report_lost(cell, handle.location, str(error))
-            except NotHereError:
-                self._bring(cell, handle)
-                return None
-        with core.lock:
-            if cell.status == PENDING:
-                cell.listen(self)
-                self.listen()
-                core.objects.request_if_borrowed(cell)
-                core.pump.expect()
-        return None
-
-    def _bring(self, cell: Cell, handle: StoredObject) -> None:
-        core = self._deliveries.core
-        location = handle.location
-        self._located = _Located(self, handle)
-        with core.lock:
-            self.listen()
-        core.ask_soon(lambda number: LocateObject(number, cell.object_id, location), self._located)
+            if value is not NOT_YET:
+                self.set_result(value)
 
 
-class _Located(Answer):
-    """The daemon's answer to the question where a stored value is."""
+class _Told(Answer):
+    """An answer of the daemon that a future waits for."""
 
-    __slots__ = ("_future", "handle")
+    __slots__ = ("future",)
 
-    def __init__(self, future: _Awaited, handle: StoredObject) -> None:
-        super().__init__()
-        self._future = future
-        self.handle = handle
+    #: As of a cell: nobody else listens.
+    listeners = None
+    future: _Awaited
 
-    def on_ready(self, _cell: object = None) -> None:
-        """Locked.  The answer is there, or never will be."""
-        self._future.on_ready(self)
-
-    def follow(self, core: Core, object_id: bytes) -> None:
-        """Look where it says; see ``objects.follow``."""
-        if self.message is None:
-            raise core.ended
-        follow(object_id, self.handle, self.message)
+    def on_ready(self, _source: object = None) -> None:
+        """Locked.  It is there, or never will be."""
+        self.future.on_ready(self)
 
 
 class _Deliveries:
@@ -223,3 +169,20 @@ class Awaiting:
                 return future
         future.deliver()
         return future
+
+    async def ask(self, make: Callable[[int], object]) -> Any:
+        """Send a request to the daemon and return its answer; the loop goes on meanwhile.
+
+        Raises:
+            SessionError: the daemon is gone.
+        """
+        answer = _Told()
+        future = answer.future = _Awaited(self._deliveries(), answer)
+        core = self.core
+        with core.lock:
+            future.listen()
+        core.ask_soon(make, answer)
+        await future
+        if answer.message is None:
+            raise core.ended
+        return answer.message

@@ -19,6 +19,7 @@ from skate.runtime.store.client import StoreClient
 from skate.runtime.wire import messages as wire
 from skate.runtime.wire.addresses import Access
 from skate.runtime.worker.actors import Actors
+from skate.runtime.worker.bringing import future_of
 from skate.runtime.worker.cells import FAILED, Cell, Finalized
 from skate.runtime.worker.environments import Environments
 from skate.runtime.worker.events import Events
@@ -32,7 +33,7 @@ from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.own_metrics import OwnMetrics
 from skate.runtime.worker.ownership import Ownership
 from skate.runtime.worker.placement import Placement
-from skate.runtime.worker.pump import Pump, Waiter
+from skate.runtime.worker.pump import Answer, Pump, Waiter
 from skate.runtime.worker.record import Record
 from skate.runtime.worker.streams import IDS_PER_STREAM, Streams
 from skate.runtime.worker.tasks import Submitter
@@ -54,18 +55,6 @@ def _allow_many_descriptors() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class Answer(Waiter):
-    """Waits for the answer to a request to the daemon."""
-
-    __slots__ = ("message",)
-
-    by_user = False
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.message: Any = None
 
 
 class Core:
@@ -173,7 +162,7 @@ class Core:
             raise SessionError("the node daemon ended before it answered")
         hooks.resolve = self.ownership.resolve
         hooks.pin = self.ownership.pin
-        hooks.future = self.objects.future
+        hooks.future = lambda cell: future_of(self, cell)
         hooks.awaited = lambda cell: self.awaiting.future(cell)
         self.pump.start()
         self.own_metrics.start()

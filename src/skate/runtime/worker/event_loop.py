@@ -255,6 +255,7 @@ class AsyncCalls:
             current_call.set(running)
             self.running.add(running)
             await self._invoke(running, task, peer)
+            self.running.discard(running)
         del self._tasks[task_id]
         following = self._groups.leave(group_of(task))
         if following is not None:
@@ -284,10 +285,12 @@ class AsyncCalls:
                 raise
             finally:
                 finished = time.perf_counter()
-                self.running.discard(running)
                 executor.left(running)
             duration = int((finished - running.started) * 1e6)
-            invoker.reply(task, peer, result, duration, running.name)
+            parts = invoker.reply_at_once(task, peer, result, duration, running.name)
+            if parts is not None:
+                del result  # if that was the last of it, it makes room for the copy
+                await invoker.reply_values_on_loop(task, peer, parts, duration, running.name)
         except BaseException as error:
             duration = int((finished - running.started) * 1e6)
             error_type, error_message = describe_error(error)
@@ -306,7 +309,7 @@ class AsyncCalls:
             producer = producers.begin(task, peer)
             try:
                 async for item in items:
-                    producer.send(item)
+                    await producer.send_on_loop(item)
                     await self._make_room(producer)
                     if producer.dropped:
                         await items.aclose()
@@ -318,7 +321,7 @@ class AsyncCalls:
         producer = producers.begin(task, peer)
         try:
             for item in iterator:
-                producer.send(item)
+                await producer.send_on_loop(item)
                 await self._make_room(producer)
                 if producer.dropped:
                     close(iterator)

@@ -420,7 +420,9 @@ class Executor:
                 if self.debugged:
                     self.left(running)
             duration = int((finished - started - running.blocked_seconds) * 1e6)
-            invoker.reply(task, peer, result, duration, running.name)
+            parts = invoker.reply_at_once(task, peer, result, duration, running.name)
+            if parts is not None:
+                invoker.reply_values(task, peer, parts, duration, running.name)
             if self._cancelling:
                 self._cancelling.discard(task.task_id)
         except BaseException as error:

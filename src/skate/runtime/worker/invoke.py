@@ -27,6 +27,7 @@ from skate.runtime.worker.actors import ActorSpec
 from skate.runtime.worker.objects import INLINE_MAX
 from skate.runtime.worker.output import NamedOutput
 from skate.serialization import (
+    Serialized,
     deserialize,
     deserialize_arguments,
     fill_slots,
@@ -205,40 +206,63 @@ class Invoker:
 
     # ------------------------------------------------------------------ the answer
 
-    def reply(self, task: Task, peer: Peer, result: Any, duration: int, name: str) -> None:
-        """Send what a task returned; of a generator, how many items it had.
+    def reply_at_once(
+        self, task: Task, peer: Peer, result: Any, duration: int, name: str
+    ) -> list[Serialized] | None:
+        """Send what a task returned if it is small; of a generator, how many items it had.
+
+        Other results are returned, for ``reply_values``.
 
         Raises:
             SerializationError: it cannot be pickled.
-            ObjectStoreFullError: it is large and there is no room.
             ValueError: it is not ``num_returns`` values.
         """
         core = self.core
         count = task.num_returns
         if count == 1:
             serialized = serialize(result)
-            if not serialized.refs and serialized.size <= INLINE_MAX:
-                data = serialized.to_bytes()
-                with core.lock:
-                    core.links.send(peer, Reply(task.task_id, data, duration))
-                return
-            values = [core.objects.value_of(serialized, task.task_id, peer.process_id, name)]
-        elif count == 0:
-            values = []
-        elif count < 0:
+            if serialized.refs or serialized.size > INLINE_MAX:
+                return [serialized]
+            data = serialized.to_bytes()
+            with core.lock:
+                core.links.send(peer, Reply(task.task_id, data, duration))
+            return None
+        if count < 0:
             with core.lock:
                 core.links.send(peer, StreamEnded(task.task_id, result, duration))
-            return
-        else:
-            parts = _split_result(result, count, name)
-            values = [
-                core.objects.value_of(
-                    serialize(part), nth(task.task_id, index), peer.process_id, name
-                )
-                for index, part in enumerate(parts)
-            ]
-        with core.lock:
-            core.links.send(peer, ReplyValues(task.task_id, values, duration))
+            return None
+        return [serialize(part) for part in _split_result(result, count, name)]
+
+    def reply_values(
+        self, task: Task, peer: Peer, parts: list[Serialized], duration: int, name: str
+    ) -> None:
+        """Send large results, results with refs, and several of them.
+
+        Raises:
+            ObjectStoreFullError: there is no room.
+        """
+        value_of = self.core.objects.value_of
+        receiver = peer.process_id
+        values = [
+            value_of(part, nth(task.task_id, index), receiver, name)
+            for index, part in enumerate(parts)
+        ]
+        self._send_values(task, peer, values, duration)
+
+    async def reply_values_on_loop(
+        self, task: Task, peer: Peer, parts: list[Serialized], duration: int, name: str
+    ) -> None:
+        """Do the same on an event loop, which goes on while there is no room."""
+        value_of = self.core.objects.value_on_loop
+        receiver = peer.process_id
+        values = []
+        for index, part in enumerate(parts):
+            values.append(await value_of(part, nth(task.task_id, index), receiver, name))
+        self._send_values(task, peer, values, duration)
+
+    def _send_values(self, task: Task, peer: Peer, values: list[Value], duration: int) -> None:
+        with self.core.lock:
+            self.core.links.send(peer, ReplyValues(task.task_id, values, duration))
 
     def reply_error(
         self, task: Task, peer: Peer, error: BaseException, duration: int, name: str
@@ -349,6 +373,8 @@ class Invoker:
 
 
 def _split_result(result: Any, count: int, name: str) -> list[Any]:
+    if count == 0:
+        return []
     try:
         parts = list(result)
     except TypeError:

@@ -7,9 +7,6 @@ unpickle or copy.
 
 from __future__ import annotations
 
-import concurrent.futures
-import functools
-import gc
 import os
 import sys
 import time
@@ -25,7 +22,7 @@ from skate.exceptions import (
 )
 from skate.ids import owner_of
 from skate.refs import ObjectRef
-from skate.runtime.store.client import NoRoomError, NotHereError, StoreClient
+from skate.runtime.store.client import NotHereError, StoreClient
 from skate.runtime.wire.messages import (
     FetchObject,
     LocateObject,
@@ -35,7 +32,6 @@ from skate.runtime.wire.messages import (
     ObjectsUsed,
     ObjectValue,
     ReportLost,
-    RequestRoom,
     Value,
 )
 from skate.runtime.worker.cells import (
@@ -49,19 +45,13 @@ from skate.runtime.worker.cells import (
 )
 from skate.runtime.worker.pump import Waiter
 from skate.runtime.worker.reading_ahead import ReadAhead
+from skate.runtime.worker.writing import MAKE_ROOM, Writing
 from skate.serialization import Serialized, deserialize, serialize
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
 
-#: How long a driver's ``put``, and a task, wait for room while nothing can be spilled, in seconds.
-PUT_PATIENCE = 4.0
-TASK_PATIENCE = 20.0
-_MAKE_ROOM = (
-    "Drop arrays and refs that you no longer need, or give the store more memory:"
-    " init(object_store_memory=...)"
-)
 #: How often the daemon is told which objects were read, in seconds.
 REPORT_SECONDS = 1.0
 #: Where the code of Skate itself is.
@@ -80,7 +70,7 @@ def follow(object_id: bytes, handle: StoredObject, answer: ObjectLocated) -> Non
     if answer.no_room:
         raise ObjectStoreFullError(
             f"no room in memory for object {object_id.hex()} of {handle.location.size} bytes,"
-            f" which is elsewhere: {answer.reason}\n{_MAKE_ROOM}"
+            f" which is elsewhere: {answer.reason}\n{MAKE_ROOM}"
         )
     if answer.location is None:
         raise ObjectLostError(answer.reason)
@@ -112,35 +102,13 @@ class _RemoteReader:
         self.objects.answer(self.peer, cell)
 
 
-class _FutureListener:
-    """Completes a ``concurrent.futures.Future``, outside of the lock."""
-
-    __slots__ = ("future", "objects")
-
-    def __init__(self, objects: Objects, future: concurrent.futures.Future[Any]) -> None:
-        self.objects = objects
-        self.future = future
-
-    def on_ready(self, cell: Cell) -> None:
-        self.objects.core.pump.callbacks.append(lambda: self.finish(cell))
-
-    def finish(self, cell: Cell) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            value = self.objects.load(cell)
-        except BaseException as error:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(value)
-
-
 class Objects:
     """The object side of a core."""
 
     def __init__(self, core: Core, store: StoreClient) -> None:
         self.core = core
         self.store = store
+        self.writing = Writing(core, store)
         self._reported = 0.0
         #: How often an object was not where it was said to be.
         self.misses = 0
@@ -164,7 +132,7 @@ class Objects:
         else:
             with core.lock:
                 object_id = core.ids.draw()
-            location = self._write(object_id, serialized)
+            location = self.writing.write(object_id, serialized)
             cell = Cell(object_id, core.address)
             cell.handle = StoredObject(object_id, location, core.finalized)
             with core.lock:
@@ -180,37 +148,6 @@ class Objects:
                     core.ownership.know(inner)
         cell.status = status
         return cell
-
-    def _write(self, object_id: bytes, serialized: Serialized) -> Location:
-        """Write to shared memory; wait while there is no room.
-
-        Raises:
-            ObjectStoreFullError: nothing has made room for some seconds.
-        """
-        core = self.core
-        core.drain()
-        # Tasks look at their arguments while they run: what fills the store is often gone soon.
-        patience = PUT_PATIENCE if core.is_driver else TASK_PATIENCE
-        collected = False
-        while True:
-            try:
-                return self.store.write(object_id, serialized)
-            except NoRoomError as error:
-                request = functools.partial(
-                    _request_room, error.size, 1.0 if collected else patience, collected
-                )
-                answer = core.ask_patiently(request, None)
-            if not answer.error:
-                continue
-            if collected:
-                raise ObjectStoreFullError(
-                    f"no room for object {object_id.hex()} of {serialized.size} bytes:"
-                    f" {answer.error}\n{_MAKE_ROOM}"
-                )
-            # Refs in cycles are looked for only now: it takes long.
-            collected = True
-            gc.collect()
-            core.drain()
 
     def get_one(self, ref: ObjectRef[Any], timeout: float | None) -> Any:
         """Return the value of a ref, or raise its exception."""
@@ -297,19 +234,6 @@ class Objects:
         finally:
             pump.any_waiters.remove(waiter)
         return _split(refs, num_returns)
-
-    def future(self, cell: Cell) -> concurrent.futures.Future[Any]:
-        """Return a future of a cell's value."""
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        listener = _FutureListener(self, future)
-        with self.core.lock:
-            if not cell.status:
-                cell.listen(listener)
-                self.request_if_borrowed(cell)
-                self.core.pump.expect()
-                return future
-        listener.finish(cell)
-        return future
 
     def load(self, cell: Any, deadline: float | None = None, timeout: float | None = None) -> Any:
         """Deserialize the value of a cell, or raise its exception.
@@ -452,14 +376,35 @@ class Objects:
 
         ``created``: the name of the task, for whoever wonders where the object comes from.
         """
-        core = self.core
         if serialized.size <= INLINE_MAX:
-            value = Value(serialized.to_bytes())
+            location = None
         else:
-            value = Value(None, self._write(object_id, serialized))
+            location = self.writing.write(object_id, serialized)
+        return self._written(serialized, location, object_id, receiver, created)
+
+    async def value_on_loop(
+        self, serialized: Serialized, object_id: bytes, receiver: bytes, created: str
+    ) -> Value:
+        """Do the same on an event loop, which goes on while there is no room."""
+        if serialized.size <= INLINE_MAX:
+            location = None
+        else:
+            location = await self.writing.write_on_loop(object_id, serialized)
+        return self._written(serialized, location, object_id, receiver, created)
+
+    def _written(
+        self,
+        serialized: Serialized,
+        location: Location | None,
+        object_id: bytes,
+        receiver: bytes,
+        created: str,
+    ) -> Value:
+        core = self.core
+        value = Value(serialized.to_bytes() if location is None else None, location)
         with core.lock:
-            if value.location is not None:
-                core.links.send_node(ObjectStored(object_id, value.location, created))
+            if location is not None:
+                core.links.send_node(ObjectStored(object_id, location, created))
             if serialized.refs:
                 value.refs = [
                     self.core.ownership.grant(ref._cell, receiver) for ref in serialized.refs
@@ -530,10 +475,6 @@ def call_site() -> str:
             return f"{path}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
-
-
-def _request_room(size: int, patience: float, explain: bool, number: int) -> RequestRoom:
-    return RequestRoom(number, size, patience, explain)
 
 
 def _split(

@@ -11,10 +11,10 @@ from skate.ids import nth
 from skate.runtime.wire.calls import StreamDropped, StreamItems, StreamTaken, StreamValues, Terms
 from skate.runtime.worker.objects import INLINE_MAX
 from skate.runtime.worker.pump import Waiter
-from skate.serialization import serialize
+from skate.serialization import Serialized, serialize
 
 if TYPE_CHECKING:
-    from skate.runtime.wire.messages import Task
+    from skate.runtime.wire.messages import Task, Value
     from skate.runtime.worker.core import Core
     from skate.runtime.worker.links import Peer
 
@@ -75,25 +75,35 @@ class Producer:
             SerializationError: it cannot be pickled.
             ObjectStoreFullError: it is large and there is no room.
         """
-        index = self.count
-        if index < self._skip:
-            self.count = index + 1
+        large = self._send_small(item)
+        if large is not None:
+            self._send_value(self._core.objects.value_of(*self._described(large)))
+        self._sent()
+
+    async def send_on_loop(self, item: Any) -> None:
+        """Do the same on an event loop, which goes on while there is no room."""
+        large = self._send_small(item)
+        if large is not None:
+            self._send_value(await self._core.objects.value_on_loop(*self._described(large)))
+        self._sent()
+
+    def _described(self, serialized: Serialized) -> tuple[Serialized, bytes, bytes, str]:
+        """Return the arguments of ``Objects.value_of`` for the next item."""
+        running = self._core.executing
+        name = running.name if running is not None else ""
+        return serialized, nth(self._task_id, 1 + self.count), self._peer.process_id, name
+
+    def _send_value(self, value: Value) -> None:
+        with self._core.lock:
+            self._core.links.send(self._peer, StreamValues(self._task_id, self.count, [value]))
+        self.count += 1
+
+    def _sent(self) -> None:
+        """An item was sent, or is about to be: have it leave in time."""
+        core, pump = self._core, self._core.pump
+        if self.count <= self._skip:
             return
-        serialized = serialize(item)
-        core, peer = self._core, self._peer
-        if serialized.refs or serialized.size > INLINE_MAX:
-            running = core.executing
-            name = running.name if running is not None else ""
-            value = core.objects.value_of(
-                serialized, nth(self._task_id, 1 + index), peer.process_id, name
-            )
-            with core.lock:
-                core.links.send(peer, StreamValues(self._task_id, index, [value]))
-        else:
-            self._send_small(serialized.to_bytes(), index)
-        self.count = index + 1
         now = time.perf_counter()
-        pump = core.pump
         if pump.interrupted is not None and threading.get_ident() == pump.main:
             pump.raise_interrupt()
         if (
@@ -111,21 +121,31 @@ class Producer:
             pump.activity += 1
             pump.nudge()
 
-    def _send_small(self, data: bytes, index: int) -> None:
-        core, peer = self._core, self._peer
+    def _send_small(self, item: Any) -> Serialized | None:
+        """Send an item, or leave it out if the owner has it; return it if it is large."""
+        core, peer, index = self._core, self._peer, self.count
+        if index < self._skip:
+            self.count = index + 1
+            return None
+        serialized = serialize(item)
+        if serialized.refs or serialized.size > INLINE_MAX:
+            return serialized
+        data = serialized.to_bytes()
+        self.count = index + 1
         with core.lock:
             connection = peer.connection
             if connection is None:
                 self.dropped = True
-                return
+                return None
             batch = self._batch
             if batch is not None and connection.out and connection.out[-1] is batch:
                 batch.items.append(data)
                 self._batch_bytes += len(data)
-                return
+                return None
             self._batch = StreamItems(self._task_id, index, [data])
             self._batch_bytes = len(data)
             core.links.send(peer, self._batch)
+        return None
 
     # ------------------------------------------------------------------ messages (locked)
 

@@ -74,6 +74,18 @@ class Waiter:
                 return
 
 
+class Answer(Waiter):
+    """Waits for the answer to a request to the daemon."""
+
+    __slots__ = ("message",)
+
+    by_user = False
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.message: Any = None
+
+
 class Source(Protocol):
     """Something with a descriptor that the pump watches."""
 
