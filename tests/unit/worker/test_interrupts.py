@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from skate.runtime.worker import interrupts
-from skate.runtime.worker.interrupts import Interruption
+from skate.runtime.worker.interrupts import ThreadedCall
 from skate.runtime.worker.pump import Waiter
 
 
@@ -33,6 +33,15 @@ class Core:
             timers, self.timers[:] = list(self.timers), []
             for timer in timers:
                 timer()
+
+
+#: Nobody is answered here.
+PEER: Any = None
+
+
+def a_call(core: Any) -> ThreadedCall:
+    task: Any = SimpleNamespace(task_id=b"", name="", depth=0, actor_id=b"", chain=[])
+    return ThreadedCall(core, task, PEER)
 
 
 def caller(function: Callable[[], Any]) -> Any:
@@ -76,7 +85,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_a_loop_is_interrupted_and_cleans_up() -> None:
     core = Core()
-    interruption = Interruption(core)  # type: ignore[arg-type]  # as much of a core as it needs
+    threaded = a_call(core)
     began = threading.Event()
     cleaned: list[str] = []
 
@@ -89,13 +98,13 @@ def test_a_loop_is_interrupted_and_cleans_up() -> None:
             cleaned.append("finally")
 
     def call() -> Any:
-        assert interruption.begin()
-        return interruption.shield(caller)(loop)
+        assert threaded.begin()
+        return threaded.shield(lambda *_: caller(loop), PEER)
 
     thread, outcome = in_thread(call)
     assert began.wait(30)
     with core.lock:
-        interruption.want()
+        threaded.want()
     until(lambda: (core.look(), not thread.is_alive())[1])
     assert isinstance(outcome[0], KeyboardInterrupt)
     assert cleaned == ["finally"]
@@ -103,7 +112,7 @@ def test_a_loop_is_interrupted_and_cleans_up() -> None:
 
 def test_code_of_ours_is_not_torn() -> None:
     core = Core()
-    interruption = Interruption(core)  # type: ignore[arg-type]
+    threaded = a_call(core)
     stop = threading.Event()
     after: list[str] = []
 
@@ -114,12 +123,12 @@ def test_code_of_ours_is_not_torn() -> None:
             pass
 
     def call() -> Any:
-        assert interruption.begin()
-        return interruption.shield(caller)(user)
+        assert threaded.begin()
+        return threaded.shield(lambda *_: caller(user), PEER)
 
     thread, outcome = in_thread(call)
     with core.lock:
-        interruption.want()
+        threaded.want()
     for _ in range(50):
         core.look()
         time.sleep(0.001)
@@ -132,42 +141,42 @@ def test_code_of_ours_is_not_torn() -> None:
 
 def test_a_call_that_is_cancelled_before_its_start_does_not_start() -> None:
     core = Core()
-    interruption = Interruption(core)  # type: ignore[arg-type]
+    threaded = a_call(core)
     with core.lock:
-        interruption.want()
-    assert not interruption.begin()
+        threaded.want()
+    assert not threaded.begin()
     assert not core.timers
 
 
 def test_a_thread_that_waits_is_woken_and_raises_there() -> None:
     core = Core()
-    interruption = Interruption(core)  # type: ignore[arg-type]
-    assert interruption.begin()
+    threaded = a_call(core)
+    assert threaded.begin()
     waiter = Waiter(1)
     waiter.gate = threading.Lock()
     waiter.gate.acquire()
-    outer = interruption.begin_wait(waiter)
+    outer = threaded.begin_wait(waiter)
     assert outer is None
-    step = interruption.watched(None)
+    step = threaded.watched(None)
     assert not step()
     with core.lock:
-        interruption.want()
+        threaded.want()
     assert not waiter.gate.locked()
     assert step()
     with pytest.raises(KeyboardInterrupt):
-        interruption.raise_if_wanted()
-    interruption.raise_if_wanted()  # once
-    interruption.end_wait(outer)
+        threaded.raise_if_wanted()
+    threaded.raise_if_wanted()  # once
+    threaded.end_wait(outer)
 
 
-def pending(interruption: Interruption) -> Any:
+def pending(threaded: ThreadedCall) -> Any:
     """Return something that, when 1 is added, leaves an exception that nothing has raised yet.
 
     Python looks for it at the next call, not after an addition.
     """
     ident = threading.get_ident()
     send = functools.partial(interrupts._set_exception, ident)
-    interruption.wanted = interruption._sent = True
+    threaded.wanted = threaded._sent = True
 
     class Sends:
         __add__ = send
@@ -177,9 +186,9 @@ def pending(interruption: Interruption) -> Any:
 
 @pytest.mark.parametrize("error", [None, ValueError("the call's own")])
 def test_what_comes_between_the_call_and_its_end_stays_inside(error: Exception | None) -> None:
-    interruption = Interruption(Core())  # type: ignore[arg-type]
-    assert interruption.begin()
-    sends = pending(interruption)
+    threaded = a_call(Core())
+    assert threaded.begin()
+    sends = pending(threaded)
     kind = KeyboardInterrupt
 
     def last_moment() -> str:
@@ -190,19 +199,19 @@ def test_what_comes_between_the_call_and_its_end_stays_inside(error: Exception |
 
     def call() -> str:
         try:
-            return interruption.shield(caller)(last_moment)
+            return threaded.shield(lambda *_: caller(last_moment), PEER)
         except KeyboardInterrupt:
             return "interrupted"
 
     assert call() == "interrupted"
-    assert not interruption._open or error is not None
-    assert interruption._sent
+    assert not threaded._open or error is not None
+    assert threaded._sent
 
 
 def test_what_was_not_raised_at_the_end_is_taken_back() -> None:
-    interruption = Interruption(Core())  # type: ignore[arg-type]
-    assert interruption.begin()
-    sends, kind, close = pending(interruption), KeyboardInterrupt, interrupts._clear_exception
+    threaded = a_call(Core())
+    assert threaded.begin()
+    sends, kind, close = pending(threaded), KeyboardInterrupt, interrupts._clear_exception
     ident = threading.get_ident()
     sends + kind
     close(ident, None)
@@ -224,7 +233,7 @@ def test_nothing_comes_after_the_end_of_a_call(seed: int) -> None:
     core = Core()
     generator = random.Random(seed)
     lengths = [generator.randrange(20_000) for _ in range(1500)]
-    current: list[Interruption] = []
+    current: list[ThreadedCall] = []
     escaped: list[int] = []
 
     def work(length: int) -> int:
@@ -233,14 +242,17 @@ def test_nothing_comes_after_the_end_of_a_call(seed: int) -> None:
             total += i
         return total
 
+    def racing(length: int, *_: object) -> Any:
+        return caller(lambda: work(length))
+
     def calls() -> int:
         interrupted = 0
         for index, length in enumerate(lengths):
-            interruption = Interruption(core)  # type: ignore[arg-type]
-            current[:] = [interruption]
+            threaded = a_call(core)
+            current[:] = [threaded]
             try:
-                if interruption.begin():
-                    result = interruption.shield(lambda n: caller(lambda: work(n)))(length)
+                if threaded.begin():
+                    result = threaded.shield(functools.partial(racing, length), PEER)
                     assert result == length * (length - 1) // 2
             except KeyboardInterrupt:
                 interrupted += 1
@@ -253,9 +265,9 @@ def test_nothing_comes_after_the_end_of_a_call(seed: int) -> None:
 
     thread, outcome = in_thread(calls)
     while thread.is_alive():
-        for interruption in current:
+        for threaded in current:
             with core.lock:
-                interruption.want()
+                threaded.want()
         core.look()
     assert escaped == []
     assert outcome[0] > 0

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skate.runtime.wire.messages import Blocked, Resumed, Unblocked
+from skate.runtime.worker.interrupts import ThreadedCall
 
 if TYPE_CHECKING:
     from skate.runtime.wire.messages import Task
     from skate.runtime.worker.execute import Executor
-    from skate.runtime.worker.interrupts import Interruption
     from skate.runtime.worker.links import Peer
     from skate.runtime.worker.pump import Waiter
 
@@ -46,14 +46,14 @@ class Blocking:
             bool(executor.stack) or executor.concurrent is None
         )
         started = time.perf_counter()
-        interruption: Interruption | None = None
+        threaded: ThreadedCall | None = None
         outer: Waiter | None = None
         if running is not None:
             running.blocked = True
-            if running.thread == threading.get_ident():
-                interruption = running.interruption
-                if interruption is not None:
-                    outer = interruption.begin_wait(waiter)
+            # Not in other threads that act for this call.
+            if isinstance(running, ThreadedCall) and running.thread == threading.get_ident():
+                threaded = running
+                outer = threaded.begin_wait(waiter)
         calls = executor.async_calls
         in_loop = calls is not None and calls.blocks_loop(waiter.by_user)
         with core.lock:
@@ -71,27 +71,27 @@ class Blocking:
 
         if is_main:
             look: Callable[[], bool] | None = turn
-        elif interruption is not None:
-            look = interruption.watched(step)
+        elif threaded is not None:
+            look = threaded.watched(step)
         else:
             look = step
         try:
             if in_loop:
                 return self._block_loop(waiter, deadline, step)
-            if interruption is not None:
-                interruption.raise_if_wanted()
+            if threaded is not None:
+                threaded.raise_if_wanted()
             while not waiter.done:
                 if is_main and executor.queue:
                     self._run_reentrant()
                 core.pump.block(waiter, deadline, look)
-                if interruption is not None:
-                    interruption.raise_if_wanted()
+                if threaded is not None:
+                    threaded.raise_if_wanted()
                 if deadline is not None and time.monotonic() >= deadline:
                     break
             return waiter.done
         finally:
-            if interruption is not None:
-                interruption.end_wait(outer)
+            if threaded is not None:
+                threaded.end_wait(outer)
             if running is not None:
                 running.blocked = False
                 core.events.waited(started, running.task_id, running.name, running.thread)

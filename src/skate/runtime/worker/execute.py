@@ -35,6 +35,7 @@ from skate.runtime.worker.blocking import Blocking
 from skate.runtime.worker.events import describe_error
 from skate.runtime.worker.gpus import GPU_VARIABLE, visible_gpus
 from skate.runtime.worker.groups import DEFAULT
+from skate.runtime.worker.interrupts import ThreadedCall
 from skate.runtime.worker.invoke import Invoker, Running, current_call, group_of
 from skate.runtime.worker.producer import Producers
 from skate.runtime.worker.pump import Waiter
@@ -405,11 +406,12 @@ class Executor:
         started = running.started = time.perf_counter()
         self.announce(task, peer)
         error_type = error_message = ""
-        interruption = running.interruption
-        call = self._call if interruption is None else interruption.shield(self._call)
         try:
             try:
-                result = call(running, peer)
+                if isinstance(running, ThreadedCall):
+                    result = running.shield(self._call, peer)
+                else:
+                    result = self._call(running, peer)
             except Exception as error:
                 if self.post_mortem is not None:
                     self.post_mortem(error)
@@ -430,7 +432,7 @@ class Executor:
             error_type, error_message = describe_error(error)
             cancelled = isinstance(error, KeyboardInterrupt) and (
                 task.task_id in self._cancelling
-                or (interruption is not None and interruption.wanted)
+                or (isinstance(running, ThreadedCall) and running.wanted)
             )
             self._cancelling.discard(task.task_id)
             self.reply_error(task, peer, error, duration, running.name, cancelled)

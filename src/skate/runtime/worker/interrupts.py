@@ -10,7 +10,7 @@ after the call's end it would hit the next call.  So
 - a thread that waits inside Skate is woken and raises at the end of its wait; one that is in Skate
   for other reasons is looked at again a little later;
 - a call is interrupted once, and what has not been raised when it ends is taken back
-  (``Interruption.shield``).
+  (``ThreadedCall.shield``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from skate.runtime.worker.invoke import Invoker, Running
 from skate.runtime.worker.producer import Producers
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from skate.runtime.worker.links import Peer
     from skate.runtime.worker.pump import Waiter
 
-Arguments = ParamSpec("Arguments")
 T = TypeVar("T")
 
 #: Seconds until a thread that could not be interrupted is looked at again, at first and at most.
@@ -83,83 +82,78 @@ def _raise_in(ident: int, frame: FrameType) -> bool:
     return bool(next(map(_set_exception, target, itertools.repeat(KeyboardInterrupt))))
 
 
-class Interruption:
-    """What it takes to interrupt one call in a thread.
+class ThreadedCall(Running):
+    """A call in a thread of its own, and what it takes to interrupt it.
 
     ``want`` is called by any thread, with the core's lock held; all else by the call's own.  Each
     side writes its flag before it reads the other's (``_open``, ``wanted``), so that one of them
     sees that they have met, and the usual call takes no lock.
     """
 
-    __slots__ = ("_core", "_delay", "_ident", "_open", "_sent", "_waiter", "wanted")
+    __slots__ = ("_core", "_open", "_sent", "_waiter", "wanted")
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, task: Task, peer: Peer) -> None:
+        Running.__init__(self, task, peer, ())
         self._core = core
-        self._ident = 0
-        #: Whether the call runs.
+        #: Whether it runs.
         self._open = False
-        #: Somebody wants the call to end.
+        #: Somebody wants it to end.
         self.wanted = False
         #: The exception is on its way, or was raised.
         self._sent = False
-        #: What the call waits for inside Skate.
+        #: What it waits for inside Skate.
         self._waiter: Waiter | None = None
-        self._delay = FIRST_DELAY
 
     def want(self) -> None:
         """Locked.  Interrupt the call as soon as that is possible, or have it not start."""
         if not self.wanted:
             self.wanted = True
-            self._attempt()
+            self._attempt(FIRST_DELAY)
 
-    def _attempt(self) -> None:
-        """Locked; also a timer."""
+    def _attempt(self, delay: float) -> None:
+        """Locked.  Try, and again after ``delay`` seconds if it was not possible."""
         if not self._open or self._sent:
             return
         if self._waiter is not None:
             self._waiter.wake()
             self._core.pump.wake()
         else:
-            frame = sys._current_frames().get(self._ident)
+            frame = sys._current_frames().get(self.thread)
             if frame is not None and _runs_user_code(frame):
-                self._sent = _raise_in(self._ident, frame)
+                self._sent = _raise_in(self.thread, frame)
         if not self._sent:
-            self._core.pump.call_later(self._delay, self._attempt)
-            self._delay = min(2 * self._delay, LONGEST_DELAY)
+            later = min(2 * delay, LONGEST_DELAY)
+            self._core.pump.call_later(delay, lambda: self._attempt(later))
 
     # ------------------------------------------------------------------ the call's thread
 
     def begin(self) -> bool:
         """The call is about to start; False: it must not, because it was cancelled before."""
-        self._ident = threading.get_ident()
+        self.thread = threading.get_ident()
         self._open = True
         if self.wanted:
             self._open = False
         return self._open
 
-    def shield(self, call: Callable[Arguments, T]) -> Callable[Arguments, T]:
-        """Return a function that does the same; once it has ended no interruption comes any more.
+    def shield(self, call: Callable[[ThreadedCall, Peer], T], peer: Peer) -> T:
+        """Return ``call(self, peer)``; after that no interruption comes any more.
 
         It may come at any bytecode before, even in here, but only once: if it tears the first
         ``_close`` the second is not torn.
         """
-
-        def shielded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
-            try:
-                result = call(*args, **kwargs)
-                self._close()
-                return result
-            except BaseException:
-                self._close()
-                raise
-
-        return shielded
+        try:
+            result = call(self, peer)
+            self._close()
+            return result
+        except BaseException:
+            self._close()
+            raise
 
     def _close(self) -> None:
         self._open = False
         if self.wanted:
             with self._core.lock:
-                _clear_exception(self._ident, None)
+                _clear_exception(self.thread, None)
 
     def begin_wait(self, waiter: Waiter) -> Waiter | None:
         """The thread is about to wait; return what it waits for already, in an outer frame."""
@@ -179,13 +173,3 @@ class Interruption:
         if self.wanted and not self._sent:
             self._sent = True
             raise KeyboardInterrupt
-
-
-class ThreadedCall(Running):
-    """A call in a thread of its own."""
-
-    __slots__ = ("interruption",)
-
-    def __init__(self, core: Core, task: Task, peer: Peer) -> None:
-        super().__init__(task, peer, ())
-        self.interruption: Interruption = Interruption(core)

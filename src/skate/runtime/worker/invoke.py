@@ -37,7 +37,6 @@ from skate.serialization import (
 
 if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
-    from skate.runtime.worker.interrupts import Interruption
     from skate.runtime.worker.links import Peer
 
 
@@ -57,9 +56,6 @@ class Running:
         "task_id",
         "thread",
     )
-
-    #: How it is interrupted if it has a thread of its own; see ``ThreadedCall``.
-    interruption: Interruption | None = None
 
     def __init__(self, task: Task, peer: Peer | None, stack: Sequence[Running]) -> None:
         self.task = task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,14 +63,13 @@ class ThreadedCalls:
     def _run_one(self, call: ThreadedCall) -> None:
         task, peer = call.task, call.peer
         assert peer is not None
-        call.thread = threading.get_ident()
         current_call.set(call)
 
         def leave() -> None:
             current_call.set(None)
             self._admitted.discard(call)
 
-        if call.interruption.begin():
+        if call.begin():
             self._executor.invoke(call, task, peer, leave)
         else:
             leave()
@@ -97,7 +95,7 @@ class ThreadedCalls:
         # A call that was given up and is tried again may be there twice.
         for call in list(self._admitted):
             if call.task_id == task_id:
-                call.interruption.want()
+                call.want()
 
     def close(self, at_once: bool) -> None:
         """Wait for the calls to end, unless the actor has to end at once."""
