@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -221,6 +222,37 @@ def test_stack_shows_the_code_of_the_user(busy: dict[str, Any]) -> None:
     assert "driver" in whole
     assert "actor tally" in whole
     assert "(waits for its next task)" in whole
+
+
+def test_stack_asks_py_spy_where_it_may(busy: dict[str, Any]) -> None:
+    pid = next(task.worker_pid for task in state.list_tasks(filters=[("state", "=", "RUNNING")]))
+    assert pid is not None
+    beside_python = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    spied = subprocess.run(
+        ["py-spy", "dump", "--pid", str(pid)],
+        env={**os.environ, "PATH": beside_python},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    done = attached("stack", str(pid), PATH=beside_python)
+    assert done.returncode == 0, done.stderr
+    # Where it may not look into other processes their own threads answer.
+    assert ("(by py-spy)" in done.stdout) == (spied.returncode == 0), spied.stderr
+    assert "wait_for" in done.stdout
+    whole = attached("stack", PATH=beside_python)
+    assert whole.returncode == 0, whole.stderr
+    for worker in state.list_workers():
+        assert f"Process {worker.pid}: " in whole.stdout
+    if spied.returncode == 0:
+        # One that cannot answer itself is seen as well.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            stopped = attached("stack", str(pid), PATH=beside_python)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert "wait_for" in stopped.stdout
 
 
 @skate.remote

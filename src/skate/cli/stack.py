@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -9,7 +10,7 @@ import click
 
 from skate import state
 from skate.cli.options import address_option, timeout_option
-from skate.state import ProcessStack
+from skate.state import ProcessStack, WorkerState
 
 #: Seconds that py-spy may take for one process.
 PY_SPY_SECONDS = 20
@@ -32,38 +33,58 @@ def stack(pids: tuple[int, ...], py_spy: bool | None, address: str | None, timeo
     asked = list(pids) or None
     left: list[int] | None = asked
     if program is not None and py_spy is not False:
-        known = [worker.pid for worker in state.list_workers(address, limit=10_000)]
+        workers = state.list_workers(address, limit=10_000)
         for pid in asked or []:
-            if pid not in known:
+            if pid not in {worker.pid for worker in workers}:
                 raise click.UsageError(f"the session has no process with pid {pid}")
-        left = [pid for pid in asked or known if not _py_spy(program, pid)]
+        # On another machine the pid may be that of anybody here.
+        here = {
+            node.node_id for node in state.list_nodes(address) if os.path.isdir(node.session_dir)
+        }
+        wanted = [worker for worker in workers if asked is None or worker.pid in asked]
+        left = [
+            worker.pid
+            for worker in wanted
+            if worker.node_id not in here or not _py_spy(program, worker)
+        ]
         if not left:
             return
     try:
-        found = state.get_stacks(left, address=address, timeout=timeout)
+        # Of those that nobody has named some may have ended since they were listed.
+        found = state.get_stacks(left if asked else None, address=address, timeout=timeout)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     for process in found:
-        _print(process)
+        if left is None or process.pid in left:
+            _print(process)
     if asked and len(found) < len(left or []):
         raise click.exceptions.Exit(1)
 
 
-def _py_spy(program: str, pid: int) -> bool:
+def _py_spy(program: str, worker: WorkerState) -> bool:
     """Print what py-spy sees; False if it may not look, or sees nothing."""
-    try:
-        done = subprocess.run(
-            [program, "dump", "--pid", str(pid)],
-            capture_output=True,
-            text=True,
-            timeout=PY_SPY_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    if done.returncode == 0:
-        click.echo(done.stdout)
-    return done.returncode == 0
+    # A process that is stopped cannot be paused once more to be looked at.
+    for further in ([], ["--nonblocking"]):
+        try:
+            done = subprocess.run(
+                [program, "dump", "--pid", str(worker.pid), *further],
+                capture_output=True,
+                text=True,
+                timeout=PY_SPY_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            # Its first line has the command, which is the same for all workers.
+            rest = done.stdout.partition("\n")[2]
+            click.echo(f"Process {worker.pid}: {_holder(worker)} (by py-spy)\n{rest}")
+            return True
+    return False
+
+
+def _holder(worker: WorkerState) -> str:
+    return f"actor {worker.actor_id}" if worker.actor_id else worker.worker_type.lower()
 
 
 def _print(process: ProcessStack) -> None:
