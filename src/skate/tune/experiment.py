@@ -21,6 +21,7 @@ from skate.tune.runner import Runner
 from skate.tune.schedulers import FIFOScheduler, TrialScheduler, create_scheduler
 from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
 from skate.tune.search import space as spaces
+from skate.tune.search.searcher import leading_objective
 from skate.tune.stopper import as_stopper
 from skate.tune.trainable import Function, check, trainable_name, unwrap
 from skate.tune.trial import Trial
@@ -127,8 +128,14 @@ def _strategy(config: TuneConfig) -> tuple[Objective, TrialScheduler, Searcher]:
     scheduler = _scheduler(config.scheduler)
     searcher = _searcher(config.search_alg, config.seed)
     check_mode(config.mode)
-    metric = _agree("metric", config.metric, scheduler.metric, searcher.metric)
-    mode = _agree("mode", config.mode, scheduler.mode, searcher.mode)
+    if isinstance(config.metric, (list, tuple)):
+        raise TypeError(
+            f"the run goes by one metric, got {list(config.metric)!r}; several objectives are for"
+            " the searcher: OptunaSearch(metric=[...], mode=[...])"
+        )
+    own_metric, own_mode = leading_objective(searcher, config.metric or scheduler.metric)
+    metric = _agree("metric", config.metric, scheduler.metric, own_metric)
+    mode = _agree("mode", config.mode, scheduler.mode, own_mode)
     return Objective(metric, mode), scheduler, searcher
 
 

@@ -22,7 +22,7 @@ from skate.tune.error import TuneError
 from skate.tune.objective import Objective, require
 from skate.tune.schedulers.trial_scheduler import Gate, TrialScheduler
 from skate.tune.search.searcher import FINISHED, Searcher
-from skate.tune.search.space import varying
+from skate.tune.search.space import has_variables, merged, varying
 from skate.tune.stopper import Stopper, merge
 from skate.tune.trial import Trial, flat_result
 
@@ -164,6 +164,9 @@ class Orchestrator:
             raise TuneError(
                 f"{type(self.searcher).__name__}.suggest returned {suggestion!r} instead of a dict"
             )
+        if not has_variables(self.space):
+            # The searcher has a space of its own; what the run says beside it are constants.
+            suggestion = merged(self.space, suggestion)
         trial = Trial(trial_id, suggestion, varying(self.space, suggestion))
         self.trials.append(trial)
         self._exhausted = len(self.trials) == self._total

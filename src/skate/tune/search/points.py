@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from skate.tune.search import space as spaces
@@ -11,41 +10,94 @@ from skate.tune.search.sample import Categorical, Domain
 
 
 class Points:
-    """The queue of ``points_to_evaluate``, flat: parameter name to value."""
+    """The queue of ``points_to_evaluate``, flat: parameter name to value.
 
-    def __init__(self, points: Sequence[Mapping[str, Any]] | None) -> None:
+    Args:
+        points: configurations, or parts of them.
+        rewards: what is known of the first of them already: one value each (a list, for several
+            metrics), in their order.
+    """
+
+    def __init__(
+        self, points: Sequence[Mapping[str, Any]] | None, rewards: Sequence[Any] | None = None
+    ) -> None:
         if points is not None and (
-            isinstance(points, Mapping) or not all(isinstance(p, Mapping) for p in points)
+            isinstance(points, (str, Mapping)) or not all(isinstance(p, Mapping) for p in points)
         ):
             raise TypeError(f"points_to_evaluate wants a list of dicts, got {points!r}")
         self._raw = list(points or ())
-        self._queue: deque[dict[str, Any]] = deque()
+        self.rewards = list(rewards or ())
+        if len(self.rewards) not in (0, len(self._raw)):
+            raise ValueError(
+                f"evaluated_rewards has {len(self.rewards)} values for the {len(self._raw)} of"
+                " points_to_evaluate; give one for each"
+            )
+        self._queue: list[dict[str, Any]] = []
+        self._taken = 0
+        #: What lies outside of its domain, in words.
+        self.outside: list[str] = []
 
     def check(self, space: Mapping[str, Any]) -> None:
         """Translate the points into names of ``space``.
 
         Raises:
-            ValueError: a point sets something that is no parameter of the space.
+            ValueError: a point sets something that is no parameter of the space, or something that
+                the space has decided otherwise.
         """
-        known = spaces.domains(space)
-        variable = {*known, *spaces.grids(space)}
-        self._queue.clear()
+        known = spaces.domains(space, conditional=True)
+        variable = {*spaces.domains(space), *spaces.grids(space)}
+        self._queue, self.outside = [], []
         for point in self._raw:
-            named = _named(space, point, "")
+            named = named_values(space, point)
             unknown = sorted(name for name in named if not _known(name, variable))
             if unknown:
                 raise ValueError(
                     f"points_to_evaluate sets {unknown[0]!r}, which the search space does not have;"
                     f" it has {sorted(variable)}"
                 )
+            self.outside += [
+                f"points_to_evaluate sets {name!r} to {value!r}, outside of {known[name]}"
+                for name, value in named.items()
+                if name in known and not known[name].is_valid(value)
+            ]
             self._queue.append(named)
 
-    def next(self) -> dict[str, Any] | None:
-        """Return the next point, None when all were tried."""
-        return self._queue.popleft() if self._queue else None
+    def accept(self, names: Collection[str] | None) -> None:
+        """Take the points as they are, flat, for a space that is not one of Skate's domains.
 
-    def __len__(self) -> int:
-        return len(self._queue)
+        Args:
+            names: the parameters that there are; None if that is not known.
+
+        Raises:
+            ValueError: a point sets something else.
+        """
+        self._queue = [spaces.flatten(point) for point in self._raw]
+        for name in (name for point in self._queue for name in point):
+            if names is not None and name not in names:
+                raise ValueError(
+                    f"points_to_evaluate sets {name!r}, which the search space does not have;"
+                    f" it has {sorted(names)}"
+                )
+
+    def take(self) -> dict[str, Any] | None:
+        """Return the next point, None when all were tried."""
+        if self._taken >= len(self._queue):
+            return None
+        self._taken += 1
+        return self._queue[self._taken - 1]
+
+    def all(self) -> Sequence[Mapping[str, Any]]:
+        """Return all points, tried or not."""
+        return self._queue
+
+
+def named_values(space: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of one point under the names of the parameters of ``space``.
+
+    Raises:
+        ValueError: a value is no category, or differs from what the space says.
+    """
+    return _named(space, point, "")
 
 
 def _known(name: str, variable: set[str]) -> bool:
@@ -70,31 +122,54 @@ def _named(node: Any, value: Any, name: str) -> dict[str, Any]:
     if isinstance(node, Mapping) and isinstance(value, Mapping):
         found = {}
         for key, child in value.items():
-            below = spaces.join(name, key)
+            # Flat names ("model/lr") are fine as well: searchers speak of parameters so.
+            first, _, rest = str(key).partition("/")
             if key in node:
-                found.update(_named(node[key], child, below))
+                found.update(_named(node[key], child, spaces.join(name, key)))
+            elif rest and isinstance(node.get(first), Mapping):
+                found.update(_named(node[first], {rest: child}, spaces.join(name, first)))
             else:
-                # Flat names ("model/lr") are fine as well: searchers speak of parameters so.
-                found[below] = child
+                found[spaces.join(name, key)] = child
         return found
     if isinstance(node, (list, tuple)) and isinstance(value, (list, tuple)):
         found = {}
         for position, (child, item) in enumerate(zip(node, value, strict=False)):
             found.update(_named(child, item, spaces.join(name, position)))
         return found
+    if not _same(node, value):
+        raise ValueError(
+            f"points_to_evaluate sets {name!r} to {value!r}, but it is no parameter: the search"
+            f" space says {node!r}"
+        )
     return {}
 
 
+def _same(one: object, other: object) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # arrays answer with arrays: what cannot be compared is not found wrong
+        return True
+
+
 def _matching(node: Categorical, value: Any, name: str) -> int:
-    """Return the position of the category, a space of its own, that ``value`` is a point of."""
+    """Return the position of the category, a space of its own, that ``value`` is a point of.
+
+    If it could be one of several, the first is meant whose domains have all its values.
+    """
+    possible = []
     for position, category in enumerate(node.categories):
-        if (
-            isinstance(category, Mapping)
-            and isinstance(value, Mapping)
-            and set(value) <= set(category)
-            and all(
-                isinstance(category[key], Domain) or category[key] == value[key] for key in value
-            )
-        ):
+        if not isinstance(category, Mapping) or not isinstance(value, Mapping):
+            continue
+        if not set(value) <= set(category):
+            continue
+        try:
+            named = _named(category, value, "")
+        except ValueError:
+            continue
+        known = spaces.domains(category, conditional=True)
+        if all(known[key].is_valid(item) for key, item in named.items() if key in known):
             return position
+        possible.append(position)
+    if possible:
+        return possible[0]
     raise ValueError(f"points_to_evaluate sets {name!r} to {value!r}, which is no category of it")

@@ -10,12 +10,19 @@ import inspect
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Integral, Real
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeGuard
+
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL,)
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    *_ANY_NUMBER,
+)
 
 #: Draws of the domains' own ``sample()`` when the caller brings no generator.
 _default_rng = random.Random()
@@ -27,6 +34,10 @@ class Domain(ABC):
     @abstractmethod
     def sample(self, rng: random.Random | None = None) -> Any:
         """Draw one value."""
+
+    @abstractmethod
+    def is_valid(self, value: object) -> bool:
+        """Say whether ``value`` is one of the set; steps (``q``) are not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +73,17 @@ class Float(Domain):
             value = round_to_step(value, self.q)
         return min(max(value, self.lower), self.upper)
 
+    def is_valid(self, value: object) -> bool:
+        """Say whether ``value`` lies within the bounds."""
+        return _is_real(value) and self.lower <= value <= self.upper
+
 
 @dataclass(frozen=True, slots=True)
 class Integer(Domain):
-    """Integers from ``lower`` to ``last``, both included, perhaps in steps of ``q``."""
+    """Integers from ``lower`` to ``last``, both included, perhaps multiples of ``q`` only.
+
+    Bounds that are no multiples of ``q`` are moved inward to the next ones.
+    """
 
     lower: int
     last: int
@@ -74,15 +92,20 @@ class Integer(Domain):
 
     def __post_init__(self) -> None:
         what = _name("randint", self.log, self.q if self.q != 1 else None)
-        for bound in (self.lower, self.last, self.q):
-            _check_integer(what, bound)
-        if self.last < self.lower:
+        lower, last = _check_integer(what, self.lower), _check_integer(what, self.last)
+        q = _check_integer(what, self.q)
+        if q < 1:
+            raise ValueError(f"{what} wants a step above 0, got {self.q!r}")
+        if last < lower:
             raise ValueError(
                 f"{what} has no value: the lower bound {self.lower} is not below the upper one"
             )
-        _check_bounds(what, self.lower, self.last, self.log)
-        if self.q != 1:
-            _check_step(what, self.lower, self.last, self.q)
+        _check_bounds(what, lower, last, self.log)
+        inner = -(-lower // q) * q, last // q * q
+        if inner[0] > inner[1]:
+            raise ValueError(f"{what} has no value: no multiple of {q} is in {lower}..{last}")
+        for name, bound in (("lower", inner[0]), ("last", inner[1]), ("q", q)):
+            object.__setattr__(self, name, bound)  # the dataclass is frozen for everybody else
 
     def sample(self, rng: random.Random | None = None) -> int:
         """Draw one value."""
@@ -95,6 +118,10 @@ class Integer(Domain):
         """Return the allowed value at or, in steps of more than one, next to ``value``."""
         number = math.floor(value) if self.q == 1 else round(value / self.q) * self.q
         return int(min(max(number, self.lower), self.last))
+
+    def is_valid(self, value: object) -> bool:
+        """Say whether ``value`` is an integer within the bounds."""
+        return _is_real(value) and value == int(value) and self.lower <= value <= self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +155,10 @@ class Normal(Domain):
         """Return the multiple of ``q`` next to ``value``."""
         return value if self.q is None else round_to_step(value, self.q)
 
+    def is_valid(self, value: object) -> bool:
+        """Say whether ``value`` is a number."""
+        return _is_real(value)
+
 
 @dataclass(frozen=True, slots=True)
 class Categorical(Domain):
@@ -154,6 +185,14 @@ class Categorical(Domain):
                 return position
         raise ValueError(f"{value!r} is none of {list(self.categories)!r}")
 
+    def is_valid(self, value: object) -> bool:
+        """Say whether ``value`` is among the categories."""
+        try:
+            self.index(value)
+        except ValueError:
+            return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Function(Domain):
@@ -167,6 +206,10 @@ class Function(Domain):
         if self.wants_config:
             raise ValueError("this sample_from() needs the rest of the configuration")
         return self.func()
+
+    def is_valid(self, value: object) -> bool:
+        """Anything may be what the function could have returned."""
+        return True
 
 
 # --------------------------------------------------------------------------- constructors
@@ -200,7 +243,7 @@ def randint(lower: int, upper: int) -> Integer:
 
 
 def qrandint(lower: int, upper: int, q: int = 1) -> Integer:
-    """Multiples of ``q`` from ``lower`` to ``upper``, both included."""
+    """Multiples of ``q`` from ``lower`` to ``upper``, both included if they are multiples."""
     return Integer(lower, upper, q=q)
 
 
@@ -211,7 +254,7 @@ def lograndint(lower: int, upper: int, base: float = 10) -> Integer:
 
 
 def qlograndint(lower: int, upper: int, q: int, base: float = 10) -> Integer:
-    """Multiples of ``q`` from ``lower`` to ``upper``, both included, log-uniform."""
+    """Multiples of ``q`` from ``lower`` to ``upper``, as in ``qrandint``, log-uniform."""
     _check_number("qlograndint()", base)
     return Integer(lower, upper, log=True, q=q)
 
@@ -240,7 +283,9 @@ def sample_from(func: Callable[..., Any]) -> Function:
     """Call ``func()`` or ``func(config)`` for each trial.
 
     ``config`` gives the values drawn for the rest of the space: ``config["lr"]``, ``config.lr`` or,
-    as older scripts write it, ``spec.config.lr``.
+    as older scripts write it, ``spec.config.lr``.  It is passed to functions with an argument that
+    has no default, or whose first one is called ``config`` or ``spec``.  What a function returns
+    may hold domains: they are drawn, which makes spaces whose bounds depend on other parameters.
     """
     if not callable(func):
         raise TypeError(f"sample_from() wants a function, got {func!r}")
@@ -248,14 +293,13 @@ def sample_from(func: Callable[..., Any]) -> Function:
         parameters = inspect.signature(func).parameters.values()
     except (TypeError, ValueError):  # some built-ins have no signature; they draw by themselves
         return Function(func, wants_config=False)
-    needed = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    needed = [p for p in positional if p.default is p.empty and p.kind != p.VAR_POSITIONAL]
     if len(needed) > 1:
         raise TypeError(f"sample_from() wants a function of at most one argument, got {func!r}")
-    return Function(func, wants_config=bool(needed))
+    first = positional[0] if positional else None
+    named = first is not None and (first.name in ("config", "spec") or first.kind in _ANY_NUMBER)
+    return Function(func, wants_config=bool(needed) or named)
 
 
 # --------------------------------------------------------------------------- checks
@@ -306,9 +350,21 @@ def _check_step(what: str, lower: float, upper: float, q: object) -> None:
 
 
 def _check_integer(what: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    # 1e4 is what people write for ten thousand.
+    whole = isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole:
         raise TypeError(f"{what} wants integers, got {value!r}")
-    return int(value)
+    return int(value)  # type: ignore[call-overload,no-any-return]  # one of the two above
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+
+
+def is_collection(values: object) -> TypeGuard[Collection[Any]]:
+    """Say whether ``values`` has items in an order: a list, a tuple, a range, an array."""
+    unordered = (str, bytes, Mapping, set, frozenset)
+    return isinstance(values, Collection) and not isinstance(values, unordered)
 
 
 def _minus_one(what: str, upper: object) -> int:

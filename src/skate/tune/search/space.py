@@ -1,33 +1,24 @@
 """Search spaces: nested dicts, lists and tuples in which some leaves are domains or grids.
 
 A parameter is named by its path, ``"model/layers/0"``.  What stands below a category of ``choice``
-is conditional: it exists only in trials that drew that category, and its path contains the position
-of the category.
+or a value of ``grid_search`` is conditional: it exists only in trials that have that category, and
+its path contains the position of the category.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from skate.tune.search import sample
+from skate.tune.search.functions import Deferred, OpenTuple, call_functions
 from skate.tune.search.sample import Categorical, Domain, Function
 
 #: Draws a value for a domain, given its name.
 Draw = Callable[[str, Domain], Any]
 
-
-class _Deferred:
-    """Stands where a ``sample_from`` will put its value once the rest is known."""
-
-    __slots__ = ("function",)
-
-    def __init__(self, function: Function) -> None:
-        self.function = function
-
-
-class _UnresolvedError(Exception):
-    """A ``sample_from`` looked at the value of one that has not been called yet."""
+_NOTHING: Mapping[str, Any] = {}
 
 
 def is_grid(node: object) -> bool:
@@ -36,29 +27,32 @@ def is_grid(node: object) -> bool:
 
 
 def validate(space: object) -> None:
-    """Check a search space.
+    """Check a search space; what is wrong is named by its path.
 
     Raises:
-        TypeError: it is no dict.
-        ValueError: a grid is empty or stands where no grid may stand.
+        TypeError: it is no dict, or something in it stands for no value.
+        ValueError: a grid is empty or stands where no grid may stand, or two parameters have the
+            same name.
     """
     if not isinstance(space, Mapping):
         raise TypeError(f"the search space has to be a dict, got {type(space).__name__}")
-    for name, node, in_choice in _walk(space):
-        if is_grid(node):
-            values = node["grid_search"]
-            if not isinstance(values, (list, tuple)) or not values:
-                raise ValueError(f"{name}: grid_search wants a list of at least one value")
-            if in_choice:
-                raise ValueError(f"{name}: a grid_search cannot stand inside a choice; use choice")
+    _check(space, "", in_choice=False)
+    seen: set[str] = set()
+    for name, _, _ in _walk(space):
+        if name in seen:
+            raise ValueError(
+                f"two parameters of the search space are called {name!r}: a key with a '/' in it"
+                " looks like nesting, and keys are told apart by their text"
+            )
+        seen.add(name)
 
 
 def domains(space: Mapping[str, Any], conditional: bool = False) -> dict[str, Domain]:
-    """Return the domains of ``space`` by name, those inside categories only if ``conditional``."""
+    """Return the domains of ``space`` by name, conditional ones only if asked for."""
     return {
         name: node
-        for name, node, in_choice in _walk(space)
-        if isinstance(node, Domain) and (conditional or not in_choice)
+        for name, node, is_conditional in _walk(space)
+        if isinstance(node, Domain) and (conditional or not is_conditional)
     }
 
 
@@ -70,6 +64,11 @@ def grids(space: Mapping[str, Any]) -> dict[str, list[Any]]:
 def has_variables(node: object) -> bool:
     """Say whether anything in ``node`` has to be drawn."""
     return next(_walk(node), None) is not None
+
+
+def has_functions(space: Mapping[str, Any]) -> bool:
+    """Say whether a ``sample_from`` stands in ``space``."""
+    return any(isinstance(node, Function) for _, node, _ in _walk(space))
 
 
 def written_values(node: Any) -> Any:
@@ -85,24 +84,63 @@ def written_values(node: Any) -> Any:
     return node
 
 
+def grid_size(node: Any, fixed: Mapping[str, Any] = _NOTHING, name: str = "") -> int:
+    """Return how many combinations of grid values there are, not counting grids in ``fixed``."""
+    if is_grid(node):
+        if name in fixed:
+            return 1
+        values = enumerate(node["grid_search"])
+        return sum(grid_size(value, fixed, join(name, position)) for position, value in values)
+    return math.prod(grid_size(child, fixed, below) for below, child in _children(node, name))
+
+
+def grid_point(
+    space: Mapping[str, Any], index: int, fixed: Mapping[str, Any] = _NOTHING
+) -> dict[str, Any]:
+    """Return the combination of grid values number ``index``, by name.
+
+    The last grid of the space changes fastest.  Grids in ``fixed`` have the value they have there.
+    """
+    found: dict[str, Any] = {}
+    _pick(space, "", index, fixed, found)
+    return found
+
+
 def grid_points(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield each combination of the grids' values, by name; one empty dict if there are none."""
-    found = grids(space)
-    for values in itertools.product(*found.values()):
-        yield dict(zip(found, values, strict=True))
+    for index in range(grid_size(space)):
+        yield grid_point(space, index)
 
 
 def resolve(
-    space: Mapping[str, Any], draw: Draw, grid_point: Mapping[str, Any] | None = None
+    space: Mapping[str, Any],
+    draw: Draw,
+    grid_point: Mapping[str, Any] = _NOTHING,
+    fixed: Mapping[str, Any] = _NOTHING,
 ) -> dict[str, Any]:
     """Return a configuration: ``space`` with a value in the place of each domain and grid.
 
+    Args:
+        grid_point: the values of the grids.
+        fixed: values of parameters that are not to be drawn.
+
     Raises:
-        ValueError: ``sample_from`` functions wait for each other.
+        ValueError: ``sample_from`` functions wait for each other, or return a grid.
     """
-    config: dict[str, Any] = _substitute(space, draw, grid_point or {}, "")
-    _call_functions(config)
+    choices = _Choices(draw, grid_point, fixed)
+    config: dict[str, Any] = choices.substitute(space, "")
+    call_functions(config, choices.settle)
     return config
+
+
+def merged(base: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``config`` with what only ``base`` has, at any depth of dicts."""
+    result = {**base, **config}
+    for key, below in base.items():
+        above = config.get(key)
+        if isinstance(below, Mapping) and isinstance(above, Mapping):
+            result[key] = merged(below, above)
+    return result
 
 
 def varying(space: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,101 +185,129 @@ def join(name: str, key: object) -> str:
 # --------------------------------------------------------------------------- inside
 
 
-def _walk(node: object, name: str = "", in_choice: bool = False) -> Iterator[tuple[str, Any, bool]]:
-    """Yield name, node and "stands below a choice" of each domain and grid."""
-    if isinstance(node, Domain) or is_grid(node):
-        yield name, node, in_choice
-        if isinstance(node, Categorical):
-            for position, category in enumerate(node.categories):
-                yield from _walk(category, join(name, position), True)
-    elif isinstance(node, Mapping):
+def _children(node: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the name and value of everything in a dict, list or tuple; nothing for the rest."""
+    if isinstance(node, Mapping):
         for key, child in node.items():
-            yield from _walk(child, join(name, key), in_choice)
+            yield join(name, key), child
     elif isinstance(node, (list, tuple)):
         for position, child in enumerate(node):
-            yield from _walk(child, join(name, position), in_choice)
+            yield join(name, position), child
 
 
-def _substitute(node: Any, draw: Draw, grid_point: Mapping[str, Any], name: str) -> Any:
-    if isinstance(node, Function):
-        return _Deferred(node)
+def _walk(
+    node: object, name: str = "", conditional: bool = False
+) -> Iterator[tuple[str, Any, bool]]:
+    """Yield name, node and "only in some trials" of each domain and grid."""
+    if isinstance(node, Domain) or is_grid(node):
+        yield name, node, conditional
+        for below, child in _children(_alternatives(node), name):
+            yield from _walk(child, below, True)
+        return
+    for below, child in _children(node, name):
+        yield from _walk(child, below, conditional)
+
+
+def _alternatives(node: Any) -> Sequence[Any]:
+    """Return the categories of a choice, the values of a grid; nothing for other domains."""
     if isinstance(node, Categorical):
-        drawn = draw(name, node)
-        if isinstance(drawn, (Mapping, list, tuple, Domain)) and has_variables(drawn):
-            below = join(name, node.index(drawn))
-            return _substitute(drawn, draw, grid_point, below)
-        return drawn
-    if isinstance(node, Domain):
-        return draw(name, node)
+        return node.categories
+    return () if isinstance(node, Domain) else list(node["grid_search"])
+
+
+def _check(node: object, name: str, in_choice: bool) -> None:
     if is_grid(node):
-        value = grid_point[name]
-        return _substitute(value, draw, {}, name) if has_variables(value) else value
-    if isinstance(node, Mapping):
-        return {key: _substitute(node[key], draw, grid_point, join(name, key)) for key in node}
-    if isinstance(node, (list, tuple)) and has_variables(node):
-        items = [_substitute(c, draw, grid_point, join(name, i)) for i, c in enumerate(node)]
-        return items if isinstance(node, list) else tuple(items)
-    return node
+        values = node["grid_search"]  # type: ignore[index]  # is_grid says that it is a dict
+        if not sample.is_collection(values) or len(values) == 0:
+            raise ValueError(
+                f"{name}: grid_search wants a list of at least one value, got {values!r:.100}"
+            )
+        if in_choice:
+            raise ValueError(f"{name}: a grid_search cannot stand inside a choice; use choice")
+    if isinstance(node, Domain) or is_grid(node):
+        inside = in_choice or isinstance(node, Domain)
+        for below, child in _children(_alternatives(node), name):
+            _check(child, below, inside)
+        return
+    if isinstance(node, (set, frozenset)) and any(isinstance(item, Domain) for item in node):
+        raise TypeError(f"{name}: parameters cannot stand in a set; use a list")
+    if callable(node) and getattr(node, "__module__", "") == sample.__name__:
+        made = getattr(node, "__name__", repr(node))
+        raise TypeError(f"{name}: is tune.{made} itself; call it: tune.{made}(...)")
+    if type(node).__module__.startswith("optuna.distributions"):
+        raise TypeError(
+            f"{name}: is a distribution of Optuna; give the whole space to OptunaSearch(space=...),"
+            " or write it with tune.uniform and the like"
+        )
+    for below, child in _children(node, name):
+        _check(child, below, in_choice)
 
 
-def _call_functions(config: dict[str, Any]) -> None:
-    """Replace what was deferred, in whichever order the functions can see each other's values."""
-    waiting = list(_deferred(config))
-    while waiting:
-        still: list[tuple[Any, Any, _Deferred]] = []
-        for holder, key, deferred in waiting:
-            function = deferred.function
-            try:
-                drawn = function.func(_View(config)) if function.wants_config else function.func()
-            except _UnresolvedError:
-                still.append((holder, key, deferred))
-                continue
-            holder[key] = drawn.plain() if isinstance(drawn, _View) else drawn
-        if len(still) == len(waiting):
-            names = ", ".join(repr(key) for _, key, _ in still)
-            raise ValueError(f"the sample_from functions of {names} wait for each other")
-        waiting = still
+def _pick(
+    node: Any, name: str, index: int, fixed: Mapping[str, Any], found: dict[str, Any]
+) -> None:
+    if is_grid(node):
+        if name in fixed:
+            found[name] = fixed[name]
+            return
+        for position, value in enumerate(node["grid_search"]):
+            below = join(name, position)
+            size = grid_size(value, fixed, below)
+            if index < size:
+                found[name] = value
+                _pick(value, below, index, fixed, found)
+                return
+            index -= size
+        return
+    for below, child in reversed(list(_children(node, name))):
+        index, rest = divmod(index, grid_size(child, fixed, below))
+        _pick(child, below, rest, fixed, found)
 
 
-def _deferred(node: Any) -> Iterator[tuple[Any, Any, _Deferred]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, child in items:
-        if isinstance(child, _Deferred):
-            if isinstance(node, tuple):
-                raise ValueError("sample_from cannot stand in a tuple; use a list")
-            yield node, key, child
-        elif isinstance(child, (dict, list, tuple)):
-            yield from _deferred(child)
+class _Choices:
+    """Everything that has been decided about one configuration."""
 
+    def __init__(self, draw: Draw, grids: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+        self.draw = draw
+        self.grids = grids
+        self.fixed = fixed
 
-class _View(Mapping[str, Any]):
-    """What a ``sample_from`` function sees: the configuration, by item or by attribute."""
+    def substitute(self, node: Any, name: str) -> Any:
+        """Return ``node`` with values, and ``Deferred`` in the place of functions."""
+        if isinstance(node, Domain):
+            return self._drawn(node, name)
+        if is_grid(node):
+            return self._inside(self.grids[name], list(node["grid_search"]), name)
+        if isinstance(node, Mapping):
+            return {key: self.substitute(node[key], join(name, key)) for key in node}
+        if isinstance(node, (list, tuple)) and has_variables(node):
+            items = [self.substitute(child, below) for below, child in _children(node, name)]
+            if isinstance(node, list):
+                return items
+            waits = any(isinstance(item, (Deferred, OpenTuple)) for item in items)
+            return OpenTuple(items) if waits else tuple(items)
+        return node
 
-    __slots__ = ("_node",)
+    def settle(self, name: str, value: Any) -> Any:
+        """Return what a function drew, with values for the domains in it."""
+        if not isinstance(value, (Mapping, list, tuple, Domain)) or not has_variables(value):
+            return value
+        if any(is_grid(node) for _, node, _ in _walk(value)):
+            raise ValueError(f"{name}: a sample_from function cannot return a grid_search")
+        return self.substitute(value, name)
 
-    def __init__(self, node: Mapping[str, Any]) -> None:
-        self._node = node
+    def _drawn(self, node: Domain, name: str) -> Any:
+        known = name in self.fixed
+        if isinstance(node, Function):
+            return self.fixed[name] if known else Deferred(node, name)
+        value = self.fixed[name] if known else self.draw(name, node)
+        if isinstance(node, Categorical):
+            return self._inside(value, node.categories, name)
+        return value
 
-    def __getitem__(self, key: str) -> Any:
-        if key == "config" and "config" not in self._node:
-            return self
-        value = self._node[key]
-        if isinstance(value, _Deferred):
-            raise _UnresolvedError
-        return _View(value) if isinstance(value, Mapping) else value
-
-    def __getattr__(self, key: str) -> Any:
-        try:
-            return self[key]
-        except KeyError:
-            raise AttributeError(f"the configuration has no parameter {key!r}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._node)
-
-    def __len__(self) -> int:
-        return len(self._node)
-
-    def plain(self) -> Mapping[str, Any]:
-        """Return what is looked at."""
-        return self._node
+    def _inside(self, value: Any, alternatives: Sequence[Any], name: str) -> Any:
+        """Return a category or grid value, which may be a space of its own."""
+        if not isinstance(value, (Mapping, list, tuple, Domain)) or not has_variables(value):
+            return value
+        positions = [i for i, other in enumerate(alternatives) if other is value]
+        return self.substitute(value, join(name, positions[0]) if positions else name)

@@ -4,14 +4,18 @@ from skate.tune.search import (
     FINISHED,
     BasicVariantGenerator,
     ConcurrencyLimiter,
+    Repeater,
     Searcher,
     create_searcher,
+    grid_search,
 )
 
 __all__ = [
     "FINISHED",
     "BasicVariantGenerator",
     "ConcurrencyLimiter",
+    "Repeater",
     "Searcher",
     "create_searcher",
+    "grid_search",
 ]

@@ -1,5 +1,5 @@
 """Search with Optuna (Tree-structured Parzen Estimators unless another sampler is given)."""
 
-from skate.tune.search.optuna.search import OptunaSearch
+from skate.tune.search.optuna.optuna_search import OptunaSearch
 
 __all__ = ["OptunaSearch"]

@@ -1,8 +1,7 @@
-"""Between the domains of Skate and the ``suggest_*`` calls of an Optuna trial."""
+"""Between the domains of Skate and the distributions of Optuna."""
 
 from __future__ import annotations
 
-import random
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -15,36 +14,51 @@ if TYPE_CHECKING:
 _QUANTILE_EDGE = 1e-6
 
 
-def suggest(trial: optuna.trial.Trial, name: str, domain: Domain, rng: random.Random) -> Any:
-    """Return Optuna's value for ``domain``; what Optuna has no notion of is drawn from ``rng``."""
+def distribution(domain: Domain) -> optuna.distributions.BaseDistribution:
+    """Return what Optuna is to model for ``domain``.
+
+    Optuna has no steps on a logarithmic scale and no normal distribution: it models the value
+    before rounding, and the quantile.
+
+    Raises:
+        TypeError: there is nothing that stands for it.
+    """
+    from optuna import distributions as kinds
+
     if isinstance(domain, Float):
-        if domain.log or domain.q is None:
-            # Optuna has no steps on a logarithmic scale: it models the value before rounding.
-            value = trial.suggest_float(name, domain.lower, domain.upper, log=domain.log)
-        else:
-            value = trial.suggest_float(name, domain.lower, domain.upper, step=domain.q)
-        return domain.round(value)
+        step = None if domain.log else domain.q
+        return kinds.FloatDistribution(domain.lower, domain.upper, log=domain.log, step=step)
     if isinstance(domain, Integer):
-        if domain.log:
-            return domain.round(trial.suggest_int(name, domain.lower, domain.last, log=True))
-        return trial.suggest_int(name, domain.lower, domain.last, step=domain.q)
+        step = 1 if domain.log else domain.q
+        return kinds.IntDistribution(domain.lower, domain.last, log=domain.log, step=step)
     if isinstance(domain, Normal):
-        return domain.quantile(trial.suggest_float(name, _QUANTILE_EDGE, 1 - _QUANTILE_EDGE))
+        return kinds.FloatDistribution(_QUANTILE_EDGE, 1 - _QUANTILE_EDGE)
     if isinstance(domain, Categorical):
-        if _native(domain):
-            return trial.suggest_categorical(name, domain.categories)
-        return domain.categories[trial.suggest_categorical(name, range(len(domain.categories)))]
-    return domain.sample(rng)
+        return kinds.CategoricalDistribution(
+            domain.categories if _native(domain) else tuple(range(len(domain.categories)))
+        )
+    raise TypeError(f"Optuna cannot model {domain!r}")
 
 
-def to_optuna(domain: Domain | None, value: Any) -> Any:
-    """Return what ``suggest`` would have had from Optuna for it to return ``value``."""
+def from_optuna(domain: Domain, value: Any) -> Any:
+    """Return the value of a parameter for what Optuna suggested."""
+    if isinstance(domain, (Float, Integer)):
+        return domain.round(value)
+    if isinstance(domain, Normal):
+        return domain.quantile(value)
+    if isinstance(domain, Categorical) and not _native(domain):
+        return domain.categories[value]
+    return value
+
+
+def to_optuna(domain: Domain, value: Any) -> Any:
+    """Return what Optuna would have to suggest for ``from_optuna`` to return ``value``."""
     if isinstance(domain, Normal):
         probability = NormalDist(domain.mean, domain.sd).cdf(float(value))
         return min(max(probability, _QUANTILE_EDGE), 1 - _QUANTILE_EDGE)
-    if isinstance(domain, Categorical) and not _native(domain):
-        return domain.index(value)
-    return value
+    if isinstance(domain, Categorical):
+        return value if _native(domain) else domain.index(value)
+    return float(value) if isinstance(domain, Float) else int(value)
 
 
 def _native(domain: Categorical) -> bool:
