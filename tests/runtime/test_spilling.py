@@ -167,12 +167,36 @@ def test_what_cannot_be_read_for_lack_of_room_is_not_lost(cluster: Callable[...,
     cluster(num_cpus=1, object_store_memory=64 * MB)
     spilled = skate.put(np.full(30 * MB, 9, dtype=np.uint8))
     kept = [skate.get(skate.put(np.full(10 * MB, i, dtype=np.uint8))) for i in range(6)]
-    with pytest.raises(exceptions.ObjectStoreFullError) as caught:
+    with pytest.raises(exceptions.ObjectStoreFullError, match="which is on disk") as caught:
         skate.get(spilled)
     assert spilled._cell.object_id.hex() in str(caught.value)
     assert str(caught.value).count(f"driver (pid {os.getpid()})") >= 6
     kept.clear()
     assert right(skate.get(spilled, timeout=30), 9)
+
+
+@pytest.mark.timeout(120)
+def test_reading_while_memory_and_disk_are_full(
+    cluster: Callable[..., None], tmp_path: Path
+) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=str(tmp_path))
+    spilled = [skate.put(np.full(30 * MB, i, dtype=np.uint8)) for i in range(4)]
+    kept = [skate.get(skate.put(np.full(10 * MB, i, dtype=np.uint8))) for i in range(6)]
+    unwritten = []
+    # Nothing can be written any more: its directory is a file.
+    (place,) = tmp_path.iterdir()
+    place.rename(tmp_path / "aside")
+    place.write_text("no directory")
+    for _ in range(2):
+        with pytest.raises(exceptions.ObjectStoreFullError):
+            unwritten.append(skate.put(np.full(10 * MB, 9, dtype=np.uint8)))
+    for ref in spilled:
+        with pytest.raises(exceptions.ObjectStoreFullError, match="which is on disk"):
+            skate.get(ref)
+    kept.clear()
+    place.unlink()
+    (tmp_path / "aside").rename(place)
+    assert all(right(skate.get(ref, timeout=60), i) for i, ref in enumerate(spilled))
 
 
 @pytest.mark.timeout(120)

@@ -142,3 +142,32 @@ def test_what_is_looked_at_is_freed_when_it_is_not_any_more(node: Node) -> None:
     look()
     node.loop.run()
     assert node.sent == [(WRITER, ObjectFreed(ID, location))]
+
+
+def test_what_waited_in_vain_once_waits_less_the_next_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(node.loop, "now", lambda: now[0])
+    # All memory belongs to somebody who has not said yet what is in it.
+    assert node.table.acquire(WRITER, 1 << 24)[1] is not None
+
+    def seconds_in_vain() -> float:
+        refused: list[str] = []
+        node.objects.allocate(100, lambda place, error: refused.append(error))
+        started = now[0]
+        while not refused:
+            now[0] += 0.1
+            node.objects.room.run()
+        assert "somebody looks" in refused[0]
+        return round(now[0] - started)
+
+    assert [seconds_in_vain() for _ in range(3)] == [5, 1, 1]
+    # Somebody was served since: there is hope again.
+    for entry in node.table.segments():
+        node.table.give_back(WRITER, entry.segment_id)
+    node.objects.room.request(READER, 1 << 20, 5.0, lambda error: None)
+    assert node.table.acquire(READER, 1 << 20)[1] is not None
+    assert node.table.acquire(WRITER, 15 << 20)[1] is not None
+    now[0] += 10
+    assert seconds_in_vain() == 5

@@ -110,7 +110,7 @@ class NodeObjects:
     def locate(self, process_id: bytes, message: LocateObject) -> None:
         """A process asks where an object is."""
 
-        def answer(location: Location | None, reason: str, no_room: bool = False) -> None:
+        def answer(location: Location | None, reason: str, no_room: str = "") -> None:
             located = ObjectLocated(
                 message.request_id, message.object_id, location, reason, no_room
             )
@@ -120,7 +120,10 @@ class NodeObjects:
             if not message.request_id:
                 return  # it was asked for ahead of time
             if isinstance(reason, NoRoom):
-                self.explain(reason, lambda explained: answer(None, explained, True))
+                entry = self.table.find(message.object_id)
+                is_spilled = entry is not None and entry.file is not None
+                where = "on disk" if is_spilled else "on another node"
+                self.explain(reason, lambda explained: answer(None, explained, where))
             else:
                 answer(location, reason)
 

@@ -16,6 +16,9 @@ from skate.runtime.store.entries import Entry, Segment
 from skate.runtime.store.header import HEADER_SIZE
 from skate.runtime.store.server import Outgoing, SegmentTable
 
+#: What is to be read waits no longer if the disk refuses to be written to, or if somebody has
+#: waited in vain and nobody was served since, in seconds.
+AGAIN_SECONDS = 1.0
 #: How often to look again whether somebody still looks at an object, in seconds.
 LOOK_SECONDS = 0.1
 #: So long after somebody had to wait, room for the next one is made ahead, in seconds.
@@ -79,8 +82,9 @@ class Room:
         #: Segments that are being emptied, and until when their writers have time to give them
         #: back.
         self._evicting: dict[Segment, float] = {}
-        #: When it was last seen that waiting has a point.
+        #: When it was last seen that waiting has a point, and when somebody last waited in vain.
         self._hopeful = 0.0
+        self._in_vain = 0.0
         self._looking = False
         #: Until when room is made before somebody asks.
         self._ahead_until = 0.0
@@ -163,6 +167,7 @@ class Room:
 
     def _serve(self, request: Request) -> None:
         process_id, size = request.process_id, request.size
+        self._hopeful = self._loop.now()
         if request.thinning:
             request.done("")
             return
@@ -187,7 +192,7 @@ class Room:
             if now < self._next_try:
                 return
             missing -= self._evict(missing)
-        if self._spiller.failure and self._is_hopeless(head):
+        if self._spiller.is_paused and self._is_hopeless(head):
             return
         if missing <= 0 or self._evicting or self._thin(head):
             if not self._spiller.failure:
@@ -203,8 +208,16 @@ class Room:
 
     def _is_hopeless(self, head: Request) -> bool:
         """Whether it has waited long enough without a chance, and was told so."""
-        if self._loop.now() - max(self._hopeful, head.since) <= head.patience:
+        now = self._loop.now()
+        patience = head.patience
+        # What is to be read stays where it is, so whoever wants it can ask again.
+        if head.process_id == self._node_id and (
+            self._spiller.failure or self._in_vain > self._hopeful
+        ):
+            patience = min(patience, AGAIN_SECONDS)
+        if now - max(self._hopeful, head.since) <= patience:
             return False
+        self._in_vain = now
         self._queue.remove(head)
         head.done(self._spiller.failure or "somebody looks at everything that is in memory")
         return True

@@ -48,5 +48,5 @@ class ObjectLocated(Message, tag=121):
     object_id: bytes
     location: Location | None
     reason: str
-    #: It is not lost, but there is no room for it in memory.
-    no_room: bool = False
+    #: Where it is, if it is not lost and there is no room for it in memory; for the user.
+    no_room: str = ""

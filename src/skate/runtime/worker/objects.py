@@ -70,7 +70,7 @@ def follow(object_id: bytes, handle: StoredObject, answer: ObjectLocated) -> Non
     if answer.no_room:
         raise ObjectStoreFullError(
             f"no room in memory for object {object_id.hex()} of {handle.location.size} bytes,"
-            f" which is elsewhere: {answer.reason}\n{MAKE_ROOM}"
+            f" which is {answer.no_room}: {answer.reason}\n{MAKE_ROOM}"
         )
     if answer.location is None:
         raise ObjectLostError(answer.reason)
