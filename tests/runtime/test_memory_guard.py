@@ -92,8 +92,10 @@ def test_a_task_is_tried_again_more_often_than_its_retries_allow(tmp_path: Any) 
 def test_an_actor_that_may_restart_does_and_its_caller_hears_why() -> None:
     hoarder = Hoarder.options(max_restarts=-1).remote()
     before = skate.get(hoarder.pid.remote(), timeout=SECONDS)
-    with pytest.raises(ActorError, match="running out of memory"):
+    with pytest.raises(ActorError, match="running out of memory") as caught:
         skate.get(hoarder.fill.remote(), timeout=SECONDS)
+    assert "PSS MiB" in str(caught.value)
+    assert "worker of this session: actor Hoarder" in str(caught.value)
     assert skate.get(hoarder.pid.remote(), timeout=SECONDS) != before
 
 
@@ -106,6 +108,80 @@ def test_what_can_be_started_again_goes_before_what_cannot(tmp_path: Any) -> Non
     pid = skate.get(steady.pid.remote(), timeout=SECONDS)
     assert skate.get(ref, timeout=SECONDS) == "done"
     assert skate.get(steady.pid.remote(), timeout=SECONDS) == pid
+
+
+@skate.remote
+def keep_some(own: str, other: str) -> int:
+    """Keep memory when we have ended, in another process than that of the other one."""
+    import builtins
+
+    builtins.kept = bytearray(b"x") * (200 << 20)  # type: ignore[attr-defined]  # made here
+    open(own, "w").close()
+    deadline = time.monotonic() + SECONDS
+    while not os.path.exists(other):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return os.getpid()
+
+
+@skate.remote
+class Filler:
+    def fill_until_gone(self, pids: list[int]) -> list[int]:
+        held = []
+        for _ in range(MOST // (16 << 20)):
+            gone = [pid for pid in pids if not os.path.exists(f"/proc/{pid}")]
+            if gone:
+                return gone
+            held.append(bytearray(b"x") * (16 << 20))
+            time.sleep(0.02)
+        return []
+
+
+@pytest.mark.timeout(300)
+def test_idle_workers_that_hold_memory_go_before_anybody_loses_work(tmp_path: Any) -> None:
+    paths = [str(tmp_path / "a"), str(tmp_path / "b")]
+    pids = skate.get([keep_some.remote(*paths), keep_some.remote(*paths[::-1])], timeout=SECONDS)
+    assert len(set(pids)) == 2
+    # It is not restarted: if it were ended this would fail.
+    filler = Filler.remote()
+    gone = skate.get(filler.fill_until_gone.remote(pids), timeout=SECONDS)
+    assert gone
+    assert set(gone) <= set(pids)
+
+
+def wait_for_file(path: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.timeout(300)
+def test_the_newest_call_goes_not_that_of_the_newest_worker(tmp_path: Any) -> None:
+    def path(name: str) -> str:
+        return str(tmp_path / name)
+
+    @skate.remote(max_retries=-1)
+    def work(name: str, gate: str, fills: bool = False) -> None:
+        with open(path(name), "a") as file:
+            file.write("x")
+        if fills and os.path.getsize(path(name)) == 1:
+            fill()
+        wait_for_file(gate)
+
+    open(path("open"), "w").close()
+    first = work.remote("first", path("first gate"))
+    wait_for_file(path("first"))
+    old = work.remote("old", path("old gate"))
+    wait_for_file(path("old"))
+    # The worker that was granted first gets the call that begins last.
+    open(path("first gate"), "w").close()
+    skate.get(first, timeout=SECONDS)
+    skate.get(work.remote("new", path("open"), fills=True), timeout=SECONDS)
+    assert os.path.getsize(path("new")) == 2
+    assert os.path.getsize(path("old")) == 1
+    open(path("old gate"), "w").close()
+    skate.get(old, timeout=SECONDS)
 
 
 def test_thresholds_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

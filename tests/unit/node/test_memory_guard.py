@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skate.runtime.node.memory import MemoryReader, ProcessMemory, largest_processes, table
+from skate.runtime.node.memory import (
+    MemoryReader,
+    ProcessMemory,
+    largest_processes,
+    private_bytes,
+    table,
+)
 from skate.runtime.node.memory_guard import (
+    IDLE_WORTH,
     SETTLE_SECONDS,
     STUCK_SECONDS,
     Candidate,
+    Idle,
     MemoryGuard,
     Reading,
     choose,
@@ -221,3 +230,37 @@ def test_the_largest_processes_come_first(count: int) -> None:
     [ours] = [p for p in everybody if p.pid == os.getpid()]
     assert ours.name == "this test"
     assert 0 < ours.pss <= ours.rss
+
+
+def test_idle_workers_that_hold_memory_go_first_and_all_at_once() -> None:
+    guard = MemoryGuard(0.9)
+    idle = [Idle(b"a", IDLE_WORTH), Idle(b"b", IDLE_WORTH - 1), Idle(b"c", 10 * IDLE_WORTH)]
+    assert guard.choose_idle(idle, 1.0) == [b"a", b"c"]
+    # What that gives back has to show before anybody else is chosen.
+    assert guard.choose([task("t")], 1.0) is None
+    later = 1.0 + SETTLE_SECONDS
+    # One that is needed stays, and is not asked again at once: so work is ended then.
+    assert guard.choose_idle(idle, later) == []
+    assert guard.choose([task("t")], later) is not None
+
+
+def test_an_idle_worker_that_was_needed_is_asked_again_in_the_end() -> None:
+    guard = MemoryGuard(0.9)
+    idle = [Idle(b"a", IDLE_WORTH)]
+    assert guard.choose_idle(idle, 1.0) == [b"a"]
+    assert guard.choose_idle(idle, 0.9 + STUCK_SECONDS) == []
+    assert guard.choose_idle(idle, 1.0 + STUCK_SECONDS) == [b"a"]
+
+
+def test_there_is_time_to_ask_unless_memory_is_almost_gone() -> None:
+    guard = MemoryGuard(0.9)
+    assert not guard.is_urgent(Reading(92, 100, "here"))
+    assert guard.is_urgent(Reading(96, 100, "here"))
+
+
+def test_what_a_process_has_for_itself() -> None:
+    before = private_bytes(os.getpid())
+    held = bytearray(b"x") * (64 << 20)
+    assert private_bytes(os.getpid()) - before > 60 << 20
+    assert private_bytes(0) == 0
+    del held

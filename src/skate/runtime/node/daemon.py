@@ -111,9 +111,6 @@ class Daemon:
         self.dispatcher.actor_keeper = self.actors
         self.dispatcher.on_warning = self._drivers.warn
         self.workers.on_forked = self.dispatcher.worker_forked
-        self._memory_watch = MemoryWatch(
-            self.loop, self.workers, self.dispatcher, config.memory_usage_threshold
-        )
         #: The other nodes, in a cluster.
         self.view = ClusterView()
         self.placement = PlacementService(
@@ -156,6 +153,13 @@ class Daemon:
         self._breakpoints = Breakpoints()
         self._log_files = LogFiles(node_id, paths, self.workers.logs)
         self.looking = Looking(self.loop, self.links, node_id, self._rows, self._log_files.read)
+        self._memory_watch = MemoryWatch(
+            self.loop,
+            self.workers,
+            self.dispatcher,
+            self.looking,
+            config.memory_usage_threshold,
+        )
         holders = Holders(
             node_id, self.segments, self.looking, self.workers, self.dispatcher.work_of
         )

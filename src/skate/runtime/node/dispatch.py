@@ -401,6 +401,11 @@ class Dispatcher:
         self.pool.remove(worker.worker_id)
         self._workers.kill(worker, cause, kind)
 
+    def let_go(self, worker_id: bytes) -> None:
+        """Have an idle worker end, unless others may reach what it owns."""
+        self.pool.remove(worker_id)
+        self.stop(worker_id)
+
     def stop(self, worker_id: bytes) -> None:
         """Let a worker finish what it has, then end."""
         worker = self._workers.by_id.get(worker_id)

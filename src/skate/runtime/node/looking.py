@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -106,10 +106,16 @@ class Looking:
         timeout: float,
         done: Callable[[Inspection], None],
         everywhere: bool = False,
+        processes: Sequence[bytes] = (),
     ) -> None:
-        """The daemon itself wants to know something of its own processes, or of all nodes'."""
+        """The daemon itself wants to know something of its own processes, or of all nodes'.
+
+        ``processes``: only of these, if there are any.
+        """
         nodes = self._other_nodes() if everywhere else []
-        self._ask(self._node_id, self._question(what, limit, timeout, done), nodes)
+        question = self._question(what, limit, timeout, done)
+        question.processes = list(processes)
+        self._ask(self._node_id, question, nodes)
 
     def asked_by_node(self, node_id: bytes, message: AskNode) -> None:
         """Another daemon wants to know something of our processes."""

@@ -140,6 +140,12 @@ def largest_processes(names: Mapping[int, str], count: int = TABLE_ROWS) -> list
     ]
 
 
+def private_bytes(pid: int) -> int:
+    """Return what the end of a process would give back; 0 where we may not look."""
+    fields = _fields(f"/proc/{pid}/smaps_rollup")
+    return (fields.get("Private_Clean:", 0) + fields.get("Private_Dirty:", 0)) * 1024
+
+
 def _pss(pid: int) -> int:
     kib = _fields(f"/proc/{pid}/smaps_rollup").get("Pss:")
     return -1 if kib is None else kib * 1024

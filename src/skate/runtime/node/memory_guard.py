@@ -8,7 +8,9 @@ Tasks are grouped by the process that has submitted them; the newest one of the 
 ended, so that a caller with very many tasks loses some of them before one with a single task loses
 that, and of each group the oldest is left to finish.  What can be started again goes first,
 whatever its group; of the rest, each is a group of its own and the newest goes.  "New" is when the
-worker was granted: a task under a lease that has run others before counts as old as the lease.
+call of a task began, where its worker says so in time, and when an actor got its worker.
+
+Before anybody loses work, idle workers that hold memory are let go: their next task costs a fork.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ GIB = 1 << 30
 SETTLE_SECONDS = 0.5
 #: A worker that was told to end and does not (it sleeps in the kernel) holds up the guard so long.
 STUCK_SECONDS = 10.0
+#: An idle worker is worth ending if that gives back so many bytes: what it does not share.
+IDLE_WORTH = 16 << 20
+#: With so much of what is above the threshold in use there is no time to ask when calls began.
+URGENT = 0.5
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -50,8 +56,16 @@ class Candidate(msgspec.Struct, frozen=True):
     owner: bytes
     #: Whether it can be started again.
     retriable: bool
-    #: When it got its worker.
+    #: When the call began or, where that is not known, when it got its worker.
     since: float
+
+
+class Idle(msgspec.Struct, frozen=True):
+    """A worker that runs nothing, but may own objects that others need."""
+
+    worker_id: bytes
+    #: Bytes that nobody else uses.
+    private: int
 
 
 class MemoryGuard:
@@ -64,15 +78,40 @@ class MemoryGuard:
         self._victim = b""
         #: ... and not before this time is anybody else chosen.
         self._quiet_until = 0.0
+        #: Idle workers that were told to end, and when: one that is still there was needed then.
+        self._told: dict[bytes, float] = {}
 
     def exceeded(self, readings: Iterable[Reading]) -> Reading | None:
         """Return the fullest memory that is in use above the threshold, None if none is."""
         over = [reading for reading in readings if reading.share > self.threshold]
         return max(over, key=lambda reading: reading.share) if over else None
 
+    def is_urgent(self, reading: Reading) -> bool:
+        """Whether memory may be gone before workers have answered a question."""
+        return reading.share > self.threshold + (1.0 - self.threshold) * URGENT
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether what was done last still has to show."""
+        return now < self._quiet_until
+
+    def choose_idle(self, idle: Iterable[Idle], now: float) -> list[bytes]:
+        """Return the idle workers to let go now that memory is short, all at once."""
+        if self.is_quiet(now):
+            return []
+        chosen = [
+            worker.worker_id
+            for worker in idle
+            if worker.private >= IDLE_WORTH
+            and now - self._told.get(worker.worker_id, now - STUCK_SECONDS) >= STUCK_SECONDS
+        ]
+        if chosen:
+            self._told.update(dict.fromkeys(chosen, now))
+            self._quiet_until = now + SETTLE_SECONDS
+        return chosen
+
     def choose(self, candidates: Sequence[Candidate], now: float) -> Candidate | None:
         """Return the worker to end now that memory is short; None: nobody, or not yet."""
-        if now < self._quiet_until:
+        if self.is_quiet(now):
             return None
         chosen = choose(candidates)
         if chosen is not None:
@@ -82,6 +121,7 @@ class MemoryGuard:
 
     def worker_ended(self, worker_id: bytes, now: float) -> None:
         """A worker is gone: its memory will be free in a moment."""
+        self._told.pop(worker_id, None)
         if worker_id == self._victim:
             self._victim = b""
             self._quiet_until = now + SETTLE_SECONDS

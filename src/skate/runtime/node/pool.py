@@ -58,6 +58,10 @@ class Pool:
         """Workers that wait for work."""
         return sum(len(kind.idle) for kind in self._kinds.values())
 
+    def idle_workers(self) -> list[bytes]:
+        """Return the workers that wait for work."""
+        return [worker_id for kind in self._kinds.values() for worker_id in kind.idle]
+
     def _kind_of(self, worker_id: bytes) -> _Kind:
         return self._kinds[self._environments.get(worker_id, b"")]
 
