@@ -19,7 +19,7 @@ from skate.tune.objective import Objective
 from skate.tune.orchestrator import Limits, Orchestrator
 from skate.tune.schedulers import ASHAScheduler
 from skate.tune.search import BasicVariantGenerator
-from skate.tune.stopper import NoStopper
+from skate.tune.stopper import NoopStopper
 from skate.tune.trial import Trial
 
 SPACE = {"lr": tune.uniform(0, 1), "model": {"depth": tune.randint(1, 9)}}
@@ -32,7 +32,7 @@ def board(trials: int, metric: str | None = "loss") -> Orchestrator:
     run = Orchestrator(
         searcher,
         ASHAScheduler(max_t=10),
-        NoStopper(),
+        NoopStopper(),
         Objective(metric, "min" if metric else None),
         Limits(slots=1000, num_samples=trials + 5),
         SPACE,

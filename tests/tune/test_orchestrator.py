@@ -16,7 +16,7 @@ from skate.tune.objective import Objective
 from skate.tune.orchestrator import Continue, Limits, Orchestrator, Start, Stop
 from skate.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from skate.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
-from skate.tune.stopper import FunctionStopper, NoStopper, Stopper, ThresholdStopper
+from skate.tune.stopper import FunctionStopper, NoopStopper, Stopper, ThresholdStopper
 from skate.tune.trial import Trial
 
 SPACE: dict[str, Any] = {"x": tune.uniform(0, 1)}
@@ -53,7 +53,7 @@ def make(
     return Orchestrator(
         searcher,
         scheduler or FIFOScheduler(),
-        stopper or NoStopper(),
+        stopper or NoopStopper(),
         Objective(metric, "min" if metric else None),
         Limits(**{"slots": 2, "num_samples": 3, **limits}),
         SPACE,

@@ -15,7 +15,7 @@ from skate.tune.analysis import best_trial
 from skate.tune.error import MetricError
 from skate.tune.objective import Objective, guess_mode
 from skate.tune.resources import actor_options, as_factory, concurrency, normalize
-from skate.tune.stopper import NoStopper, ThresholdStopper, as_stopper, merge
+from skate.tune.stopper import NoopStopper, ThresholdStopper, as_stopper, merge
 from skate.tune.trial import History, Trial, flat_result
 
 
@@ -83,7 +83,7 @@ def test_what_the_user_says_is_not_second_guessed() -> None:
 
 
 def test_stop_criteria() -> None:
-    assert isinstance(as_stopper(None), NoStopper)
+    assert isinstance(as_stopper(None), NoopStopper)
     either = ThresholdStopper({"acc": 0.9, "training_iteration": 10})
     assert not either("t", {"acc": 0.5, "training_iteration": 9})
     assert either("t", {"acc": 0.9, "training_iteration": 1})

@@ -20,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skate.tune import schedulers, search, suggest
+    from skate.tune import schedulers, search, stopper, suggest
     from skate.tune.callback import Callback
     from skate.tune.config import FailureConfig, RunConfig, TuneConfig
     from skate.tune.error import MetricError, TuneError
@@ -105,7 +105,7 @@ _HOMES = {
     "tuner": ["Tuner"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_PACKAGES = ("schedulers", "search", "suggest")
+_PACKAGES = ("schedulers", "search", "stopper", "suggest")
 
 __all__ = [
     "Callback",
@@ -147,6 +147,7 @@ __all__ = [
     "save_report",
     "schedulers",
     "search",
+    "stopper",
     "suggest",
     "uniform",
     "with_parameters",

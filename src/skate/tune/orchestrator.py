@@ -218,6 +218,7 @@ class Orchestrator:
         allowed = self.limits.max_failures
         if not self.limits.fail_fast and (allowed < 0 or trial.failures <= allowed):
             trial.restart()
+            self.stopper.on_trial_restore(trial.trial_id, trial.iterations)
             self._retries.append(trial)
             return
         trial.status = Trial.ERROR

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from skate.tune.search.searcher import as_list
+from skate.tune.search.searcher import as_list, finite
 from skate.tune.search.wrapper import Wrapper, check_searcher
 
 #: The parameter that numbers the repetitions of a configuration, from 0: something to seed with.
@@ -123,9 +123,9 @@ class Repeater(Wrapper):
             "early_stopped": any(result.get("early_stopped", False) for result in results),
         }
         for metric in as_list(self.metric):
-            values = [result.get(metric) for result in results]
-            finite = [v for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
-            mean[metric] = math.fsum(finite) / len(finite) if finite else math.nan
+            values = [finite(result.get(metric)) for result in results]
+            known = [value for value in values if value is not None]
+            mean[metric] = math.fsum(known) / len(known) if known else math.nan
         return mean
 
 

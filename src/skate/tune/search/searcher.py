@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -248,6 +249,17 @@ def as_list(names: Names | None) -> list[str]:
     if names is None:
         return []
     return names if isinstance(names, list) else [names]
+
+
+def finite(value: object) -> float | None:
+    """Return ``value`` as a number that can be compared; None if it is none."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return None
+    return number if math.isfinite(number) else None
 
 
 def leading_objective(searcher: Searcher, named: str | None) -> tuple[str | None, str | None]:

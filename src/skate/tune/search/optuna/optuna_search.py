@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skate.tune.search import space as spaces
 from skate.tune.search.functions import seeded
 from skate.tune.search.points import Points
-from skate.tune.search.searcher import FINISHED, Names, Searcher, as_list
+from skate.tune.search.searcher import FINISHED, Names, Searcher, as_list, finite
 
 if TYPE_CHECKING:
     import optuna
@@ -234,11 +234,11 @@ class OptunaSearch(Searcher):
         """Return the values to tell; None if there are none that can be compared."""
         if result is None or self.metric is None:
             return None
-        values = [result.get(metric) for metric in as_list(self.metric)]
-        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+        values = [finite(result.get(metric)) for metric in as_list(self.metric)]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
             return None
-        pairs = zip(self._signs(self.study), values, strict=True)
-        return [sign * float(value) for sign, value in pairs if value is not None]
+        return [sign * v for sign, v in zip(self._signs(self.study), known, strict=True)]
 
     def _tell(self, trial: optuna.trial.Trial, **outcome: Any) -> None:
         study = self.study
