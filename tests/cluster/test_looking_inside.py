@@ -187,7 +187,8 @@ def test_nodes_without_a_driver() -> None:
     try:
         for chosen in ([], ["--address", address], ["--address", f"skate://{address}"]):
             status = command("status", *chosen)
-            assert "driver pid none" in status
+            assert "driver pid none\n" in status
+            assert "up 0.0s" not in status
             assert "0 of 2 CPU" in status
         assert command("list", "jobs") == "no jobs\n"
         [row] = json.loads(command("list", "nodes", "--format", "json"))
@@ -238,3 +239,27 @@ def test_rows_name_the_line_that_made_what(two_nodes: Cluster) -> None:
     # What a task has returned has the name of the task, for all who hold it.
     sites = {row.holder: row.call_site for row in state.get_objects(ref.hex())}
     assert sites == {"driver": "make", "actor Keeper": "make"}
+
+
+def test_tables_name_the_node_where_there_are_several(two_nodes: Cluster) -> None:
+    here, there = skate.get([node.options(**HERE).remote(), node.options(**THERE).remote()])
+    directory = next(row.session_dir for row in state.list_nodes() if row.is_head_node)
+    for arguments in (["list", "tasks"], ["list", "workers"], ["top", "--once"]):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from skate.cli import main; main(prog_name='skate')",
+                *arguments,
+                "--address",
+                directory,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        header, *rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
+        column = header.index("NODE" if arguments[0] == "top" else "NODE_ID")
+        assert {row[column] for row in rows} == {here, there}, done.stdout

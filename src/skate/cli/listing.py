@@ -24,7 +24,7 @@ _KINDS: dict[str, tuple[Callable[..., Sequence[Row]], type[Row]]] = {
     "tasks": (state.list_tasks, state.TaskState),
     "workers": (state.list_workers, state.WorkerState),
 }
-#: Columns that say the same in every row, and those that are long: left to ``--detail``.
+#: Columns that are left to ``--detail`` where they say the same in every row.
 _LEFT_OUT = {"job_id", "node_id", "ray_namespace", "attempt_number"}
 
 _GETTERS: dict[str, Callable[..., Any]] = {
@@ -78,7 +78,11 @@ def list_(
     columns = row.columns(detail)
     if format_ == "table" and not detail:
         first = columns[0]
-        columns = [name for name in columns if name == first or name not in _LEFT_OUT]
+        columns = [
+            name
+            for name in columns
+            if name == first or name not in _LEFT_OUT or len({row[name] for row in rows}) > 1
+        ]
     if not rows and format_ == "table":
         click.echo(f"no {kind}" + (" like that" if filters else ""))
         return

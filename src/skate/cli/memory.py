@@ -143,6 +143,6 @@ def _total(rows: list[ObjectState]) -> str:
     shared = {row.object_id for row in rows if row.location in ("MEMORY", "SPILLED")}
     in_memory = sum(sizes[object_id] for object_id in shared)
     return (
-        f"{len(sizes)} objects, {size(sum(sizes.values()))}"
+        f"{len(sizes)} object{'' if len(sizes) == 1 else 's'}, {size(sum(sizes.values()))}"
         f" ({size(in_memory)} of it in shared memory or spilled)"
     )

@@ -41,9 +41,11 @@ def status(format_: str, address: str | None) -> None:
 
 def _lines(found: SessionStatus) -> list[str]:
     drivers = ", ".join(map(str, found.drivers)) or "none"
+    # Each driver has one of its own.
+    namespace = f", namespace {found.namespace}" if len(found.drivers) == 1 else ""
     lines = [
         f"Session {found.session_dir}",
-        f"  up {duration(found.uptime)}, driver pid {drivers}, namespace {found.namespace}",
+        f"  up {duration(found.uptime)}, driver pid {drivers}{namespace}",
         "",
         f"Nodes: {sum(node.state == 'ALIVE' for node in found.nodes)} alive",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from skate.cli.output import cell, console, duration, print_table, size
 SAMPLE_SECONDS = 0.2
 
 _COLUMNS = ["pid", "kind", "state", "cpu%", "rss", "runs", "since"]
+#: The last one, where there are several nodes.
+_NODE = "node"
 
 
 @dataclass(slots=True)
@@ -29,21 +32,24 @@ class _Process:
     pid: int
     kind: str
     state: str
-    cpu: float
-    rss: int
+    #: None: it is on another machine.
+    cpu: float | None
+    rss: int | None
     runs: str
     since: str
+    node_id: str
 
-    def cells(self) -> list[str]:
-        return [
+    def cells(self, columns: list[str]) -> list[str]:
+        cells = [
             str(self.pid),
             self.kind,
             self.state,
-            f"{self.cpu:.0f}",
-            size(self.rss),
+            "" if self.cpu is None else f"{self.cpu:.0f}",
+            "" if self.rss is None else size(self.rss),
             self.runs,
             self.since,
         ]
+        return [*cells, self.node_id] if _NODE in columns else cells
 
 
 class _Sampler:
@@ -52,6 +58,9 @@ class _Sampler:
     def __init__(self, address: str | None) -> None:
         self._address = address
         self._processes: dict[int, psutil.Process] = {}
+        #: The nodes of this machine: elsewhere a pid means another process.
+        self._here: set[str] = set()
+        self.columns = _COLUMNS
 
     def sample(self) -> list[_Process]:
         address = self._address
@@ -68,9 +77,12 @@ class _Sampler:
         by_worker: dict[str | None, list[state.TaskState]] = {}
         for task in running:
             by_worker.setdefault(task.worker_id, []).append(task)
+        nodes = state.list_nodes(address, [("state", "=", "ALIVE")], limit=10_000)
+        self._here = {node.node_id for node in nodes if os.path.isdir(node.session_dir)}
+        self.columns = [*_COLUMNS, _NODE] if len(nodes) > 1 else _COLUMNS
         found = [
-            self._process(node.daemon_pid, "node daemon", "", [], "")
-            for node in state.list_nodes(address)
+            self._process(node.daemon_pid, "node daemon", "", [], "", node.node_id)
+            for node in nodes
         ]
         for worker in state.list_workers(address, limit=10_000):
             kind = worker.worker_type.lower()
@@ -79,17 +91,32 @@ class _Sampler:
             tasks = by_worker.get(worker.worker_id, [])
             found.append(
                 self._process(
-                    worker.pid, kind, "" if kind == "driver" else worker.state, tasks, _since(tasks)
+                    worker.pid,
+                    kind,
+                    "" if kind == "driver" else worker.state,
+                    tasks,
+                    _since(tasks),
+                    worker.node_id,
                 )
             )
         gone = set(self._processes) - {process.pid for process in found}
         for pid in gone:
             del self._processes[pid]
-        return sorted(found, key=lambda process: (-round(process.cpu), process.pid))
+        return sorted(found, key=lambda process: (-round(process.cpu or 0.0), process.pid))
 
     def _process(
-        self, pid: int, kind: str, status: str, tasks: list[state.TaskState], since: str
+        self,
+        pid: int,
+        kind: str,
+        status: str,
+        tasks: list[state.TaskState],
+        since: str,
+        node_id: str,
     ) -> _Process:
+        names = [task.name + (" (waits)" if task.blocked else "") for task in tasks]
+        runs = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else ""
+        if node_id not in self._here:
+            return _Process(pid, kind, status, None, None, runs, since, node_id)
         cpu, rss = 0.0, 0
         with contextlib.suppress(psutil.Error):
             process = self._processes.get(pid)
@@ -98,9 +125,7 @@ class _Sampler:
             cpu, rss = process.cpu_percent(), process.memory_info().rss
             if process.status() == psutil.STATUS_STOPPED:
                 status = "stopped"
-        names = [task.name + (" (waits)" if task.blocked else "") for task in tasks]
-        runs = names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else ""
-        return _Process(pid, kind, status, cpu, rss, runs, since)
+        return _Process(pid, kind, status, cpu, rss, runs, since, node_id)
 
 
 def _since(tasks: list[state.TaskState]) -> str:
@@ -125,15 +150,17 @@ def top(once: bool, interval: float, address: str | None) -> None:
     out = console()
     if once or not out.is_terminal:
         time.sleep(SAMPLE_SECONDS)
-        print_table(_COLUMNS, [process.cells() for process in sampler.sample()])
+        processes = sampler.sample()
+        print_table(sampler.columns, [process.cells(sampler.columns) for process in processes])
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=out, screen=True) as live:
         while True:
-            live.update(_screen(sampler.sample(), state.session_status(address)))
+            processes = sampler.sample()
+            live.update(_screen(processes, sampler.columns, state.session_status(address)))
             time.sleep(interval)
 
 
-def _screen(processes: list[_Process], status: state.SessionStatus) -> Group:
+def _screen(processes: list[_Process], columns: list[str], status: state.SessionStatus) -> Group:
     used = ", ".join(
         f"{status.resources_used.get(name, 0.0):g}/{total:g} {name}"
         for name, total in status.resources_total.items()
@@ -146,9 +173,9 @@ def _screen(processes: list[_Process], status: state.SessionStatus) -> Group:
         style="bold",
     )
     table = Table(box=None, pad_edge=False, header_style="reverse", expand=True)
-    for name in _COLUMNS:
+    for name in columns:
         right = name in ("pid", "cpu%", "rss", "since")
         table.add_column(name.upper(), justify="right" if right else "left", overflow="ellipsis")
     for process in processes:
-        table.add_row(*[cell(value) for value in process.cells()])
+        table.add_row(*[cell(value) for value in process.cells(columns)])
     return Group(header, table)

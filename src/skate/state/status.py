@@ -62,7 +62,11 @@ def session_status(address: str | None = None) -> SessionStatus:
         store = source.state("store")
         total = _amounts(source.state("cluster_resources"))
         free = _amounts(source.state("available_resources"))
-        started = min((float(job["started"]) for job in jobs), default=time.time())
+        # Of a cluster that is not that of its drivers: they come and go.
+        started = min(
+            (node.start_time_ms / 1000 for node in nodes if node.start_time_ms is not None),
+            default=time.time(),
+        )
         return SessionStatus(
             session_dir=nodes[0].session_dir if nodes else "",
             uptime=max(time.time() - started, 0.0),
