@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from skate import tune
+from skate.tune.actions import Continue, Start, Stop
 from skate.tune.error import MetricError, TuneError
 from skate.tune.objective import Objective
-from skate.tune.orchestrator import Continue, Limits, Orchestrator, Start, Stop
+from skate.tune.orchestrator import Limits, Orchestrator
 from skate.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from skate.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from skate.tune.stopper import FunctionStopper, NoopStopper, Stopper, ThresholdStopper

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skate.tune import schedulers, search, stopper, suggest
     from skate.tune.callback import Callback
-    from skate.tune.config import FailureConfig, RunConfig, TuneConfig
+    from skate.tune.checkpoint import Checkpoint
+    from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
     from skate.tune.error import MetricError, TuneError
     from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
 #: ``report`` and little else, and starts in a tenth of the time.
 _HOMES = {
     "callback": ["Callback"],
-    "config": ["FailureConfig", "RunConfig", "TuneConfig"],
+    "checkpoint": ["Checkpoint"],
+    "config": ["CheckpointConfig", "FailureConfig", "RunConfig", "TuneConfig"],
     "error": ["MetricError", "TuneError"],
     "experiment_analysis": ["ExperimentAnalysis"],
     "html_report": ["save_report"],
@@ -109,6 +111,8 @@ _PACKAGES = ("schedulers", "search", "stopper", "suggest")
 
 __all__ = [
     "Callback",
+    "Checkpoint",
+    "CheckpointConfig",
     "ExperimentAnalysis",
     "FailureConfig",
     "MetricError",

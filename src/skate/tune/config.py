@@ -28,6 +28,43 @@ class FailureConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """Which checkpoints are made and kept.
+
+    Attributes:
+        num_to_keep: how many stay of each trial; None for all.  The newest always stays.
+        checkpoint_score_attribute: the metric by which those to keep are chosen; the newest if
+            None.
+        checkpoint_score_order: "max" or "min": which values of it are good.
+        checkpoint_frequency: ``Trainable`` classes save one every so many iterations; 0 for only
+            when one is wanted.  Functions report them when they like.
+        checkpoint_at_end: whether ``Trainable`` classes save one when their trial ends.
+
+    Raises:
+        ValueError: one of them makes no sense.
+    """
+
+    num_to_keep: int | None = None
+    checkpoint_score_attribute: str | None = None
+    checkpoint_score_order: str = "max"
+    checkpoint_frequency: int = 0
+    checkpoint_at_end: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_to_keep is not None and self.num_to_keep < 1:
+            raise ValueError(f"num_to_keep has to be at least 1 or None, got {self.num_to_keep}")
+        if self.checkpoint_score_order not in ("max", "min"):
+            raise ValueError(
+                f"checkpoint_score_order has to be 'max' or 'min', got"
+                f" {self.checkpoint_score_order!r}"
+            )
+        if self.checkpoint_frequency < 0:
+            raise ValueError(
+                f"checkpoint_frequency cannot be negative, got {self.checkpoint_frequency}"
+            )
+
+
+@dataclass
 class TuneConfig:
     """How to search.
 
@@ -65,6 +102,7 @@ class RunConfig:
         stop: what ends a trial: thresholds (``{"training_iteration": 10}``), a function of trial id
             and result, or a ``Stopper``.
         failure_config: what to do about trials that fail.
+        checkpoint_config: which checkpoints are made and kept.
         callbacks: hooks into the run.
         verbose: 0 for silence; anything else for a table (in a terminal) or lines.
     """
@@ -73,6 +111,7 @@ class RunConfig:
     storage_path: str | os.PathLike[str] | None = None
     stop: Any = None
     failure_config: FailureConfig = field(default_factory=FailureConfig)
+    checkpoint_config: CheckpointConfig = field(default_factory=CheckpointConfig)
     callbacks: Sequence[Callback] = ()
     verbose: int = 1
 

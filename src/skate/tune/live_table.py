@@ -28,6 +28,7 @@ _MAX_PARAMETERS = 6
 _STYLES = {
     Trial.PENDING: "dim",
     Trial.RUNNING: "cyan",
+    Trial.PAUSED: "dim",
     Trial.TERMINATED: "green",
     Trial.ERROR: "bold red",
 }

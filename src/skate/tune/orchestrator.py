@@ -1,63 +1,32 @@
-"""The orchestrator: which trial runs, goes on or stops.  Events in, actions out, no I/O.
+"""The orchestrator: which trial runs, goes on, waits or stops.  Events in, actions out, no I/O.
 
 The loop around it (``runner.py``) starts actors, waits for them and reports what happened:
 
-    fill()       -> Start for as many trials as there is room for
-    on_reports() -> Continue or Stop, for the trial that reported
-    on_finished(), on_failed(), on_released(): something ended, and there may be room again
-    end()        -> Kill for all trials that run
+    fill()        -> Start for as many trials as there is room for
+    on_reports()  -> Continue, Renew, Pause or Stop, for the trial that reported
+    on_paused(), on_finished(), on_failed(), on_released(): there may be room again
+    take_ended()  -> trials that ended while they waited
+    end()         -> Kill for all trials that run
 
 A *slot* is room for one trial.  A trial holds its slot from ``Start`` until it finished, failed or,
-after ``Stop`` and ``Kill``, was released.
+after ``Pause``, ``Stop`` and ``Kill``, was paused or released.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from skate.tune.actions import Answer, Continue, Kill, Pause, Renew, Start, Stop
 from skate.tune.error import TuneError
 from skate.tune.objective import Objective, require
-from skate.tune.schedulers.trial_scheduler import Gate, TrialScheduler
+from skate.tune.resources import PlacementGroupFactory, Room
+from skate.tune.schedulers.trial_scheduler import Exploit, Gate, Resize, TrialScheduler
 from skate.tune.search.searcher import FINISHED, Searcher
 from skate.tune.search.space import has_variables, merged, varying
 from skate.tune.stopper import Stopper, merge
-from skate.tune.trial import Trial, flat_result
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run the trial's function, and have it wait where ``gate`` says."""
-
-    trial: Trial
-    gate: Gate
-
-
-@dataclass(frozen=True, slots=True)
-class Continue:
-    """Bring further reports; a trial that waits at a gate goes on, up to the next one."""
-
-    trial: Trial
-    gate: Gate
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End the trial's function at its current or next report, then call ``on_released``."""
-
-    trial: Trial
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End the trial's process at once, then call ``on_released``."""
-
-    trial: Trial
-
-
-Action: TypeAlias = Start | Continue | Stop | Kill
+from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 
 
 @dataclass(slots=True)
@@ -72,6 +41,8 @@ class Limits:
     max_failures: int = 0
     #: Whether the first failure ends the run.
     fail_fast: bool = False
+    #: What all trials that run may hold together; None for no limit.
+    resources: Mapping[str, float] | None = None
 
 
 @dataclass(slots=True)
@@ -81,6 +52,7 @@ class Orchestrator:
     Attributes:
         space: the search space, for naming the parameters that vary.
         id_prefix: what the trial ids of this run begin with.
+        resources_of: what the trial with a configuration needs; one CPU if None.
     """
 
     searcher: Searcher
@@ -90,18 +62,27 @@ class Orchestrator:
     limits: Limits
     space: Mapping[str, Any] = field(default_factory=dict)
     id_prefix: str = "trial"
+    resources_of: Callable[[dict[str, Any]], PlacementGroupFactory] | None = None
 
     trials: list[Trial] = field(default_factory=list)
     #: Why the run ends before all trials were made; empty as long as it does not.
     end_reason: str = ""
+    #: Trials that have not ended, in the order of their creation.
+    _live: dict[str, Trial] = field(default_factory=dict)
+    #: Those of them without a slot: PENDING or PAUSED.
+    _waiting: dict[str, Trial] = field(default_factory=dict)
     _holding: dict[str, Trial] = field(default_factory=dict)
-    _retries: deque[Trial] = field(default_factory=deque)
+    _room: Room = field(init=False)
+    #: What paused trials start with when they run next.
+    _exploits: dict[str, Exploit] = field(default_factory=dict)
+    _ended: list[Trial] = field(default_factory=list)
     _exhausted: bool = False
     _total: int | None = None
     _informed: bool = False
 
     def __post_init__(self) -> None:
         self._total = self.searcher.total(self.limits.num_samples)
+        self._room = Room(self.limits.resources)
 
     # ---------------------------------------------------------------- state
 
@@ -111,55 +92,113 @@ class Orchestrator:
         return [trial for trial in self._holding.values() if trial.status == Trial.RUNNING]
 
     @property
+    def live_trials(self) -> Sequence[Trial]:
+        """Trials that have not ended, in the order of their creation."""
+        return list(self._live.values())
+
+    @property
     def total(self) -> int | None:
         """How many trials there will be; None if that is not known."""
         return len(self.trials) if self._exhausted else self._total
 
     @property
     def exhausted(self) -> bool:
-        """Whether all trials have been made, so that free processes are of no use."""
+        """Whether all trials have been made."""
         return self._exhausted or bool(self.end_reason)
+
+    @property
+    def needs_no_more_actors(self) -> bool:
+        """Whether free processes are of no use, because nothing waits to run."""
+        return self.exhausted and not self._waiting
 
     @property
     def wants_end(self) -> bool:
         """Whether the stopper has seen enough of the run."""
         return not self.end_reason and self.stopper.stop_all()
 
-    # ---------------------------------------------------------------- making trials
+    def checkpoint_of(self, trial: Trial) -> TrialCheckpoint | None:
+        """Return the newest checkpoint of a trial, None if there is none."""
+        return trial.checkpoint
+
+    # ---------------------------------------------------------------- starting trials
 
     def fill(self) -> list[Start]:
-        """Return trials to start, as many as there are slots free.
+        """Return trials to start, as many as there is room for.
 
         Raises:
-            TuneError: the searcher has nothing to suggest although no trial runs.
+            TuneError: nothing runs, and neither searcher nor scheduler has anything to run.
         """
         starts: list[Start] = []
         while not self.end_reason and len(self._holding) < self.limits.slots:
-            trial = self._retries.popleft() if self._retries else self._next_trial()
-            if trial is None:
+            trial = self._choose()
+            # One that is still being paused is started when that is done.
+            if trial is None or trial.trial_id in self._holding:
                 break
-            trial.status = Trial.RUNNING
-            self._holding[trial.trial_id] = trial
-            starts.append(Start(trial, self._gate(trial)))
+            required = trial.resources.required_resources
+            if not self._room.fits(required):
+                if self._holding:
+                    break
+                self._give_up(trial, TuneError(self._room.refusal(required)))
+                self._ended.append(trial)
+                continue
+            if self._prepare(trial):
+                trial.status = Trial.RUNNING
+                self._room.take(trial.trial_id, required)
+                self._holding[trial.trial_id] = trial
+                starts.append(Start(trial, self._gate(trial)))
         return starts
 
-    def _next_trial(self) -> Trial | None:
+    def _prepare(self, trial: Trial) -> bool:
+        """Have a waiting trial go on from its checkpoint; say whether it can."""
+        exploit = self._exploits.pop(trial.trial_id, None)
+        if exploit is not None:
+            if not self._adopt(trial, exploit):
+                self._ended.append(trial)
+                return False
+        elif trial.status == Trial.PAUSED:
+            self._rewind(trial)
+        if trial.status == Trial.PAUSED:
+            self.searcher.on_unpause(trial.trial_id)
+        del self._waiting[trial.trial_id]
+        return True
+
+    def _choose(self) -> Trial | None:
+        """Return the trial to start next, None if none is to start now."""
+        while True:
+            if not any(trial.status == Trial.PENDING for trial in self._waiting.values()):
+                self._make_trial()
+            trial = self.scheduler.choose_trial_to_run(self)
+            if trial is not None or self._holding or not self._waiting:
+                return trial
+            # Nothing runs that could change the scheduler's mind.
+            before = len(self._waiting)
+            self.scheduler.on_idle(self)
+            trial = self.scheduler.choose_trial_to_run(self)
+            if trial is not None:
+                return trial
+            if len(self._waiting) == before:
+                raise TuneError(
+                    f"{type(self.scheduler).__name__} starts none of the {before} trials that wait"
+                    " although no trial is running"
+                )
+
+    def _make_trial(self) -> None:
         if self._exhausted:
-            return None
+            return
         if self._total is not None and len(self.trials) >= self._total:
             self._exhausted = True
-            return None
+            return
         trial_id = f"{self.id_prefix}_{len(self.trials):05d}"
         suggestion = self.searcher.suggest(trial_id)
         if suggestion is None:
-            if not self._holding:
+            if not self._holding and not self._waiting:
                 raise TuneError(
                     f"{type(self.searcher).__name__} suggests nothing although no trial is running"
                 )
-            return None
+            return
         if suggestion == FINISHED:
             self._exhausted = True
-            return None
+            return
         if not isinstance(suggestion, dict):
             raise TuneError(
                 f"{type(self.searcher).__name__}.suggest returned {suggestion!r} instead of a dict"
@@ -167,18 +206,26 @@ class Orchestrator:
         if not has_variables(self.space):
             # The searcher has a space of its own; what the run says beside it are constants.
             suggestion = merged(self.space, suggestion)
-        trial = Trial(trial_id, suggestion, varying(self.space, suggestion))
+        resources = None if self.resources_of is None else self.resources_of(suggestion)
+        trial = Trial(trial_id, suggestion, varying(self.space, suggestion), resources)
         self.trials.append(trial)
+        self._live[trial_id] = self._waiting[trial_id] = trial
         self._exhausted = len(self.trials) == self._total
         self.scheduler.on_trial_add(self, trial)
-        return trial
 
     # ---------------------------------------------------------------- events
 
-    def on_reports(self, trial: Trial, results: Sequence[dict[str, Any]]) -> Continue | Stop | None:
+    def on_reports(
+        self, trial: Trial, results: Sequence[dict[str, Any]], checkpoint: Any = None
+    ) -> Answer | None:
         """Take reports of a trial, in their order.
 
-        Reports after the one that ended the trial are dropped.
+        Reports after the one that ended or paused the trial are dropped.
+
+        Args:
+            trial: who reported.
+            results: what.
+            checkpoint: ref of the checkpoint that came with the last of them.
 
         Returns:
             What to do with the trial; None if it was already ended.
@@ -186,14 +233,34 @@ class Orchestrator:
         Raises:
             MetricError: reports lack what the run is about.
         """
-        for result in results:
+        for position, result in enumerate(results, 1):
             if trial.status != Trial.RUNNING:
                 return None
-            reason = self._judge(trial, result)
-            if reason:
-                self._terminate(trial, reason)
-                return Stop(trial)
+            trial.record(result)
+            if checkpoint is not None and position == len(results):
+                self._note_checkpoint(trial, checkpoint)
+            answer = self._judge(trial, result)
+            if answer is not None:
+                return answer
         return Continue(trial, self._gate(trial)) if trial.status == Trial.RUNNING else None
+
+    def on_paused(self, trial: Trial, checkpoint: Any = None) -> None:
+        """The process of a paused trial is free.
+
+        Args:
+            trial: which.
+            checkpoint: ref of the checkpoint that was taken, if one was.
+        """
+        self.on_released(trial)
+        if trial.status != Trial.PAUSED:
+            return
+        if checkpoint is not None:
+            self._note_checkpoint(trial, checkpoint)
+        if trial.checkpoint is None and trial.trial_id not in self._exploits:
+            self._give_up(trial, TuneError(self._no_checkpoint(trial, "pauses")))
+            self._ended.append(trial)
+            return
+        self._waiting[trial.trial_id] = trial
 
     def on_finished(self, trial: Trial) -> None:
         """The trial's function returned.
@@ -201,8 +268,8 @@ class Orchestrator:
         Raises:
             MetricError: the user named a metric, and the first trial ended without any report.
         """
-        self._holding.pop(trial.trial_id, None)
-        if trial.status != Trial.RUNNING:
+        self.on_released(trial)
+        if trial.is_finished:
             return
         self._terminate(trial, "completed")
         if not self._informed and self.objective.metric is not None:
@@ -210,26 +277,52 @@ class Orchestrator:
 
     def on_failed(self, trial: Trial, error: BaseException) -> None:
         """The trial's function raised, or its process died."""
-        self._holding.pop(trial.trial_id, None)
-        if trial.status != Trial.RUNNING:
+        self.on_released(trial)
+        if trial.is_finished:
             return
         trial.failures += 1
         trial.error = error
         allowed = self.limits.max_failures
         if not self.limits.fail_fast and (allowed < 0 or trial.failures <= allowed):
-            trial.restart()
-            self.stopper.on_trial_restore(trial.trial_id, trial.iterations)
-            self._retries.append(trial)
+            if trial.status == Trial.PAUSED:
+                self.searcher.on_unpause(trial.trial_id)
+            trial.status = Trial.PENDING
+            self._rewind(trial)
+            self._waiting[trial.trial_id] = trial
             return
-        trial.status = Trial.ERROR
-        self.scheduler.on_trial_error(self, trial)
-        self.searcher.on_trial_complete(trial.trial_id, None, error=True)
+        self._give_up(trial, error)
         if self.limits.fail_fast:
             self.end_reason = "fail_fast"
 
     def on_released(self, trial: Trial) -> None:
         """The process of a stopped or killed trial is free or gone."""
-        self._holding.pop(trial.trial_id, None)
+        if self._holding.pop(trial.trial_id, None) is not None:
+            self._room.give(trial.trial_id)
+
+    def stop_trial(self, trial: Trial) -> None:
+        """End a trial that is paused or has not started.
+
+        Raises:
+            ValueError: it runs, or has ended.
+        """
+        if trial.status not in (Trial.PENDING, Trial.PAUSED):
+            raise ValueError(
+                f"stop_trial is for trials that are pending or paused; {trial.trial_id} is"
+                f" {trial.status}, the verdict after its next report can end it"
+            )
+        self._remove(trial, "scheduler")
+
+    def exploit_paused(self, trial: Trial, exploit: Exploit) -> None:
+        """Have a paused trial, or the one being judged, start with ``exploit`` when it runs next.
+
+        The checkpoint is the newest that its source has by then.
+        """
+        self._exploits[trial.trial_id] = exploit
+
+    def take_ended(self) -> list[Trial]:
+        """Return the trials that ended while they waited, each once."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def end(self, reason: str) -> list[Kill]:
         """End the run: no further trial starts, those that run are killed.
@@ -238,13 +331,16 @@ class Orchestrator:
             reason: "time budget", "interrupted", "fail_fast" or "stopper".
         """
         self.end_reason = reason
-        kills = [Kill(trial) for trial in self.running]
+        shown = "interrupted" if reason == "fail_fast" else reason
+        kills = [Kill(trial) for trial in self._holding.values() if not trial.is_finished]
         for kill in kills:
-            trial = kill.trial
-            self._terminate(trial, "interrupted" if reason == "fail_fast" else reason)
-        for trial in self._retries:
-            trial.status = Trial.ERROR
-        self._retries.clear()
+            self._terminate(kill.trial, shown)
+        for trial in list(self._waiting.values()):
+            if trial.failures and trial.status == Trial.PENDING:
+                trial.status = Trial.ERROR
+                self._forget(trial)
+            else:
+                self._remove(trial, shown)
         return kills
 
     # ---------------------------------------------------------------- inside
@@ -252,19 +348,31 @@ class Orchestrator:
     def _gate(self, trial: Trial) -> Gate:
         return merge(self.scheduler.next_decision(trial), self.stopper.gate())
 
-    def _judge(self, trial: Trial, result: dict[str, Any]) -> str:
-        """Record a result; return why the trial ends, "" if it goes on."""
-        trial.record(result)
+    def _judge(self, trial: Trial, result: dict[str, Any]) -> Answer | None:
+        """Return what becomes of a trial after a result, None if it goes on."""
         flat = flat_result(result)
         if not self._informed:
             self._inform(flat)
         self.searcher.on_trial_result(trial.trial_id, flat)
         verdict = self.scheduler.on_trial_result(self, trial, flat)
         if self.stopper(trial.trial_id, flat):
-            return "criterion"
+            return self._stop(trial, "criterion")
+        if verdict == TrialScheduler.CONTINUE:
+            return None
+        if verdict == TrialScheduler.STOP:
+            return self._stop(trial, "scheduler")
         if verdict == TrialScheduler.COMPLETE:
-            return "completed"
-        return "scheduler" if verdict == TrialScheduler.STOP else ""
+            return self._stop(trial, "completed")
+        if isinstance(verdict, Exploit):
+            return Renew(trial, self._gate(trial)) if self._adopt(trial, verdict) else Stop(trial)
+        if isinstance(verdict, Resize):
+            trial.resources = verdict.resources
+        elif verdict != TrialScheduler.PAUSE:
+            raise TuneError(f"{type(self.scheduler).__name__} returned the verdict {verdict!r}")
+        trial.status = Trial.PAUSED
+        self.searcher.on_pause(trial.trial_id)
+        newest = trial.checkpoint
+        return Pause(trial, save=newest is None or newest.reports < trial.iterations)
 
     def _inform(self, flat: Mapping[str, Any]) -> None:
         """Tell searcher and scheduler what the run optimizes, now that a result has shown it."""
@@ -276,13 +384,77 @@ class Orchestrator:
         self.scheduler.set_search_properties(metric, mode)
         self._informed = True
 
+    def _rewind(self, trial: Trial) -> None:
+        """Forget what a trial reported after its checkpoint: it will report that again."""
+        reported = trial.iterations
+        trial.rewind()
+        if trial.iterations < reported:
+            self.stopper.on_trial_restore(trial.trial_id, trial.iterations)
+
+    def _note_checkpoint(self, trial: Trial, ref: Any) -> None:
+        result = trial.last_result
+        trial.checkpoint = TrialCheckpoint(
+            ref,
+            iteration=result.get("training_iteration", 0),
+            time_total_s=result.get("time_total_s", 0.0),
+            reports=trial.iterations,
+            metrics=result,
+        )
+
+    def _adopt(self, trial: Trial, exploit: Exploit) -> bool:
+        """Give a trial another configuration and checkpoint; say whether there is one."""
+        newest = exploit.source.checkpoint
+        if newest is None:
+            self._give_up(trial, TuneError(self._no_checkpoint(exploit.source, "clones")))
+            return False
+        trial.config = exploit.config
+        trial.evaluated_params = varying(self.space, exploit.config)
+        # What the trial reported so far stays: if it has to, it goes on from here.
+        trial.checkpoint = replace(newest, reports=trial.iterations, metrics=trial.last_result)
+        return True
+
+    def _no_checkpoint(self, trial: Trial, does: str) -> str:
+        return (
+            f"{type(self.scheduler).__name__} {does} trials, but {trial.trial_id} has never"
+            " reported a checkpoint: call tune.report(metrics,"
+            " checkpoint=tune.Checkpoint.from_dict(...)) and go on from tune.get_checkpoint()"
+        )
+
+    # ---------------------------------------------------------------- ends of trials
+
+    def _stop(self, trial: Trial, reason: str) -> Stop:
+        self._terminate(trial, reason)
+        return Stop(trial)
+
     def _terminate(self, trial: Trial, reason: str) -> None:
+        self.scheduler.on_trial_complete(self, trial, self._close(trial, reason))
+
+    def _remove(self, trial: Trial, reason: str) -> None:
+        """End a trial that waits, or is about to."""
+        self._close(trial, reason)
+        self.scheduler.on_trial_remove(self, trial)
+        self._ended.append(trial)
+
+    def _close(self, trial: Trial, reason: str) -> dict[str, Any]:
         trial.status = Trial.TERMINATED
         trial.stop_reason = reason
         trial.error = None
+        self._forget(trial)
         result = trial.last_result
         result["done"] = True
         result["early_stopped"] = trial.early_stopped
         flat = flat_result(result)
-        self.scheduler.on_trial_complete(self, trial, flat)
         self.searcher.on_trial_complete(trial.trial_id, flat if trial.iterations else None)
+        return flat
+
+    def _give_up(self, trial: Trial, error: BaseException) -> None:
+        trial.status = Trial.ERROR
+        trial.error = error
+        self._forget(trial)
+        self.scheduler.on_trial_error(self, trial)
+        self.searcher.on_trial_complete(trial.trial_id, None, error=True)
+
+    def _forget(self, trial: Trial) -> None:
+        self._live.pop(trial.trial_id, None)
+        self._waiting.pop(trial.trial_id, None)
+        self._exploits.pop(trial.trial_id, None)

@@ -124,3 +124,52 @@ def concurrency(required: Mapping[str, float], available: Mapping[str, float]) -
             )
         slots = min(slots, fits)
     return UNBOUNDED_CONCURRENCY if math.isinf(slots) else int(slots)
+
+
+class Room:
+    """What trials hold of what there is.
+
+    Args:
+        total: amounts by name; None for no limit.
+    """
+
+    #: Sums of floats are off by less than that: three thirds make one.
+    TOLERANCE = 1e-6
+
+    def __init__(self, total: Mapping[str, float] | None) -> None:
+        self._total = total
+        self._used: dict[str, float] = {}
+        self._held: dict[str, Mapping[str, float]] = {}
+
+    def fits(self, required: Mapping[str, float]) -> bool:
+        """Say whether ``required`` is free."""
+        return self._total is None or not self._lacking(required, self._used)
+
+    def refusal(self, required: Mapping[str, float]) -> str:
+        """Return why ``required`` would not even fit if nothing were held."""
+        assert self._total is not None
+        name = next(iter(self._lacking(required, {})))
+        return (
+            f"the trial asks for {required[name]:g} {name}, but there is"
+            f" {self._total.get(name, 0.0):g} in all"
+        )
+
+    def take(self, holder: str, required: Mapping[str, float]) -> None:
+        """Have ``holder`` hold ``required``."""
+        self._held[holder] = required
+        for name, amount in required.items():
+            self._used[name] = self._used.get(name, 0.0) + amount
+
+    def give(self, holder: str) -> None:
+        """Have free again what ``holder`` held."""
+        for name, amount in self._held.pop(holder).items():
+            self._used[name] -= amount
+
+    def _lacking(self, required: Mapping[str, float], used: Mapping[str, float]) -> list[str]:
+        assert self._total is not None
+        return [
+            name
+            for name, amount in required.items()
+            if amount > 0
+            and used.get(name, 0.0) + amount > self._total.get(name, 0.0) + self.TOLERANCE
+        ]

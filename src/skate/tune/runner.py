@@ -9,8 +9,9 @@ from typing import Any
 
 import skate
 from skate.exceptions import ActorError
+from skate.tune.actions import Answer, Continue, Pause, Renew, Start, Stop
 from skate.tune.callback import Callback
-from skate.tune.orchestrator import Action, Continue, Kill, Orchestrator, Start, Stop
+from skate.tune.orchestrator import Orchestrator
 from skate.tune.resources import PlacementGroupFactory, actor_options
 from skate.tune.session import FAILED, FINISHED, RUNNING, Batch, Report
 from skate.tune.trial import Trial
@@ -178,14 +179,14 @@ class Runner:
 
     # ---------------------------------------------------------------- actions
 
-    def _execute(self, action: Action, actor: Any) -> None:
+    def _execute(self, action: Answer, actor: Any) -> None:
         match action:
             case Continue(trial, gate):
                 self._submit("reports", trial, actor, actor.proceed.remote(gate))
             case Stop(trial):
                 self._submit("stop", trial, actor, actor.stop.remote(STOP_GRACE_S))
-            case Start() | Kill():
-                raise AssertionError(f"{action} is not for a trial that reported")
+            case Renew() | Pause():
+                raise AssertionError(f"{action} needs trials with checkpoints")
 
     def _submit(self, kind: str, trial: Trial, actor: Any, ref: Any) -> None:
         self._calls[ref] = _Call(kind, trial, actor)
@@ -206,7 +207,7 @@ class Runner:
             self._tell("on_trial_error", trial)
 
     def _release(self, actor: Any) -> None:
-        if self._reuse_actors and not self._orchestrator.exhausted:
+        if self._reuse_actors and not self._orchestrator.needs_no_more_actors:
             self._idle.append(actor)
         else:
             skate.kill(actor)

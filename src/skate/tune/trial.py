@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skate.tune.resources import PlacementGroupFactory, as_factory
 from skate.tune.search.space import flatten
 
 #: Fields of a result that Skate adds to what the function reports.
@@ -57,10 +59,47 @@ class History:
                 column.append(math.inf if value > 0 else -math.inf)
         self.length += 1
 
+    def cut(self, length: int) -> None:
+        """Forget all but the first ``length`` reports."""
+        self.length = min(length, self.length)
+        for name, column in list(self.columns.items()):
+            del column[self.length :]
+            if all(map(math.isnan, column)):
+                del self.columns[name]
+
     def column(self, name: str) -> list[float]:
         """Return one number per report; all NaN if the name was never reported."""
         column = self.columns.get(name, array("d"))
         return [*column, *[math.nan] * (self.length - len(column))]
+
+
+@dataclass(slots=True, eq=False)
+class TrialCheckpoint:
+    """One checkpoint of a trial.
+
+    Attributes:
+        ref: where it lies in the object store; None once only the files are left.
+        path: the folder or URL with its files; None as long as they are not whole.
+        iteration: ``training_iteration`` when it was made.
+        time_total_s: how long the trial had been running by then.
+        reports: how many reports the trial had made by then: what came later is forgotten if the
+            trial goes on from here.
+        metrics: the result it was reported with.
+        number: counts the checkpoints of a trial, from 0; part of the folder's name.
+    """
+
+    ref: Any = None
+    path: str | None = None
+    iteration: int = 0
+    time_total_s: float = 0.0
+    reports: int = 0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+    @property
+    def source(self) -> Any:
+        """What the actor that restores is given: the ref if there is one, else the path."""
+        return self.path if self.ref is None else self.ref
 
 
 class Trial:
@@ -71,6 +110,8 @@ class Trial:
         config: what the function is called with.
         evaluated_params: the part of it that varies from trial to trial, flat.
         status: one of the constants below.
+        resources: what it needs to run.
+        checkpoint: the newest one, from which it goes on; None if there is none.
         stop_reason: why it ended: "completed", "criterion" (``stop=``), "scheduler", "stopper"
             (``Stopper.stop_all``), "time budget", "interrupted"; empty while it runs and
             for failed ones.
@@ -82,11 +123,16 @@ class Trial:
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
     TERMINATED = "TERMINATED"
     ERROR = "ERROR"
 
     def __init__(
-        self, trial_id: str, config: dict[str, Any], evaluated_params: dict[str, Any]
+        self,
+        trial_id: str,
+        config: dict[str, Any],
+        evaluated_params: dict[str, Any],
+        resources: PlacementGroupFactory | None = None,
     ) -> None:
         self.trial_id = trial_id
         self.config = config
@@ -98,6 +144,8 @@ class Trial:
         self.failures = 0
         self.local_path: Path | None = None
         self.history = History()
+        self.resources = as_factory(resources)
+        self.checkpoint: TrialCheckpoint | None = None
 
     @property
     def iterations(self) -> int:
@@ -127,11 +175,14 @@ class Trial:
         self.last_result = result
         self.history.append(flat_result(result))
 
-    def restart(self) -> None:
-        """Forget everything reported: the trial begins again."""
-        self.status = self.PENDING
-        self.last_result = {}
-        self.history = History()
+    def rewind(self) -> None:
+        """Forget what was reported after the newest checkpoint: the trial goes on from there."""
+        if self.checkpoint is None:
+            self.last_result = {}
+            self.history = History()
+        elif self.checkpoint.reports < self.history.length:
+            self.last_result = dict(self.checkpoint.metrics)
+            self.history.cut(self.checkpoint.reports)
 
     def metric(self, name: str, mode: str, scope: str = "last") -> float:
         """Return one number for the trial, NaN if it has none.

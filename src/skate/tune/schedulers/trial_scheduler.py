@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-from skate.tune.trial import Trial
+from skate.tune.resources import PlacementGroupFactory
+from skate.tune.trial import Trial, TrialCheckpoint
 
 #: When a trial has to wait for a verdict: as soon as one of these fields of a result is at least as
 #: large as the number beside it.  Empty: never.  None: after every report.
 Gate: TypeAlias = Mapping[str, float] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exploit:
+    """Start the trial anew, with ``config`` and the newest checkpoint of ``source``."""
+
+    source: Trial
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Pause the trial, and go on with other resources."""
+
+    resources: PlacementGroupFactory
+
+
+#: What is to become of a trial after a report.
+Verdict: TypeAlias = str | Exploit | Resize
 
 
 class Controller(Protocol):
@@ -20,6 +41,27 @@ class Controller(Protocol):
     def trials(self) -> Sequence[Trial]:
         """All trials so far, in the order of their creation."""
 
+    @property
+    def live_trials(self) -> Sequence[Trial]:
+        """Those that have not ended."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there will be no further trials."""
+
+    def stop_trial(self, trial: Trial) -> None:
+        """End a trial that is paused or has not started.
+
+        Raises:
+            ValueError: it runs, or has ended; a trial that runs is ended by a verdict.
+        """
+
+    def checkpoint_of(self, trial: Trial) -> TrialCheckpoint | None:
+        """Return the newest checkpoint of a trial, None if there is none."""
+
+    def exploit_paused(self, trial: Trial, exploit: Exploit) -> None:
+        """Have a trial that is paused, or is now, start with ``exploit`` when it runs next."""
+
 
 class TrialScheduler(ABC):
     """Judges trials by their results.
@@ -28,11 +70,21 @@ class TrialScheduler(ABC):
     in the order of its reports.  ``set_search_properties`` is called once, before the first result.
     """
 
-    #: Verdicts.  ``STOP`` ends a trial that is not worth going on with, ``COMPLETE`` one that has
-    #: had all there is to have.
+    #: Verdicts, beside ``Exploit`` and ``Resize``.  ``STOP`` ends a trial that is not worth more,
+    #: ``COMPLETE`` one that has had all there is to have.  ``PAUSE`` takes a checkpoint of it
+    #: and gives its slot away; ``choose_trial_to_run`` has it go on.
     CONTINUE = "CONTINUE"
     STOP = "STOP"
     COMPLETE = "COMPLETE"
+    PAUSE = "PAUSE"
+
+    #: Whether trials have to be able to go on from a checkpoint.  Then ``Trainable`` classes save
+    #: one at each gate.
+    needs_checkpoints: bool = False
+    #: Whether a searcher may propose the configurations and learn from the results.
+    works_with_searchers: bool = True
+    #: Whether trials are given other configurations while they run.
+    changes_config: bool = False
 
     def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
         if mode not in (None, "min", "max"):
@@ -66,7 +118,7 @@ class TrialScheduler(ABC):
     @abstractmethod
     def on_trial_result(
         self, controller: Controller, trial: Trial, result: Mapping[str, object]
-    ) -> str:
+    ) -> Verdict:
         """Return the verdict on a trial after one of its reports."""
 
     def on_trial_complete(  # noqa: B027
@@ -76,6 +128,39 @@ class TrialScheduler(ABC):
 
     def on_trial_error(self, controller: Controller, trial: Trial) -> None:  # noqa: B027
         """A trial failed for good."""
+
+    def on_trial_remove(self, controller: Controller, trial: Trial) -> None:  # noqa: B027
+        """A paused or pending trial was ended from outside: by ``stop_trial``, or with the run."""
+
+    def choose_trial_to_run(self, controller: Controller) -> Trial | None:
+        """Return which of the trials that are PENDING or PAUSED runs next, None for none of them.
+
+        Here: those that failed and start again, then new ones, then paused ones.
+        """
+        found: Trial | None = None
+        for trial in controller.live_trials:
+            if trial.status == Trial.PENDING:
+                if trial.failures:
+                    return trial
+                if found is None or found.status == Trial.PAUSED:
+                    found = trial
+            elif trial.status == Trial.PAUSED and found is None:
+                found = trial
+        return found
+
+    def on_idle(self, controller: Controller) -> None:  # noqa: B027
+        """Nothing runs, the searcher has nothing to suggest, and nothing was chosen.
+
+        What waits for something else waits in vain.  ``choose_trial_to_run`` is called once more.
+        """
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that is to be remembered, to be pickled before the next call."""
+        return dict(self.__dict__)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what ``get_state`` of another process returned."""
+        self.__dict__.update(state)
 
     def debug_string(self) -> str:
         """Return a line about the scheduler's state, for people."""
