@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skate import tune
-from skate.tune.search.sample import Categorical, Float, Integer, Normal
+from skate.tune.search.sample import Categorical, Domain, Float, Integer, Normal
 
 seeds = st.integers(0, 2**32)
 finite = st.floats(-1e6, 1e6)
@@ -144,3 +145,34 @@ def test_domains_compare_by_what_they_say() -> None:
     assert tune.randint(0, 5) == Integer(0, 4)
     assert tune.choice([1, 2]) == Categorical((1, 2))
     assert tune.randn() == Normal(0.0, 1.0)
+
+
+def test_steps_of_integers_need_not_fit_their_bounds() -> None:
+    rng = random.Random(0)
+    assert {tune.qrandint(1, 10, 3).sample(rng) for _ in range(200)} == {3, 6, 9}
+    assert {tune.qlograndint(3, 17, 4).sample(rng) for _ in range(500)} == {4, 8, 12, 16}
+    assert tune.qrandint(-7, 7, 5) == tune.qrandint(-5, 5, 5)
+    with pytest.raises(ValueError, match=r"no multiple of 10 is in 1\.\.9"):
+        tune.qrandint(1, 9, 10)
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    domain = tune.randint(1, 1e4)
+    assert domain == tune.randint(1, 10000)
+    assert isinstance(domain.last, int)
+
+
+@pytest.mark.parametrize(
+    ("domain", "inside", "outside"),
+    [
+        (tune.uniform(0, 1), [0, 1, 0.5], [-0.1, 1.1, "0", None, math.nan, True]),
+        (tune.randint(0, 3), [0, 2, 2.0], [3, -1, 1.5, "0", math.inf]),
+        (tune.qrandint(0, 3), [3], [4]),
+        (tune.randn(), [-100, 100.5], ["x", math.nan]),
+        (tune.choice([1, "a", [2]]), [1, "a", [2]], [True, "b", 2]),
+        (tune.sample_from(lambda: 1), [object()], []),
+    ],
+)
+def test_what_belongs_to_a_domain(domain: Domain, inside: list[Any], outside: list[Any]) -> None:
+    assert all(domain.is_valid(value) for value in inside)
+    assert not any(domain.is_valid(value) for value in outside)

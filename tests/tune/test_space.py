@@ -193,3 +193,159 @@ def test_the_space_is_left_alone() -> None:
     config = spaces.resolve(space, draw_with(0))
     config["inner"]["x"] = None
     assert isinstance(inner["x"], Domain)
+
+
+def test_grids_inside_grids_exist_only_with_their_value() -> None:
+    space = {
+        "opt": tune.grid_search(
+            [{"kind": "sgd", "lr": tune.grid_search([0.1, 0.2])}, {"kind": "adam"}]
+        ),
+        "n": tune.grid_search([1, 2]),
+    }
+    spaces.validate(space)
+    configs = [spaces.resolve(space, draw_with(0), point) for point in spaces.grid_points(space)]
+    sgd, adam = {"kind": "sgd"}, {"kind": "adam"}
+    assert [(config["opt"], config["n"]) for config in configs] == [
+        ({**sgd, "lr": 0.1}, 1), ({**sgd, "lr": 0.1}, 2),
+        ({**sgd, "lr": 0.2}, 1), ({**sgd, "lr": 0.2}, 2),
+        (adam, 1), (adam, 2),
+    ]  # fmt: skip
+
+
+def test_domains_inside_grid_values_have_names_of_their_own() -> None:
+    space = {"a": tune.grid_search([{"x": tune.uniform(0, 1)}, {"x": tune.uniform(5, 6)}])}
+    assert set(spaces.domains(space, conditional=True)) == {"a/0/x", "a/1/x"}
+
+
+@given(spaces_strategy)
+def test_each_grid_point_has_a_number(space: dict[str, Any]) -> None:
+    points = list(spaces.grid_points(space))
+    assert spaces.grid_size(space) == len(points)
+    for index, point in enumerate(points):
+        assert spaces.grid_point(space, index) == point
+        # A grid that is given is no grid any more.
+        assert spaces.grid_size(space, point) == 1
+
+
+def test_functions_may_return_domains() -> None:
+    space = {
+        "low": tune.choice([10, 20]),
+        "high": tune.sample_from(lambda config: tune.uniform(config.low, config.low + 1)),
+        "model": tune.sample_from(
+            lambda config: {"depth": tune.randint(config.low, config.low + 2), "low": config.low}
+        ),
+    }
+    for seed in range(10):
+        config = spaces.resolve(space, draw_with(seed))
+        assert config["low"] <= config["high"] <= config["low"] + 1
+        assert config["model"]["depth"] - config["low"] in (0, 1)
+        assert config["model"]["low"] == config["low"]
+    with pytest.raises(ValueError, match="a: a sample_from function cannot return a grid_search"):
+        spaces.resolve({"a": tune.sample_from(lambda: {"b": tune.grid_search([1])})}, draw_with(0))
+
+
+def test_functions_in_lists_and_tuples() -> None:
+    space = {
+        "layers": [
+            tune.choice([4]),
+            tune.sample_from(lambda config: config.layers[0] * 2),
+            tune.sample_from(lambda config: sum(config["layers"][:2])),
+        ],
+        "pair": (1, {"deep": (tune.sample_from(lambda spec: spec.config.layers[1]), "x")}),
+        "copy": tune.sample_from(lambda config: config.layers),
+        "view": tune.sample_from(lambda config: [config.inner, (config.inner,)]),
+        "inner": {"y": tune.sample_from(lambda: 5)},
+    }
+    config = spaces.resolve(space, draw_with(0))
+    assert config["layers"] == config["copy"] == [4, 8, 12]
+    assert config["pair"] == (1, {"deep": (8, "x")})
+    assert type(config["pair"][1]["deep"]) is tuple
+    assert config["view"] == [{"y": 5}, ({"y": 5},)]
+    assert type(config["view"][0]) is dict
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda spec: spec.config.x,
+        lambda spec: spec["config"]["x"],
+        lambda config: config.x,
+        lambda config: config["x"],
+        lambda config=None: config["x"],
+        lambda _: 3,
+        lambda *args: args[0]["x"],
+        lambda: 3,
+        lambda x=3: x,
+    ],
+)
+def test_functions_get_the_configuration_in_whichever_way_they_ask_for_it(function: Any) -> None:
+    space = {"x": 3, "y": tune.sample_from(function)}
+    assert spaces.resolve(space, draw_with(0))["y"] == 3
+
+
+def test_given_values_are_not_drawn_and_functions_see_them() -> None:
+    space = {
+        "x": tune.uniform(0, 1),
+        "m": tune.choice([{"k": tune.uniform(0, 1)}, 2]),
+        "f": tune.sample_from(lambda: 1),
+        "g": tune.sample_from(lambda config: config.f + config.x),
+    }
+    config = spaces.resolve(space, draw_with(0), fixed={"x": 5.0, "m": 2, "f": 10})
+    assert config == {"x": 5.0, "m": 2, "f": 10, "g": 15.0}
+
+
+def test_an_error_in_a_function_names_the_parameter() -> None:
+    space = {"model": {"a": tune.sample_from(lambda config: 1 / config.zero)}, "zero": 0}
+    with pytest.raises(AttributeError) as caught:
+        spaces.resolve({"a": tune.sample_from(lambda config: config.missing)}, draw_with(0))
+    assert caught.value.__notes__ == ["raised by the sample_from function of parameter 'a'"]
+    with pytest.raises(ZeroDivisionError) as divided:
+        spaces.resolve({**space, "zero": 0}, draw_with(0))
+    assert "parameter 'model/a'" in divided.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("space", "kind", "message"),
+    [
+        ({"m": {"lr": tune.uniform}}, TypeError, r"m/lr: is tune\.uniform itself; call it"),
+        ({"m": [1, tune.grid_search]}, TypeError, r"m/1: is tune\.grid_search itself"),
+        ({"m": tune.choice([{"x": tune.randn}])}, TypeError, r"m/0/x: is tune\.randn itself"),
+        ({"m": {1, tune.uniform(0, 1)}}, TypeError, "m: parameters cannot stand in a set"),
+        ({"a/b": tune.randn(), "a": {"b": tune.randn()}}, ValueError, "are called 'a/b'"),
+        ({1: tune.randn(), "1": tune.randn()}, ValueError, "are called '1'"),
+        ({"a": {"b": {"grid_search": "abc"}}}, ValueError, "a/b: grid_search wants a list"),
+        ({"a": {"grid_search": 5}}, ValueError, "a: grid_search wants a list"),
+        (
+            {"a": tune.grid_search([tune.choice([tune.grid_search([1])])])},
+            ValueError,
+            "a/0/0: a grid_search cannot stand inside a choice",
+        ),
+    ],
+)
+def test_mistakes_are_named_by_their_path(
+    space: dict[Any, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        spaces.validate(space)
+
+
+def test_grids_of_anything_that_has_an_order() -> None:
+    for values in (range(3), (0, 1, 2), {0: "a", 1: "b", 2: "c"}.keys()):
+        space = {"a": {"grid_search": values}}
+        spaces.validate(space)
+        assert [point["a"] for point in spaces.grid_points(space)] == [0, 1, 2]
+
+
+def test_constants_below_a_configuration() -> None:
+    base = {"a": 1, "m": {"x": 1, "deep": {"y": 2}}, "l": [1]}
+    above = {"m": {"x": 5, "deep": {"z": 3}}, "l": [2], "b": None}
+    assert spaces.merged(base, above) == {
+        "a": 1, "m": {"x": 5, "deep": {"y": 2, "z": 3}}, "l": [2], "b": None,
+    }  # fmt: skip
+
+
+def test_distributions_of_optuna_are_for_optuna() -> None:
+    optuna = pytest.importorskip("optuna")
+    space = {"m": {"x": optuna.distributions.FloatDistribution(0, 1)}}
+    with pytest.raises(TypeError, match=r"m/x: is a distribution of Optuna.*OptunaSearch"):
+        spaces.validate(space)

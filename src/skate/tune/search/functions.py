@@ -47,7 +47,7 @@ def call_functions(config: dict[str, Any], settle: Settle) -> None:
                 drawn = _call(deferred, config)
             except _UnresolvedError:
                 continue
-            holder[key] = settle(deferred.name, plain(drawn))
+            holder[key] = settle(deferred.name, drawn)
             progress = True
         if not progress:
             names = ", ".join(repr(deferred.name) for _, _, deferred in waiting)
@@ -92,7 +92,7 @@ def plain(value: Any) -> Any:
 def _call(deferred: Deferred, config: Mapping[str, Any]) -> Any:
     function = deferred.function
     try:
-        return function.func(_View(config)) if function.wants_config else function.func()
+        return plain(function.func(_View(config)) if function.wants_config else function.func())
     except _UnresolvedError:
         raise
     except Exception as error:

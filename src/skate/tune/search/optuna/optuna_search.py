@@ -296,6 +296,7 @@ class OptunaSearch(Searcher):
             )
         finally:
             library.logging.set_verbosity(verbosity)
+        self._signs(study)  # a study of the storage that has other objectives is refused now
         return study
 
 
