@@ -160,3 +160,36 @@ def test_an_idle_process_sleeps(pump: Pump) -> None:
     pump.wake()
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_threads_that_wait_leave_each_other_alone(pump: Pump, pipe: Pipe) -> None:
+    """Each that found the pump taken again woke its holder, which woke the next, and so on."""
+    waiters = [Waiter() for _ in range(4)]
+    pipe.waiters = list(waiters)
+    threads = [in_thread(lambda waiter=waiter: pump.block(waiter)) for waiter in waiters]
+    wait_until(lambda: pump._foreground == len(threads))
+    turns = 0
+    housekeeping = pump.housekeeping
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        housekeeping()
+
+    pump.housekeeping = count
+    # They come, one after the other, and leave turn by turn: that is a few turns each.
+    for waiter in waiters:
+        time.sleep(0.05)
+        pipe.poke()
+        wait_until(lambda waiter=waiter: waiter.done)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert turns < 50
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

@@ -309,6 +309,8 @@ class Pump:
                 if is_main and self.interrupted is not None:
                     self.raise_interrupt()
                 if self.callbacks:
+                    # They may take long.
+                    self._pass_on()
                     self.run_callbacks()
                 if step is not None and step():
                     break
@@ -317,9 +319,8 @@ class Pump:
             self.activity += 1
             if self._deep:
                 self._rouse()
-            # Perhaps this thread was woken to pump and does not: then another follower has to.
-            if self._followers and not self._held.locked():
-                self._promote()
+            # This thread has pumped, or was woken to pump, and does not: another follower has to.
+            self._pass_on()
             if is_main:
                 self.main_waiter = outer
         if is_main and outer is None and self.interrupted is not None:
@@ -329,7 +330,9 @@ class Pump:
     def _take_turn(self, ident: int, deadline: float | None, guarded: bool) -> bool:
         """Pump once, holding the pump; return False if the deadline has passed.
 
-        Deadline 0: without waiting.
+        Deadline 0: without waiting.  Callers that do not take the next turn as well pass the pump
+        on.  Were it offered to a follower after each turn, that would find it taken again and wake
+        this thread, and so on: the two would keep a CPU busy with nothing.
         """
         self._holder = ident
         try:
@@ -345,15 +348,16 @@ class Pump:
         finally:
             self._holder = 0
             self._held.release()
-            if self._followers:
-                self._promote()
 
     def poll(self) -> bool:
         """Handle what has arrived, without waiting; False if another thread is at it."""
         found = self._held.acquire(blocking=False)
         if found:
             # Not by a deadline that is very near: epoll rounds up to milliseconds.
-            self._take_turn(threading.get_ident(), 0.0, False)
+            try:
+                self._take_turn(threading.get_ident(), 0.0, False)
+            finally:
+                self._pass_on()
             if self.callbacks:
                 self.run_callbacks()
         return found
@@ -395,7 +399,10 @@ class Pump:
             with contextlib.suppress(ValueError):
                 self._followers.remove(waiter)
 
-    def _promote(self) -> None:
+    def _pass_on(self) -> None:
+        """The caller does not pump for now: have a follower do it, unless somebody does."""
+        if not self._followers or self._held.locked():
+            return
         try:
             self._followers.popleft().wake()
         except IndexError:
@@ -471,8 +478,7 @@ class Pump:
                     self._background_polls = False
                     self._holder = 0
                     self._held.release()
-                    if self._followers:
-                        self._promote()
+                    self._pass_on()
                 if self.callbacks:
                     self.run_callbacks()
                     # What they have submitted is no sign of a busy foreground: programs that submit
