@@ -34,10 +34,19 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the engine under test, which ``init()`` starts."""
+@pytest.fixture(scope="module", params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """The engine under test.  That it is a module's has the tests of one engine run in a row."""
     name: str = request.param
+    return name
+
+
+@pytest.fixture
+def engine(
+    engine_name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The name of the engine under test, which ``init()`` starts."""
+    name = engine_name
     for mark in request.node.iter_markers("differs"):
         if mark.args[0] == name or (mark.args[0], name) == ("native", "cluster"):
             pytest.skip(f"{name}: {mark.kwargs['reason']}")
