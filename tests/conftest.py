@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
+import skate
 from skate.api.session_config import available_cpus
 
 # A busy machine is no failure: pytest's timeout ends what hangs.
@@ -48,3 +51,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         turn = {file: nth for nth, file in enumerate(LONG_FILES)}
         items.sort(key=lambda item: turn.get(item.location[0], len(turn)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_session_is_left() -> Iterator[None]:
+    """End what the tests of a module have left running: each module starts without a session."""
+    yield
+    skate.shutdown()

@@ -17,7 +17,7 @@ def make_cluster() -> Iterator[Callable[..., Cluster]]:
     made: list[Cluster] = []
 
     def make(head: dict[str, Any], *others: dict[str, Any], **init: Any) -> Cluster:
-        skate.shutdown()  # one that an earlier module has left running
+        skate.shutdown()
         cluster = Cluster(initialize_head=True, head_node_args=head)
         made.append(cluster)
         for options in others:

@@ -86,7 +86,7 @@ def no_session(engine: str) -> Iterator[str]:
     skate.shutdown()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _end() -> Iterator[None]:
     yield
     _end_session()

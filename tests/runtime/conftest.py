@@ -18,7 +18,7 @@ def cluster() -> Iterator[Callable[..., None]]:
     """Start a native session with given options; it ends with the test."""
 
     def start(**options: object) -> None:
-        skate.shutdown()  # one that an earlier module has left running
+        skate.shutdown()
         skate.init(engine="native", **options)  # type: ignore[arg-type]  # options of each test
 
     yield start

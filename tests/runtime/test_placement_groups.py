@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sessions import running
 
 import skate
 from skate.exceptions import ActorPlacementGroupRemovedError, TaskPlacementGroupRemovedError
@@ -23,10 +24,8 @@ SECONDS = 30
 def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SKATE_ENGINE", "native")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-a,7")
-    skate.shutdown()
-    skate.init(num_cpus=4)
-    yield
-    skate.shutdown()
+    with running(num_cpus=4):
+        yield
 
 
 @skate.remote

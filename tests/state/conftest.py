@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
-
-import skate
+from sessions import running
 
 T = TypeVar("T")
 
@@ -19,10 +18,8 @@ PATIENCE = 90.0
 @pytest.fixture
 def session() -> Iterator[None]:
     """A native session with two CPUs."""
-    skate.shutdown()
-    skate.init(engine="native", num_cpus=2, namespace="state-tests")
-    yield
-    skate.shutdown()
+    with running(engine="native", num_cpus=2, namespace="state-tests"):
+        yield
 
 
 @pytest.fixture

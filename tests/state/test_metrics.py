@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sessions import running
 
 import skate
 from skate.util.metrics import Counter, Gauge, Histogram
@@ -28,10 +29,8 @@ Until = Callable[[Callable[[], Any]], Any]
 @pytest.fixture
 def port() -> Iterator[int]:
     """A session that serves metrics, and where."""
-    skate.shutdown()
-    skate.init(engine="native", num_cpus=2, metrics_port=0)
-    yield skate.nodes()[0]["MetricsExportPort"]
-    skate.shutdown()
+    with running(engine="native", num_cpus=2, metrics_port=0):
+        yield skate.nodes()[0]["MetricsExportPort"]
 
 
 def read(port: int) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import skate
+from sessions import running
 
 
 @pytest.fixture(autouse=True)
@@ -22,25 +21,19 @@ def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """A session with two CPUs on each engine, shared by the tests of a module."""
     name: str = request.param
-    skate.shutdown()  # one that an earlier module has left running
-    skate.init(num_cpus=2, engine=name)
-    yield name
-    skate.shutdown()
+    with running(num_cpus=2, engine=name):
+        yield name
 
 
 @pytest.fixture(scope="module")
 def inline() -> Iterator[None]:
     """An inline session: for what has nothing to do with processes."""
-    skate.shutdown()
-    skate.init(num_cpus=2, engine="inline")
-    yield
-    skate.shutdown()
+    with running(num_cpus=2, engine="inline"):
+        yield
 
 
 @pytest.fixture(scope="module")
 def native() -> Iterator[None]:
     """A native session with two CPUs: for what needs processes."""
-    skate.shutdown()
-    skate.init(num_cpus=2, engine="native")
-    yield
-    skate.shutdown()
+    with running(num_cpus=2, engine="native"):
+        yield

@@ -23,29 +23,9 @@ import skate
 from skate.util import SkateExecutor
 from skate.util.concurrent import WorkerLostError
 
-KINDS = ["cpython", "skate-native", "skate-inline"]
 #: Calls have ended when they are submitted.
 PROCESSES = pytest.mark.parametrize("kind", ["cpython", "skate-native"], indirect=True)
 OURS = pytest.mark.parametrize("kind", ["skate-native"], indirect=True)
-
-_running: list[str] = []
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "cpython" and _running != [name]:
-        skate.shutdown()
-        skate.init(engine=name.removeprefix("skate-"), num_cpus=2)
-        _running[:] = [name]
-    return name
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _end() -> Iterator[None]:
-    yield
-    skate.shutdown()
-    _running.clear()
 
 
 @pytest.fixture

@@ -20,30 +20,10 @@ import skate
 from skate.exceptions import ActorDiedError, TaskCancelledError
 from skate.util.multiprocessing import Pool
 
-KINDS = ["cpython", "skate-native", "skate-inline"]
 #: Calls have ended when they are submitted.
 PROCESSES = pytest.mark.parametrize("kind", ["cpython", "skate-native"], indirect=True)
 OURS = pytest.mark.parametrize("kind", ["skate-native"], indirect=True)
 BOTH_OURS = pytest.mark.parametrize("kind", ["skate-native", "skate-inline"], indirect=True)
-
-_running: list[str] = []
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "cpython" and _running != [name]:
-        skate.shutdown()
-        skate.init(engine=name.removeprefix("skate-"), num_cpus=2)
-        _running[:] = [name]
-    return name
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _end() -> Iterator[None]:
-    yield
-    skate.shutdown()
-    _running.clear()
 
 
 @pytest.fixture
@@ -372,7 +352,6 @@ def test_workers_spread_over_a_cluster():
     from skate.cluster_utils import Cluster
 
     skate.shutdown()
-    _running.clear()
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     try:
         nodes.add_node(num_cpus=2)

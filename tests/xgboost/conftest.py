@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
-import skate
+from sessions import running
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("xgboost")
@@ -35,16 +34,12 @@ def data() -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def inline() -> Iterator[None]:
     """A session in this process: for one actor."""
-    skate.shutdown()
-    skate.init(num_cpus=2, engine="inline")
-    yield
-    skate.shutdown()
+    with running(num_cpus=2, engine="inline"):
+        yield
 
 
 @pytest.fixture(scope="module")
 def native() -> Iterator[None]:
     """A session with two CPUs."""
-    skate.shutdown()
-    skate.init(num_cpus=2, engine="native", preload=["xgboost"])
-    yield
-    skate.shutdown()
+    with running(num_cpus=2, engine="native", preload=["xgboost"]):
+        yield

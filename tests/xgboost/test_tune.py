@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import xgboost
+from sessions import running
 from xgboost import collective
 
 import skate
@@ -31,10 +32,8 @@ pytestmark = pytest.mark.timeout(120)
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two CPUs: as many as one training needs."""
     monkeypatch.setenv("SKATE_RESULTS_DIR", str(tmp_path / "results"))
-    skate.shutdown()
-    skate.init(num_cpus=2, engine="native", preload=["xgboost"])
-    yield
-    skate.shutdown()
+    with running(num_cpus=2, engine="native", preload=["xgboost"]):
+        yield
 
 
 def trainable(data: Data, callbacks: list[Any] | None = None) -> Any:
