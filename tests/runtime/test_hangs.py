@@ -223,23 +223,39 @@ def test_a_circle_across_nodes(caplog):
 
 
 @pytest.mark.parametrize("how", ["wait", "next", "as_completed"])
-def test_other_ways_to_wait(cluster, caplog, how):
+def test_other_ways_to_wait(cluster, caplog, how, tmp_path):
     cluster(num_cpus=2, hang_warning_s=1)
+    told = tmp_path / "told"
+
+    def nap_until_told():
+        while not told.exists():
+            time.sleep(0.05)
+        return 1
 
     @skate.remote(num_returns="streaming")
     def items():
-        time.sleep(6)
-        yield 1
+        yield nap_until_told()
+
+    nap = skate.remote(nap_until_told)
 
     @skate.remote
     def waits():
         if how == "next":
             return skate.get(next(items.remote()))
-        refs = [nap.remote(6)]
+        refs = [nap.remote()]
         return len(skate.wait(refs)[0] if how == "wait" else list(skate.as_completed(refs)))
 
+    def let_go():
+        try:
+            warnings_with(caplog, "the driver")
+        finally:
+            told.touch()
+
     with caplog.at_level(logging.WARNING, logger="skate"):
+        other = threading.Thread(target=let_go)
+        other.start()
         assert skate.get(waits.remote()) == 1
+        other.join()
         [text, *_] = warnings_with(caplog, "the driver")
     assert f"which waits in {how}() at {__file__}:" in text
-    assert ("for items (pid" if how == "next" else "for nap (pid") in text
+    assert ("for items (pid" if how == "next" else "nap_until_told (pid") in text

@@ -209,10 +209,18 @@ def test_the_error_of_a_task_names_who_holds_the_memory(cluster: Callable[..., N
             self.arrays = skate.get(arrays)
             return os.getpid()
 
+    @skate.remote(max_retries=0)
+    def make_soon(size: int) -> Any:
+        from skate.runtime.worker import writing
+
+        # A task waits five times as long for room as a driver does.
+        writing.TASK_PATIENCE = writing.PUT_PATIENCE
+        return np.zeros(size, dtype=np.uint8)
+
     hoarder = Hoarder.remote()
     pid = skate.get(hoarder.hoard.remote([make.remote(9 * MB, i) for i in range(6)]), timeout=60)
     with pytest.raises(exceptions.ObjectStoreFullError) as caught:
-        skate.get(make.options(max_retries=0).remote(30 * MB), timeout=60)
+        skate.get(make_soon.remote(30 * MB), timeout=60)
     rows = [line for line in str(caught.value).splitlines() if f"Hoarder (pid {pid})" in line]
     assert len(rows) == 6
     assert all(row.endswith("make") for row in rows)
