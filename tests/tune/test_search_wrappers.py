@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from skate import tune
 from skate.tune.search import (
@@ -231,3 +241,89 @@ def test_constants_of_the_run_reach_the_trials_of_a_searcher_with_its_own_space(
     assert analysis.best_config == {"x": 1.0, "model": {"depth": 2, "width": 10}, "data": "here"}
     with pytest.raises(ValueError, match="Own has a search space of its own"):
         tune.run(train, config=SPACE, search_alg=Own(metric="loss", mode="min"), verbose=0)
+
+
+class Life(RuleBasedStateMachine):
+    """Wrappers around wrappers, with trials that end in any order and saves in between."""
+
+    @initialize(
+        layers=st.lists(
+            st.one_of(
+                st.tuples(st.just("limit"), st.integers(1, 4)),
+                st.tuples(st.just("batch"), st.integers(1, 4)),
+                st.tuples(st.just("repeat"), st.integers(1, 3)),
+            ),
+            max_size=3,
+        )
+    )
+    def build(self, layers: list[tuple[str, int]]) -> None:
+        self.layers = layers
+        self.log = Log()
+        self.searcher = self.wrapped(self.log)
+        self.live: list[str] = []
+        self.made = 0
+
+    def wrapped(self, searcher: Searcher) -> Searcher:
+        for kind, number in self.layers:
+            if kind == "repeat":
+                searcher = Repeater(searcher, number)
+            else:
+                searcher = ConcurrencyLimiter(searcher, number, batch=kind == "batch")
+        return searcher
+
+    @rule()
+    def ask(self) -> None:
+        suggestion = self.searcher.suggest(f"t{self.made}")
+        if suggestion is not None:
+            assert isinstance(suggestion, dict)
+            self.live.append(f"t{self.made}")
+            self.made += 1
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), ending=st.sampled_from(["value", "error", "nothing", "nan"]))
+    def end(self, data: st.DataObject, ending: str) -> None:
+        name = data.draw(st.sampled_from(self.live))
+        self.live.remove(name)
+        result = {"value": {"loss": 1.0}, "nan": {"loss": math.nan}}.get(ending)
+        self.searcher.on_trial_complete(name, result, error=ending == "error")
+
+    @rule()
+    def save_and_restore(self) -> None:
+        state = pickle.loads(pickle.dumps(self.searcher.get_state()))
+        self.log = Log()
+        self.searcher = self.wrapped(self.log)
+        self.searcher.set_state(state)
+
+    @invariant()
+    def nobody_hears_of_what_it_did_not_propose_or_twice(self) -> None:
+        told = [name for name, _, _ in self.log.told]
+        assert len(set(told)) == len(told)
+        assert set(told) <= set(self.log.asked)
+
+    @invariant()
+    def the_innermost_limit_holds(self) -> None:
+        if self.layers and self.layers[0][0] != "repeat":
+            assert len(self.log.asked) - len(self.log.told) <= self.layers[0][1]
+        if self.layers and self.layers[-1][0] != "repeat":
+            assert len(self.live) <= self.layers[-1][1]
+
+    def teardown(self) -> None:
+        """Whatever happened: when all trials end and new ones start, everything is told."""
+        if not hasattr(self, "log"):
+            return
+        wanted = len(self.log.told) + 3
+        for _ in range(500):
+            if len(self.log.told) >= wanted:
+                break
+            before = self.made
+            self.ask()
+            if self.made == before:
+                assert self.live, "nothing is proposed although nothing is live"
+                self.searcher.on_trial_complete(self.live.pop(0), {"loss": 1.0})
+            elif len(self.live) > 20:
+                self.searcher.on_trial_complete(self.live.pop(0), {"loss": 1.0})
+        assert len(self.log.told) >= wanted
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

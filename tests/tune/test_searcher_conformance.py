@@ -441,6 +441,27 @@ def test_a_space_that_is_all_constants(case: Case) -> None:
     assert (config["a"], config["b"]) == (1, {"c": [2]})
 
 
+def train(config: dict[str, Any]) -> None:
+    for step in range(1, 10):
+        tune.report(loss=loss(config) + 1 / step)
+
+
+def test_in_a_run_with_a_scheduler_that_ends_trials_early(case: Case, inline: None) -> None:
+    analysis = tune.run(
+        train,
+        config=SPACE,
+        search_alg=case.make(5),
+        scheduler="asha",
+        num_samples=8,
+        metric="loss",
+        mode="min",
+        verbose=0,
+    )
+    assert len(analysis.trials) == 8
+    assert {trial.status for trial in analysis.trials} == {"TERMINATED"}
+    assert len({trial.config["lr"] for trial in analysis.trials}) == 8 // case.repeat
+
+
 class _Other(BasicVariantGenerator):
     pass
 

@@ -49,6 +49,8 @@ class BasicVariantGenerator(Searcher):
         self._constant_grid_search = constant_grid_search
         self._live: set[str] = set()
         self._space: Mapping[str, Any] = {}
+        self._grid_size = 1
+        self._calls_functions = False
         #: What was drawn for the current pass, if it is to stay for all of it.
         self._constants: dict[str, Any] = {}
         self._handed_out = 0
@@ -65,6 +67,8 @@ class BasicVariantGenerator(Searcher):
             if self._points.outside:
                 warnings.warn("; ".join(self._points.outside), stacklevel=2)
             self._space = config
+            self._grid_size = spaces.grid_size(config)
+            self._calls_functions = spaces.has_functions(config)
         return True
 
     def total(self, num_samples: int) -> int | None:
@@ -74,7 +78,7 @@ class BasicVariantGenerator(Searcher):
             return None
         points = [spaces.grid_size(self._space, point) for point in self._points.all()]
         passes = max(0, num_samples - len(points))
-        return sum(points) + passes * spaces.grid_size(self._space)
+        return sum(points) + passes * self._grid_size
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Draw a configuration."""
@@ -87,8 +91,7 @@ class BasicVariantGenerator(Searcher):
         if index == 0:
             self._constants.clear()
         point = spaces.grid_point(self._space, index, fixed)
-        repeatable = self._seeded and spaces.has_functions(self._space)
-        with seeded(self._rng) if repeatable else nullcontext():
+        with seeded(self._rng) if self._seeded and self._calls_functions else nullcontext():
             config = spaces.resolve(self._space, self._draw, point, fixed)
         self._handed_out += 1
         self._live.add(trial_id)
@@ -109,7 +112,7 @@ class BasicVariantGenerator(Searcher):
             if index < size:
                 return point, index
             index -= size
-        size = spaces.grid_size(self._space)
+        size = self._grid_size
         limit = math.inf if self._num_samples == -1 else self._num_samples - len(points)
         return ({}, index % size) if index // size < limit else None
 

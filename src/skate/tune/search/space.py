@@ -8,7 +8,7 @@ its path contains the position of the category.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from skate.tune.search import sample
@@ -19,6 +19,8 @@ from skate.tune.search.sample import Categorical, Domain, Function
 Draw = Callable[[str, Domain], Any]
 
 _NOTHING: Mapping[str, Any] = {}
+#: What parameters may stand in.
+_HOLDERS = (Mapping, list, tuple)
 
 
 def is_grid(node: object) -> bool:
@@ -89,8 +91,11 @@ def grid_size(node: Any, fixed: Mapping[str, Any] = _NOTHING, name: str = "") ->
     if is_grid(node):
         if name in fixed:
             return 1
-        values = enumerate(node["grid_search"])
-        return sum(grid_size(value, fixed, join(name, position)) for position, value in values)
+        # Values are many, and asked for every trial; few of them hold anything.
+        return sum(
+            grid_size(value, fixed, join(name, position)) if isinstance(value, _HOLDERS) else 1
+            for position, value in enumerate(node["grid_search"])
+        )
     return math.prod(grid_size(child, fixed, below) for below, child in _children(node, name))
 
 
@@ -251,11 +256,12 @@ def _pick(
             found[name] = fixed[name]
             return
         for position, value in enumerate(node["grid_search"]):
-            below = join(name, position)
-            size = grid_size(value, fixed, below)
+            holds = isinstance(value, _HOLDERS)
+            size = grid_size(value, fixed, join(name, position)) if holds else 1
             if index < size:
                 found[name] = value
-                _pick(value, below, index, fixed, found)
+                if holds:
+                    _pick(value, join(name, position), index, fixed, found)
                 return
             index -= size
         return
@@ -277,7 +283,7 @@ class _Choices:
         if isinstance(node, Domain):
             return self._drawn(node, name)
         if is_grid(node):
-            return self._inside(self.grids[name], list(node["grid_search"]), name)
+            return self._inside(self.grids[name], node["grid_search"], name)
         if isinstance(node, Mapping):
             return {key: self.substitute(node[key], join(name, key)) for key in node}
         if isinstance(node, (list, tuple)) and has_variables(node):
@@ -305,7 +311,7 @@ class _Choices:
             return self._inside(value, node.categories, name)
         return value
 
-    def _inside(self, value: Any, alternatives: Sequence[Any], name: str) -> Any:
+    def _inside(self, value: Any, alternatives: Collection[Any], name: str) -> Any:
         """Return a category or grid value, which may be a space of its own."""
         if not isinstance(value, (Mapping, list, tuple, Domain)) or not has_variables(value):
             return value
