@@ -325,10 +325,13 @@ def test_trials_may_end_in_any_way(case: Case) -> None:
     assert len(trials.run(4)) == 4
 
 
-def test_unknown_trials_are_no_error(case: Case) -> None:
+def test_trials_that_are_unknown_or_have_ended_are_no_error(case: Case) -> None:
     searcher = prepared(case)
     searcher.on_trial_complete("from elsewhere", {"loss": 1.0})
-    assert isinstance(searcher.suggest("mine"), dict)
+    for name in ("first", "second", "third"):
+        assert isinstance(searcher.suggest(name), dict)
+        for _ in range(2):
+            searcher.on_trial_complete(name, {"loss": 1.0, "training_iteration": 1})
 
 
 def test_the_objective_may_become_known_with_the_first_result(case: Case) -> None:

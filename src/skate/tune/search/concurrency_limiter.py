@@ -37,8 +37,8 @@ class ConcurrencyLimiter(Wrapper):
         self._limits = batch or not searcher.set_max_concurrency(max_concurrent)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Take another limit."""
-        self.max_concurrent = max_concurrent
+        """Take another limit if it is lower: of limiters around limiters the strictest counts."""
+        self.max_concurrent = min(self.max_concurrent, max_concurrent)
         return self._limits or self.searcher.set_max_concurrency(max_concurrent)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
