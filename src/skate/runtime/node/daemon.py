@@ -477,7 +477,7 @@ class Daemon:
                 link.process_id, m.request_id
             ),
             wire.ReturnLease: lambda link, m: dispatcher.return_lease(link.process_id, m.lease_id),
-            wire.PeerLost: lambda link, m: dispatcher.peer_lost(m.process_id),
+            wire.PeerLost: lambda link, m: dispatcher.peer_lost(m.process_id, m.reason),
             wire.WorkerRetires: lambda link, m: dispatcher.retires(link.process_id),
             wire.StillNeeded: lambda link, m: dispatcher.still_needed(link.process_id),
             wire.Blocked: self._blocked,

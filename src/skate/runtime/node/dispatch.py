@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -228,11 +229,16 @@ class Dispatcher:
         grant = self.scheduler.grant_of(worker_id)
         return grant.request.name if grant is not None else ""
 
-    def peer_lost(self, worker_id: bytes) -> None:
-        """A process has lost its connection to a worker that lives: neither can be relied on."""
+    def peer_lost(self, worker_id: bytes, reason: str) -> None:
+        """A process has no connection to a worker that lives: it cannot be relied on."""
         worker = self._workers.by_id.get(worker_id)
-        if worker is not None:
-            self._kill(worker, "lost its connection to another process of the session")
+        if worker is None:
+            return
+        cause = "lost its connection to another process of the session"
+        if reason:
+            cause = f"ended because another process of the session {reason}"
+            logger.warning("worker %s %s", worker_id.hex(), cause)
+        self._kill(worker, cause)
 
     def still_needed(self, worker_id: bytes) -> None:
         """A surplus worker does not exit, because others may reach what it owns."""
@@ -345,6 +351,10 @@ class Dispatcher:
         if worker_id in self.pool.starting:
             text = session_dir.tail(worker.log_path, TAIL_SIZE)
             self._last_failure = f"{cause}" + (f"; it said:\n{text}" if text else "")
+            logs = os.path.dirname(worker.log_path)
+            if not os.path.isdir(logs):
+                directory = os.path.dirname(logs)
+                self._last_failure += f"; somebody has removed the session's directory {directory}"
             logger.warning("worker %s did not start: %s", worker_id.hex(), self._last_failure)
         if self.pool.ended(worker_id):
             self._give_up(kind_of(worker.job, worker.environment), worker.environment)

@@ -55,7 +55,9 @@ def parents() -> list[str]:
     import tempfile  # here: daemon and zygote, which are to start quickly, do not need it
 
     name = f"skate-{os.getuid()}"
-    return list(dict.fromkeys([os.path.join(tempfile.gettempdir(), name), f"/tmp/{name}"]))
+    # ``TMPDIR`` may be relative, and processes of a session have other directories than we.
+    own = os.path.join(os.path.abspath(tempfile.gettempdir()), name)
+    return list(dict.fromkeys([own, f"/tmp/{name}"]))
 
 
 def _parent() -> str:

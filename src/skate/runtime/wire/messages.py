@@ -497,6 +497,8 @@ class PeerLost(Message, tag=69):
     """My connection to a worker has ended, but I have not heard that it died."""
 
     process_id: bytes
+    #: Why there is none, if there has never been one.
+    reason: str = ""
 
 
 class StillNeeded(Message, tag=70):

@@ -246,7 +246,7 @@ class ActorClient:
             self.worker_id = message.worker_id
             self.peer = self.core.links.peer(message.worker_id, message.worker_address)
             if self.peer.dead:
-                # It is about to be reported dead; calls wait for what comes then.
+                # It is about to be reported dead, or ended; calls wait for what comes then.
                 self.peer = None
             self.advance()
         elif message.state == "dead":

@@ -90,6 +90,8 @@ class Core:
         self.finalized = Finalized()
         #: Processes known to be dead, and why.
         self.dead: dict[bytes, str] = {}
+        #: Processes that could not be connected to just now.
+        self._unreachable: set[bytes] = set()
         self.closed = False
         self._ending = False
         #: What calls raise once it is closed.
@@ -103,6 +105,7 @@ class Core:
             os.path.join(session_dir, f"{process_id.hex()}.sock"),
             self._on_peer_message,
             self._on_peer_closed,
+            self._on_unreachable,
             node_id,
             access,
         )
@@ -527,6 +530,22 @@ class Core:
             # the two would wait for each other for ever.  The daemon ends it.
             if peer.process_id not in self.dead and not self.closed:
                 self.links.send_node(wire.PeerLost(peer.process_id))
+
+        self.pump.call_later(PEER_LOST_SECONDS, still_alive)
+
+    def _on_unreachable(self, process_id: bytes, reason: str) -> None:
+        """Nobody listens at the address of a process: it has just died, as a rule.
+
+        Otherwise we lack descriptors, or somebody has removed the session's directory.
+        """
+        if process_id in self._unreachable or process_id in self.dead:
+            return
+        self._unreachable.add(process_id)
+
+        def still_alive() -> None:
+            self._unreachable.discard(process_id)
+            if process_id not in self.dead and not self.closed:
+                self.links.send_node(wire.PeerLost(process_id, reason))
 
         self.pump.call_later(PEER_LOST_SECONDS, still_alive)
 

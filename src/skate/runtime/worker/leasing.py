@@ -269,8 +269,8 @@ class Leasing:
         lease.gpu_ids = message.gpu_ids
         lease.pid = message.pid
         if peer.dead:
-            # It died between the grant and our connecting; its end is announced to everybody.
-            self.core.links.send_node(ReturnLease(message.lease_id))
+            # It died between the grant and our connecting, and its lease with it; or it cannot be
+            # reached, and is ended for that.  Given back it would be granted again at once.
             self._touched.add(key)
             return
         self._leases[lease.lease_id] = lease

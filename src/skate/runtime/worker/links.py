@@ -159,6 +159,7 @@ class Links:
         path: str,
         on_peer_message: Callable[[Peer, Any], None],
         on_peer_closed: Callable[[Peer | None], None],
+        on_unreachable: Callable[[bytes, str], None],
         node_id: bytes = b"",
         access: Access | None = None,
     ) -> None:
@@ -179,6 +180,7 @@ class Links:
         self._hello = Hello(process_id, os.getpid(), self.address)
         self._on_peer_message = on_peer_message
         self._on_peer_closed = on_peer_closed
+        self._on_unreachable = on_unreachable
         self.peers: dict[bytes, Peer] = {}
         self._links: dict[Connection[Any], _Link] = {}
         for listener in self._listeners:
@@ -218,8 +220,9 @@ class Links:
         peer = Peer(process_id, address)
         try:
             connection = self._connect(address)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             peer.dead = True
+            self._on_unreachable(process_id, f"cannot connect to {address}: {error}")
             return peer
         self.peers[process_id] = peer
         link = self._add(connection)
