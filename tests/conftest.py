@@ -18,14 +18,16 @@ settings.load_profile("skate")
 #: and every one has processes and shared memory of its own.
 MOST_FILES_AT_ONCE = 8
 #: Files that take 20 s and more, the longest first.  They start first, so that nobody runs the last
-#: one while the others have nothing left to do.
+#: one while the others have nothing left to do.  Not that of the memory guard, which needs memory
+#: that the soak takes.
 LONG_FILES = (
     "tests/runtime/test_spilling.py",
     "tests/runtime/test_hangs.py",
     "tests/bench/test_soak.py",
     "tests/runtime/test_environment_packages.py",
-    "tests/runtime/test_regressions.py",
     "tests/xgboost/test_tune.py",
+    "tests/cluster/test_node_death.py",
+    "tests/runtime/test_regressions.py",
     "tests/runtime/test_chaos.py",
     "tests/conformance/test_control.py",
     "tests/xgboost/test_failures.py",
@@ -33,6 +35,7 @@ LONG_FILES = (
     "tests/state/test_cli.py",
     "tests/examples/test_guide.py",
     "tests/xgboost/test_demo_survives.py",
+    "tests/xgboost/test_training.py",
 )
 
 
