@@ -12,7 +12,6 @@ different open file descriptions, so every process opens a segment anew (``reope
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -36,6 +35,10 @@ EMPTY = bytes(HEADER_SIZE)
 # it then takes its turn, which makes a lock of a microsecond last a hundred.
 _fcntl = ctypes.PyDLL(None, use_errno=True).fcntl
 _fcntl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
+# For the same reason not ``ctypes.memset``.
+_memset = ctypes.PyDLL(None).memset
+_memset.restype = ctypes.c_void_p
+_memset.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
 
 _MAGIC = b"skateobj"
 _HEADER = struct.Struct("<8s16sQ")
@@ -84,8 +87,11 @@ def claim(fd: int, offset: int) -> bool:
 
 def release(fd: int, offset: int) -> None:
     """Give up a lock on the header, whichever it is."""
-    with contextlib.suppress(OSError):
+    # Not ``contextlib.suppress``, which takes as long as the lock: every ``get`` comes here.
+    try:  # noqa: SIM105
         _lock(fd, fcntl.F_UNLCK, offset)
+    except OSError:
+        pass
 
 
 def _lock(fd: int, kind: int, offset: int) -> bool:
@@ -115,6 +121,19 @@ def take(fd: int, offset: int, object_id: bytes, size: int) -> bool | None:
         if not is_there(fd, offset, object_id, size):
             return False
         os.pwrite(fd, EMPTY, offset)
+        return True
+    finally:
+        release(fd, offset)
+
+
+def take_mapped(fd: int, offset: int, address: int, object_id: bytes, size: int) -> bool:
+    """Do what ``take`` does where the segment is mapped, writable, at ``address``; much faster."""
+    if not claim(fd, offset):
+        return False
+    try:
+        if not names(ctypes.string_at(address + offset, NAMED_SIZE), object_id, size):
+            return False
+        _memset(address + offset, 0, HEADER_SIZE)
         return True
     finally:
         release(fd, offset)

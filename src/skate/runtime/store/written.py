@@ -63,7 +63,8 @@ class WrittenSegment:
         # Our own readers' lock would not stop us: it was taken through the same description.
         if not self.holds(offset, size) or opened.is_pinned(offset):
             return False
-        return bool(header.take(opened.descriptor.fd, offset, object_id, size))
+        address = opened.mapping.address
+        return header.take_mapped(opened.descriptor.fd, offset, address, object_id, size)
 
     def holds(self, offset: int, size: int) -> bool:
         """Return whether memory for an object of ``size`` bytes is allocated at ``offset``."""
