@@ -204,7 +204,7 @@ def test_a_grid_goes_on_where_it_was(tmp_path: Path) -> None:
     again.restore(tmp_path / "state")
     while (suggestion := again.suggest("next")) != FINISHED:
         whole.append(suggestion)
-    assert whole == [{"a": a, "b": b} for a in range(5) for b in (1, 2)]
+    assert whole == [{"a": a, "b": b} for b in (1, 2) for a in range(5)]
 
 
 def test_variants_without_a_run() -> None:

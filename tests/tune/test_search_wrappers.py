@@ -81,6 +81,19 @@ def test_a_batch_is_told_when_the_last_of_it_has_ended() -> None:
     assert log.told[-1] == ("c", {"loss": 3.0}, False)
 
 
+def test_a_batch_is_filled_up_while_some_of_it_have_ended() -> None:
+    log = Log()
+    limited = ConcurrencyLimiter(log, 3, batch=True)
+    limited.suggest("a")
+    limited.suggest("b")
+    limited.on_trial_complete("a", {"loss": 1.0})
+    assert isinstance(limited.suggest("c"), dict)
+    assert limited.suggest("d") is None  # a counts until the batch is told
+    limited.on_trial_complete("c", {"loss": 2.0})
+    limited.on_trial_complete("b", {"loss": 3.0})
+    assert [name for name, _, _ in log.told] == ["a", "c", "b"]
+
+
 def test_a_searcher_that_limits_itself_is_left_alone() -> None:
     log = Log(limits_itself=True)
     limited = ConcurrencyLimiter(log, 1)

@@ -17,8 +17,8 @@ class ConcurrencyLimiter(Wrapper):
     Args:
         searcher: proposes.  If it says that it limits itself, it does.
         max_concurrent: how many trials may run at a time.
-        batch: wait until all of them have ended before the searcher hears of any, and proposes the
-            next ones.
+        batch: wait until all of them have ended before the searcher hears of any.  Those that have
+            ended count until then, so that no more than ``max_concurrent`` make a batch.
 
     Raises:
         TypeError, ValueError: the arguments make no sense.
@@ -43,7 +43,7 @@ class ConcurrencyLimiter(Wrapper):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return what the searcher inside proposes, or None while too many trials are live."""
-        if self._limits and (len(self.live_trials) >= self.max_concurrent or self._kept):
+        if self._limits and len(self.live_trials) >= self.max_concurrent:
             return None
         suggestion = self.searcher.suggest(trial_id)
         if isinstance(suggestion, dict):

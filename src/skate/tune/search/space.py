@@ -104,7 +104,8 @@ def grid_point(
 ) -> dict[str, Any]:
     """Return the combination of grid values number ``index``, by name.
 
-    The last grid of the space changes fastest.  Grids in ``fixed`` have the value they have there.
+    The first grid, in the order of the names, changes fastest, as it does in Ray.  Grids in
+    ``fixed`` have the value they have there.
     """
     found: dict[str, Any] = {}
     _pick(space, "", index, fixed, found)
@@ -265,7 +266,10 @@ def _pick(
                 return
             index -= size
         return
-    for below, child in reversed(list(_children(node, name))):
+    children = list(_children(node, name))
+    if isinstance(node, Mapping):
+        children.sort(key=lambda child: child[0])
+    for below, child in children:
         index, rest = divmod(index, grid_size(child, fixed, below))
         _pick(child, below, rest, fixed, found)
 
