@@ -469,7 +469,7 @@ async def asynchronous(config: dict[str, Any]) -> None: ...
 @pytest.mark.parametrize(
     ("trainable", "message"),
     [
-        (NotAFunction, "class trainables are not supported"),
+        (NotAFunction, "is a class that is not derived from tune.Trainable"),
         ("train", "has to be a function"),
         (lambda: 1, "has to take one argument"),
         (lambda a, b: 1, "has to take one argument"),

@@ -43,7 +43,7 @@ def count(config: dict[str, Any]) -> None:
 def drain(session: Session, gate: dict[str, float] | None) -> tuple[str, list[Report]]:
     found: list[Report] = []
     while True:
-        state, reports, *_ = session.collect()
+        state, reports, *_ = session.collect()[0]
         found += reports
         if state != RUNNING:
             return state, found
@@ -59,10 +59,10 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patient")
 def test_without_gates_all_reports_travel_together() -> None:
     session = start(count, {})
-    state, reports, pid, host = session.collect()
+    state, reports, pid, host, _ = session.collect()[0]
     assert state == FINISHED
     assert values(reports) == [1, 2, 3, 4, 5]
-    assert [iteration for _, iteration, _, _ in reports] == [1, 2, 3, 4, 5]
+    assert [iteration for _, iteration, *_ in reports] == [1, 2, 3, 4, 5]
     assert pid > 0
     assert host
 
@@ -70,10 +70,10 @@ def test_without_gates_all_reports_travel_together() -> None:
 def test_without_a_gate_every_report_waits() -> None:
     session = start(count, None)
     for expected in range(1, 6):
-        state, reports, *_ = session.collect()
+        state, reports, *_ = session.collect()[0]
         assert (state, values(reports)) == (RUNNING, [expected])
         session.proceed(None)
-    assert session.collect()[:2] == (FINISHED, [])
+    assert session.collect()[0][:2] == (FINISHED, [])
 
 
 @pytest.mark.usefixtures("patient")
@@ -86,14 +86,14 @@ def test_a_function_waits_at_its_gate_and_not_before() -> None:
             passed.append(i)
 
     session = start(function, {"training_iteration": 3})
-    state, reports, *_ = session.collect()
+    state, reports, *_ = session.collect()[0]
     assert (state, values(reports)) == (RUNNING, [1, 2, 3])
     assert passed == [1, 2]
     session.proceed({"training_iteration": 5})
-    state, reports, *_ = session.collect()
+    state, reports, *_ = session.collect()[0]
     assert (state, values(reports)) == (RUNNING, [4, 5])
     session.proceed({})
-    assert session.collect()[0] == FINISHED
+    assert session.collect()[0][0] == FINISHED
 
 
 def test_permission_to_go_on_is_not_taken_for_a_later_gate() -> None:
@@ -108,13 +108,13 @@ def test_permission_to_go_on_is_not_taken_for_a_later_gate() -> None:
         raise AssertionError("went past its gate")
 
     session = start(function, {"training_iteration": 2})
-    assert values(session.collect()[1]) == [1]
+    assert values(session.collect()[0][1]) == [1]
     step.set()
     assert reached.wait(10)
     while not session._at_gate:  # the report is made in the other thread
         time.sleep(0.001)
     session.proceed({"training_iteration": 2})  # answers report 1, which was no gate
-    assert values(session.collect()[1]) == [2]
+    assert values(session.collect()[0][1]) == [2]
     session.stop()
     assert session.join(10)
     assert session.error is None
@@ -128,7 +128,7 @@ def test_gates_on_other_fields(name: str) -> None:
             tune.report(i=i, loss=i, valid={"loss": i})
 
     session = start(function, {name: 0.0 if name == "time_total_s" else 2.0})
-    state, reports, *_ = session.collect()
+    state, reports, *_ = session.collect()[0]
     assert state == RUNNING
     assert values(reports) == ([1] if name == "time_total_s" else [1, 2])
     session.stop()
@@ -154,7 +154,7 @@ def test_stopping_ends_the_function_at_its_gate_and_runs_its_finally() -> None:
     assert session.join(10)
     assert cleaned == ["finally"]
     assert session.error is None
-    assert session.collect()[0] == FINISHED
+    assert session.collect()[0][0] == FINISHED
 
 
 def test_a_function_that_does_not_listen() -> None:
@@ -203,7 +203,7 @@ def test_a_generator_yields_its_results() -> None:
 @pytest.mark.usefixtures("patient")
 def test_a_function_does_not_run_away() -> None:
     session = start(count, {}, {"n": 3 * MAX_AHEAD})
-    state, reports, *_ = session.collect()
+    state, reports, *_ = session.collect()[0]
     assert state == RUNNING
     assert len(reports) == MAX_AHEAD
     state, rest = drain(session, {})
@@ -241,12 +241,12 @@ def test_scalars_of_other_libraries_become_numbers() -> None:
         (lambda: tune.report("0.5"), "a dict of metrics"),
         (lambda: tune.report([1]), "a dict of metrics"),
         (lambda: tune.report({1: 2}), "named by text"),
-        (lambda: tune.report({"a": 1}, checkpoint=object()), "checkpoints"),
+        (lambda: tune.report({"a": 1}, checkpoint=object()), "a tune.Checkpoint, got object"),
     ],
 )
 def test_results_that_make_no_sense(report: Callable[[], None], message: str) -> None:
     session = start(lambda config: report(), {})
-    assert session.collect()[0] == FAILED
+    assert session.collect()[0][0] == FAILED
     with pytest.raises(TypeError, match=message):
         raise session.error or AssertionError
 
@@ -263,7 +263,7 @@ def test_the_ways_to_name_metrics() -> None:
 
 def test_no_checkpoint_is_no_mistake() -> None:
     session = start(lambda config: tune.report({"i": 1}, checkpoint=None), {})
-    assert session.collect()[1][0][0] == {"i": 1}
+    assert session.collect()[0][1][0][0] == {"i": 1}
 
 
 def test_the_context() -> None:

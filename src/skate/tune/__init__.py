@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from skate.tune.session import (
         TrialContext,
+        get_checkpoint,
         get_context,
         get_trial_dir,
         get_trial_id,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     )
     from skate.tune.stopper import Stopper
     from skate.tune.trainable import with_parameters, with_resources
+    from skate.tune.trainable_class import Trainable
     from skate.tune.trial import Trial
     from skate.tune.tune_run import run
     from skate.tune.tuner import Tuner
@@ -93,6 +95,7 @@ _HOMES = {
     ],
     "session": [
         "TrialContext",
+        "get_checkpoint",
         "get_context",
         "get_trial_dir",
         "get_trial_id",
@@ -102,6 +105,7 @@ _HOMES = {
     ],
     "stopper": ["Stopper"],
     "trainable": ["with_parameters", "with_resources"],
+    "trainable_class": ["Trainable"],
     "trial": ["Trial"],
     "tune_run": ["run"],
     "tuner": ["Tuner"],
@@ -121,6 +125,7 @@ __all__ = [
     "ResultGrid",
     "RunConfig",
     "Stopper",
+    "Trainable",
     "Trial",
     "TrialContext",
     "TuneConfig",
@@ -129,6 +134,7 @@ __all__ = [
     "choice",
     "create_scheduler",
     "create_searcher",
+    "get_checkpoint",
     "get_context",
     "get_trial_dir",
     "get_trial_id",

@@ -58,6 +58,15 @@ class PackedCheckpoint:
         """The size of all files together."""
         return sum(len(content) for content in self.files.values())
 
+    def with_metadata(self, metadata: Mapping[str, Any]) -> PackedCheckpoint:
+        """Return the same with other metadata.
+
+        Raises:
+            TypeError: JSON cannot hold them.
+        """
+        content = json.dumps(dict(metadata)).encode()
+        return PackedCheckpoint({**self.files, METADATA_FILE: content})
+
     def write(self, folder: Path) -> None:
         """Write the files under ``folder``, which is made if it is not there.
 
@@ -216,12 +225,10 @@ class Checkpoint:
         Raises:
             TypeError: it cannot.
         """
-        content = json.dumps(dict(metadata)).encode()
         if self._packed is not None:
-            # Packed checkpoints are shared: a checkpoint of its own gets the new file.
-            self._packed = PackedCheckpoint({**self._packed.files, METADATA_FILE: content})
+            self._packed = self._packed.with_metadata(metadata)
         if self._folder is not None:
-            (self._folder / METADATA_FILE).write_bytes(content)
+            (self._folder / METADATA_FILE).write_text(json.dumps(dict(metadata)))
 
     def update_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Add to the metadata, or replace some.

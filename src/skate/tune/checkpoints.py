@@ -6,6 +6,7 @@ never waits for a disk; the writer brings it to the trial's folder meanwhile.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 import skate
 from skate.tune.checkpoint import PackedCheckpoint
 from skate.tune.config import CheckpointConfig
-from skate.tune.trial import TrialCheckpoint
+from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 
 
 def folder_name(number: int) -> str:
@@ -54,61 +55,56 @@ def _sync(path: Path) -> None:
 class CheckpointKeeper:
     """Brings checkpoints to the folders of their trials, in a thread of its own.
 
-    ``add`` and ``forget`` are called by the thread that runs the experiment; ``flush`` waits until
-    everything is written.
+    All methods are called by the thread that runs the experiment.
     """
 
     def __init__(self, config: CheckpointConfig) -> None:
         self._config = config
         self._kept: dict[str, list[TrialCheckpoint]] = {}
         self._numbers: dict[str, int] = {}
-        self._queue: queue.SimpleQueue[tuple[TrialCheckpoint, Path] | threading.Event | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[tuple[TrialCheckpoint, Path] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         #: What went wrong while writing, in order.
         self.errors: list[OSError] = []
 
+    @property
+    def at_end(self) -> bool:
+        """Whether classes save a checkpoint when their trial ends."""
+        return bool(self._config.checkpoint_at_end)
+
     def kept(self, trial_id: str) -> list[TrialCheckpoint]:
         """Return the checkpoints that are kept of a trial, oldest first."""
-        return self._kept.get(trial_id, [])
+        return list(self._kept.get(trial_id, ()))
 
-    def add(self, trial_id: str, checkpoint: TrialCheckpoint, folder: Path | None) -> None:
-        """Keep a checkpoint, and let go of those that are more than are wanted.
-
-        Args:
-            trial_id: whose it is.
-            checkpoint: the newest of the trial.
-            folder: the trial's; None if the run keeps no files.
-        """
-        checkpoint.number = self._numbers.get(trial_id, 0)
-        self._numbers[trial_id] = checkpoint.number + 1
-        kept = self._kept.setdefault(trial_id, [])
-        # The one before is not the newest any more: its files are enough.
-        for older in kept:
-            if older.path is not None:
-                older.ref = None
+    def add(self, trial: Trial) -> None:
+        """Keep the newest checkpoint of a trial, and let go of those that are more than wanted."""
+        checkpoint, folder = trial.checkpoint, trial.local_path
+        assert checkpoint is not None
+        checkpoint.number = self._numbers.get(trial.trial_id, 0)
+        self._numbers[trial.trial_id] = checkpoint.number + 1
+        kept = self._kept.setdefault(trial.trial_id, [])
+        if kept:
+            # It is not the newest any more: its files are enough.
+            kept[-1].release()
         kept.append(checkpoint)
         for surplus in self._surplus(kept):
             kept.remove(surplus)
-            if surplus.path is not None:
-                shutil.rmtree(surplus.path, ignore_errors=True)
+            surplus.keep_files = False
+            if folder is not None:
+                self._enqueue(surplus, folder)
+        if trial.is_finished:
+            checkpoint.release()
         if folder is not None:
-            self._start()
-            self._queue.put((checkpoint, folder / folder_name(checkpoint.number)))
+            self._enqueue(checkpoint, folder)
 
-    def trial_ended(self, trial_id: str) -> None:
+    def trial_ended(self, trial: Trial) -> None:
         """Give the memory of a trial back that will not run any more."""
-        for checkpoint in self.kept(trial_id):
-            if checkpoint.path is not None:
-                checkpoint.ref = None
-
-    def flush(self) -> None:
-        """Wait until everything is written."""
-        if self._thread is not None:
-            done = threading.Event()
-            self._queue.put(done)
-            done.wait()
+        kept = self._kept.get(trial.trial_id, [])
+        for checkpoint in kept:
+            checkpoint.release()
+        if trial.checkpoint is not None and trial.checkpoint not in kept:
+            # That of another trial, which it was cloned from.
+            trial.checkpoint = kept[-1] if kept else None
 
     def close(self) -> None:
         """Write the rest and end the thread."""
@@ -127,36 +123,41 @@ class CheckpointKeeper:
         sign = 1.0 if self._config.checkpoint_score_order == "max" else -1.0
 
         def score(checkpoint: TrialCheckpoint) -> float:
-            return sign * _number(checkpoint.metrics, attribute)
+            value = sign * _number(checkpoint.metrics, attribute)
+            return -math.inf if math.isnan(value) else value
 
         # The newest one stays, whatever its score: the trial may have to go on from it.
         ranked = sorted(kept[:-1], key=score)
         return ranked[: len(kept) - most]
 
-    def _start(self) -> None:
+    def _enqueue(self, checkpoint: TrialCheckpoint, folder: Path) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._write, name="tune-checkpoints", daemon=True
-            )
+            self._thread = threading.Thread(target=self._work, name="tune-checkpoints", daemon=True)
             self._thread.start()
+        self._queue.put((checkpoint, folder / folder_name(checkpoint.number)))
 
-    def _write(self) -> None:
+    def _work(self) -> None:
         while True:
             item = self._queue.get()
             if item is None:
                 return
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
-            checkpoint, folder = item
             try:
-                write_folder(skate.get(checkpoint.ref), folder)
+                self._bring(*item)
             except OSError as error:
                 self.errors.append(error)
-            else:
-                checkpoint.path = str(folder)
+
+    def _bring(self, checkpoint: TrialCheckpoint, folder: Path) -> None:
+        """Have a checkpoint's files be there, or not, as is wanted now."""
+        if not checkpoint.keep_files:
+            if checkpoint.path is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        elif checkpoint.path is None:
+            write_folder(skate.get(checkpoint.ref), folder)
+            checkpoint.path = str(folder)
+            if not checkpoint.keep_ref:
+                checkpoint.ref = None
 
 
 def _number(metrics: Mapping[str, Any], name: str) -> float:
-    value = metrics.get(name)
-    return float(value) if isinstance(value, (int, float)) else float("-inf")
+    value = flat_result(dict(metrics)).get(name)
+    return float(value) if isinstance(value, (int, float)) else float("nan")

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import skate
 from skate.tune.callback import Callback, CallbackList
+from skate.tune.checkpoints import CheckpointKeeper
+from skate.tune.class_runs import Saving
 from skate.tune.config import RunConfig, TuneConfig, results_folder
 from skate.tune.files import ResultFiles
+from skate.tune.homes import Homes
 from skate.tune.objective import Objective, check_mode
 from skate.tune.orchestrator import Limits, Orchestrator
-from skate.tune.resources import Resources, as_factory, concurrency
+from skate.tune.resources import (
+    UNBOUNDED_CONCURRENCY,
+    PlacementGroupFactory,
+    Resources,
+    as_factory,
+    concurrency,
+)
 from skate.tune.runner import Runner
 from skate.tune.schedulers import FIFOScheduler, TrialScheduler, create_scheduler
 from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
 from skate.tune.search import space as spaces
 from skate.tune.search.searcher import leading_objective
 from skate.tune.stopper import as_stopper
-from skate.tune.trainable import Function, check, trainable_name, unwrap
-from skate.tune.trial import Trial
+from skate.tune.trainable import Function, check, is_class, trainable_name, unwrap
+from skate.tune.trial import Trial, TrialCheckpoint
 
 
 @dataclass
@@ -36,6 +45,8 @@ class Experiment:
         elapsed_s: how long it took, in seconds.
         end_reason: why it ended before its time: "time budget", "interrupted", "fail_fast",
             "stopper"; empty if it did not.
+        cpu_s: seconds of CPU that the orchestration took in the driver.
+        checkpoints: those that are kept of each trial, oldest first.
     """
 
     name: str
@@ -44,6 +55,8 @@ class Experiment:
     objective: Objective
     elapsed_s: float
     end_reason: str
+    cpu_s: float = 0.0
+    checkpoints: dict[str, list[TrialCheckpoint]] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Trial]:
@@ -67,8 +80,9 @@ def execute(
     check(trainable)
     space = {} if space is None else space
     spaces.validate(space)
-    function, tied_resources = unwrap(trainable)
-    factory = as_factory(resources if resources is not None else tied_resources)
+    function, request = unwrap(trainable)
+    if resources is not None:
+        request = as_factory(resources)
     budget = _seconds(tune_config.time_budget_s)
     num_samples = _num_samples(tune_config.num_samples, budget)
     objective, scheduler, searcher = _strategy(tune_config)
@@ -81,7 +95,11 @@ def execute(
 
     _ensure_session()
     _check_values(space)
-    slots = concurrency(factory.required_resources, skate.cluster_resources())
+    total = skate.cluster_resources()
+    slots = UNBOUNDED_CONCURRENCY
+    if not callable(request):
+        request = as_factory(request)
+        slots = max(slots, concurrency(request.required_resources, total))
     if tune_config.max_concurrent_trials is not None:
         slots = min(slots, _positive("max_concurrent_trials", tune_config.max_concurrent_trials))
     orchestrator = Orchestrator(
@@ -94,9 +112,11 @@ def execute(
             num_samples,
             run_config.failure_config.max_failures,
             run_config.failure_config.fail_fast,
+            total,
         ),
         space,
         id_prefix=os.urandom(3).hex(),
+        resources_of=request if callable(request) else _always(request),
     )
     label = trainable_name(function)
     name = run_config.name or f"{label}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
@@ -104,23 +124,42 @@ def execute(
     callback = CallbackList(
         [ResultFiles(path), *_displays(run_config.verbose), *run_config.callbacks]
     )
-    runner = Runner(
-        orchestrator,
-        function,
-        factory,
-        callback,
-        name,
-        tune_config.reuse_actors,
-        budget,
-    )
+    checkpoints = run_config.checkpoint_config
+    saving = None
+    if is_class(function):
+        saving = Saving(
+            checkpoints.checkpoint_frequency,
+            bool(checkpoints.checkpoint_at_end),
+            scheduler.needs_checkpoints,
+        )
+    # The trainable is stored once; every actor reads it from there.
+    homes = Homes(skate.put(function), saving, tune_config.reuse_actors)
+    keeper = CheckpointKeeper(checkpoints)
+    runner = Runner(orchestrator, homes, keeper, callback, name, saving is not None, budget)
     start = time.monotonic()
     callback.setup(name=name, path=path, orchestrator=orchestrator)
     try:
         runner.run()
     finally:
-        callback.on_experiment_end(orchestrator.trials, end_reason=orchestrator.end_reason)
+        keeper.close()
+        callback.on_experiment_end(
+            orchestrator.trials, end_reason=orchestrator.end_reason, cpu_s=runner.cpu_s
+        )
     elapsed = time.monotonic() - start
-    return Experiment(name, path, orchestrator.trials, objective, elapsed, orchestrator.end_reason)
+    return Experiment(
+        name,
+        path,
+        orchestrator.trials,
+        objective,
+        elapsed,
+        orchestrator.end_reason,
+        runner.cpu_s,
+        {trial.trial_id: keeper.kept(trial.trial_id) for trial in orchestrator.trials},
+    )
+
+
+def _always(resources: PlacementGroupFactory) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
+    return lambda config: resources
 
 
 def _strategy(config: TuneConfig) -> tuple[Objective, TrialScheduler, Searcher]:

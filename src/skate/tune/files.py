@@ -42,16 +42,22 @@ class ResultFiles(Callback):
     def on_trial_start(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Make the folder of the trial.  What a failed attempt reported is discarded."""
+        """Make the folder of the trial.
+
+        What was reported after the checkpoint that it goes on from is discarded.
+        """
         folder = self._path / trial.trial_id
         trial.local_path = folder
         folder.mkdir(exist_ok=True)
-        if trial.failures:
-            for name in ("result.json", "progress.csv", "error.txt"):
-                (folder / name).unlink(missing_ok=True)
         text = json.dumps(trial.config, default=_as_text, indent=2)
         (folder / "params.json").write_text(text + "\n")
-        self._open[trial.trial_id] = _TrialFiles(folder)
+        files = self._open.get(trial.trial_id)
+        if files is None:
+            files = self._open[trial.trial_id] = _TrialFiles(folder)
+            if trial.failures:
+                (folder / "error.txt").unlink(missing_ok=True)
+                files.recall()
+        files.cut(trial.iterations)
 
     def on_trial_result(
         self,
@@ -108,8 +114,10 @@ class _TrialFiles:
         self._rows: list[dict[str, Any]] = []
         self._columns: list[str] = []
         self._characters = 0
+        self._count = 0
 
     def add(self, result: dict[str, Any]) -> None:
+        self._count += 1
         kept = {name: value for name, value in result.items() if name not in _LEFT_OUT}
         line = json.dumps(kept, default=_as_text)
         self._lines.append(line)
@@ -117,6 +125,29 @@ class _TrialFiles:
         self._characters += len(line)
         if self._characters >= FLUSH_CHARACTERS:
             self.flush()
+
+    def recall(self) -> None:
+        """Go on with the files that are there."""
+        path = self._folder / "result.json"
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._count = len(lines)
+        self._columns = list(dict.fromkeys(n for row in map(_row, lines) for n in row))
+
+    def cut(self, count: int) -> None:
+        """Discard all but the first ``count`` lines."""
+        if count >= self._count:
+            return
+        self.flush()
+        self._count = count
+        if count == 0:
+            self._columns = []
+            for name in ("result.json", "progress.csv"):
+                (self._folder / name).unlink(missing_ok=True)
+            return
+        path = self._folder / "result.json"
+        lines = path.read_text().splitlines()[:count]
+        _replace(path, "\n".join(lines) + "\n")
+        self._rewrite_csv()
 
     def flush(self) -> None:
         if not self._lines:
@@ -136,10 +167,8 @@ class _TrialFiles:
     def _rewrite_csv(self) -> None:
         """Write the table anew, because a column appeared that its first line does not have."""
         lines = (self._folder / "result.json").read_text().splitlines()
-        text = self._csv([flat_result(json.loads(line)) for line in lines], header=True)
-        beside = self._folder / "progress.csv.new"
-        beside.write_text(text)
-        beside.replace(self._folder / "progress.csv")
+        text = self._csv([_row(line) for line in lines], header=True)
+        _replace(self._folder / "progress.csv", text)
 
     def _csv(self, rows: Sequence[dict[str, Any]], header: bool) -> str:
         buffer = io.StringIO()
@@ -148,6 +177,16 @@ class _TrialFiles:
             writer.writeheader()
         writer.writerows(rows)
         return buffer.getvalue()
+
+
+def _row(line: str) -> dict[str, Any]:
+    return flat_result(json.loads(line))
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    beside.write_text(text)
+    beside.replace(path)
 
 
 def _append(path: Path, text: str) -> None:

@@ -165,7 +165,7 @@ class Orchestrator:
     def _choose(self) -> Trial | None:
         """Return the trial to start next, None if none is to start now."""
         while True:
-            if not any(trial.status == Trial.PENDING for trial in self._waiting.values()):
+            if self._wants_new_trial():
                 self._make_trial()
             trial = self.scheduler.choose_trial_to_run(self)
             if trial is not None or self._holding or not self._waiting:
@@ -181,6 +181,15 @@ class Orchestrator:
                     f"{type(self.scheduler).__name__} starts none of the {before} trials that wait"
                     " although no trial is running"
                 )
+
+    def _wants_new_trial(self) -> bool:
+        """Say whether a new trial could start now: made earlier, it would know less."""
+        if any(trial.status == Trial.PENDING for trial in self._waiting.values()):
+            return False
+        if not self._holding or not self.trials:
+            return True
+        # What it will need is known afterwards; most likely it is what the last one needs.
+        return self._room.fits(self.trials[-1].resources.required_resources)
 
     def _make_trial(self) -> None:
         if self._exhausted:
@@ -298,6 +307,10 @@ class Orchestrator:
         """The process of a stopped or killed trial is free or gone."""
         if self._holding.pop(trial.trial_id, None) is not None:
             self._room.give(trial.trial_id)
+
+    def on_last_checkpoint(self, trial: Trial, checkpoint: Any) -> None:
+        """A checkpoint was taken of a trial when it ended."""
+        self._note_checkpoint(trial, checkpoint)
 
     def stop_trial(self, trial: Trial) -> None:
         """End a trial that is paused or has not started.

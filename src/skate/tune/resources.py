@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 #: How many trials run at a time when they ask for nothing, unless the run says otherwise.
@@ -16,12 +16,14 @@ class PlacementGroupFactory:
     """Resources of a trial whose function starts actors of its own.
 
     The first bundle is for the process that runs the user's function, the others for what that
-    function starts.  The run counts all of them, so that no trial starts before there is room for
-    everything it will need.
+    function starts.  With several bundles, each trial has a placement group of its own, and what
+    the function starts runs in it: no trial starts before there is room for everything it will
+    need.
 
     Args:
         bundles: for example ``[{"CPU": 0}, {"CPU": 1}, {"CPU": 1}]``.
-        strategy: kept for reading; on one machine all bundles are close together.
+        strategy: how bundles are spread over nodes: "PACK", "SPREAD", "STRICT_PACK" or
+            "STRICT_SPREAD".
     """
 
     def __init__(self, bundles: Sequence[Mapping[str, float]], strategy: str = "PACK") -> None:
@@ -34,6 +36,28 @@ class PlacementGroupFactory:
     def head(self) -> dict[str, float]:
         """Resources of the process that runs the user's function."""
         return self.bundles[0]
+
+    @property
+    def placed_bundles(self) -> list[dict[str, float]]:
+        """What a placement group reserves: a process that needs nothing needs no bundle."""
+        filled = [{n: a for n, a in bundle.items() if a > 0} for bundle in self.bundles]
+        return [bundle for bundle in filled if bundle]
+
+    @property
+    def wants_group(self) -> bool:
+        """Whether a placement group has to hold more than the process itself uses."""
+        return len(self.bundles) > 1 and bool(self.placed_bundles)
+
+    @property
+    def shape(self) -> Hashable:
+        """What is equal for factories that ask for the same."""
+        return self.strategy, tuple(tuple(sorted(bundle.items())) for bundle in self.bundles)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlacementGroupFactory) and self.shape == other.shape
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
 
     @property
     def required_resources(self) -> dict[str, float]:

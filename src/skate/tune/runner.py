@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import skate
 from skate.exceptions import ActorError
 from skate.tune.actions import Answer, Continue, Pause, Renew, Start, Stop
 from skate.tune.callback import Callback
+from skate.tune.checkpoints import CheckpointKeeper
+from skate.tune.homes import Home, Homes
 from skate.tune.orchestrator import Orchestrator
-from skate.tune.resources import PlacementGroupFactory, actor_options
 from skate.tune.session import FAILED, FINISHED, RUNNING, Batch, Report
 from skate.tune.trial import Trial
-from skate.tune.trial_actor import TrialActor
+from skate.tune.trial_actor import TrialFacts
 
 #: Callbacks that depend on the time (buffered files, the table) are called at least this often, in
 #: seconds, even when no trial reports.
@@ -26,11 +27,17 @@ STOP_GRACE_S = 5.0
 
 @dataclass(slots=True)
 class _Call:
-    """An actor call under way."""
+    """An actor call under way, or a placement group that is waited for.
 
-    kind: str  # "reports", "fail" or "stop": which method of TrialActor answers
+    ``kind`` says what it answers: "reports", "fail", "stop", "pause", "renew", "placed" or "close".
+    """
+
+    kind: str
+    action: Any
     trial: Trial
-    actor: Any
+    home: Home
+    checkpoint: Any = None
+    deadline: float | None = None
 
 
 class Runner:
@@ -38,49 +45,51 @@ class Runner:
 
     Args:
         orchestrator: decides.
-        function: what trials run; with ``resources`` for each.
+        homes: where trials run.
+        keeper: writes their checkpoints.
         callback: is told what happens.
         experiment: name of the run.
-        reuse_actors: whether a process may run one trial after another.
+        has_cleanup: whether what trials run wants to be cleaned up.
         time_budget_s: the run ends after so many seconds; None for no limit.
     """
 
     def __init__(
         self,
         orchestrator: Orchestrator,
-        function: Callable[[dict[str, Any]], Any],
-        resources: PlacementGroupFactory,
+        homes: Homes,
+        keeper: CheckpointKeeper,
         callback: Callback,
         experiment: str,
-        reuse_actors: bool = True,
+        has_cleanup: bool = False,
         time_budget_s: float | None = None,
     ) -> None:
         self._orchestrator = orchestrator
+        self._homes = homes
+        self._keeper = keeper
         self._callback = callback
         self._experiment = experiment
-        self._reuse_actors = reuse_actors
+        self._has_cleanup = has_cleanup
         self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         self._turn = 0
-        # Stored once; every actor reads it from there.
-        self._function = skate.put(function)
-        options = actor_options(resources.head)
-        self._actor_class = skate.remote(TrialActor).options(**options)
         self._calls: dict[Any, _Call] = {}
-        self._idle: list[Any] = []
+        #: Seconds of CPU that the loop has used.
+        self.cpu_s = 0.0
 
     def run(self) -> None:
         """Run all trials.  Ctrl-C ends the run, not the program.
 
         Raises:
             MetricError: trials do not report what the run is about.
-            TuneError: the searcher does not do its part.
+            TuneError: the searcher or the scheduler does not do its part.
         """
+        began = time.thread_time()
         try:
             self._loop()
         except KeyboardInterrupt:
             self._end("interrupted")
         finally:
-            self._kill_all()
+            self._close()
+            self.cpu_s = time.thread_time() - began
 
     # ---------------------------------------------------------------- the loop
 
@@ -100,6 +109,8 @@ class Runner:
                 self._end("stopper")
             elif orchestrator.end_reason and orchestrator.running:
                 self._end(orchestrator.end_reason)
+            if self._has_cleanup:
+                self._give_up_cleanups(now)
             self._turn += 1
             self._callback.on_step_end(self._turn, orchestrator.trials, now=now)
 
@@ -113,20 +124,50 @@ class Runner:
         while starts := self._orchestrator.fill():
             for start in starts:
                 self._start(start)
+        self._tell_ended()
 
     def _start(self, start: Start) -> None:
         trial = start.trial
         self._tell("on_trial_start", trial)
-        actor = self._idle.pop() if self._idle else self._actor_class.remote(self._function)
+        home = self._homes.idle(trial.resources)
+        if home is not None:
+            self._send(start, home)
+            return
+        for other in self._homes.take_others(trial.resources):
+            self._discard(other)
+        if not trial.resources.wants_group:
+            self._send(start, self._homes.make(trial.resources))
+            return
+        group = self._homes.group(trial.resources)
+        home = Home(None, trial.resources, group)
+        self._calls[group.ready()] = _Call("placed", start, trial, home)
+
+    def _send(self, start: Start | Renew, home: Home) -> None:
+        trial = start.trial
+        checkpoint = trial.checkpoint
+        source: Any = None
+        done = (0, 0.0)
+        if checkpoint is not None:
+            source = checkpoint.source
+            done = (checkpoint.iteration, checkpoint.time_total_s)
+        facts: TrialFacts = (trial.trial_id, trial.path, self._experiment)
         try:
-            ref = actor.run.remote(
-                trial.config, trial.trial_id, trial.path, self._experiment, start.gate
-            )
+            if isinstance(start, Renew):
+                refs = home.actor.renew.remote(
+                    STOP_GRACE_S, trial.config, facts, start.gate, source, done
+                )
+            else:
+                refs = home.actor.run.remote(trial.config, facts, start.gate, source, done)
         except Exception as error:  # the configuration cannot be pickled
-            self._release(actor)
+            if isinstance(start, Renew):
+                self._discard(home)
+            else:
+                self._release(home)
             self._failed(trial, error)
             return
-        self._calls[ref] = _Call("reports", trial, actor)
+        self._submit("renew" if isinstance(start, Renew) else "reports", start, home, refs)
+
+    # ---------------------------------------------------------------- answers
 
     def _handle(self, ref: Any, call: _Call) -> None:
         try:
@@ -134,104 +175,201 @@ class Runner:
         except Exception as error:
             self._handle_error(call, error)
             return
-        if call.kind == "reports":
-            self._handle_batch(call, answer)
-            return
-        # A function that did not end when it was told to keeps its thread: only the process can go.
-        if answer is True:
-            self._release(call.actor)
-        else:
-            skate.kill(call.actor)
-        self._orchestrator.on_released(call.trial)
+        match call.kind:
+            case "reports":
+                self._handle_batch(call, answer)
+            case "renew":
+                self._handle_renewed(call, answer)
+            case "placed":
+                self._send(call.action, self._homes.make(call.trial.resources, call.home.group))
+            case "close":
+                self._destroy(call.home)
+            case _:
+                self._handle_ended(call, *answer)
 
     def _handle_error(self, call: _Call, error: Exception) -> None:
-        if call.kind == "stop":
-            skate.kill(call.actor)
-            self._orchestrator.on_released(call.trial)
-            return
-        if call.kind == "fail" and not isinstance(error, ActorError):
-            self._release(call.actor)
-        else:
-            skate.kill(call.actor)
-        self._failed(call.trial, error)
+        trial, home = call.trial, call.home
+        match call.kind:
+            case "close":
+                self._destroy(home)
+            case "placed":
+                self._homes.remove_group(home.group)
+                self._failed(trial, error)
+            case "stop":
+                self._destroy(home)
+                self._orchestrator.on_released(trial)
+            case "fail" | "pause" if not isinstance(error, ActorError):
+                self._release(home)
+                self._failed(trial, error)
+            case _:
+                self._destroy(home)
+                self._failed(trial, error)
 
     def _handle_batch(self, call: _Call, batch: Batch) -> None:
-        state, reports, pid, host = batch
+        state, reports, pid, host, has_checkpoint = batch
         trial = call.trial
         results = expand(trial, reports, pid, host)
         recorded = trial.iterations
-        action = self._orchestrator.on_reports(trial, results)
+        before = trial.checkpoint
+        answer = self._orchestrator.on_reports(
+            trial, results, call.checkpoint if has_checkpoint else None
+        )
         for result in results[: trial.iterations - recorded]:
             self._tell("on_trial_result", trial, result=result)
-        if isinstance(action, Stop):
-            self._tell("on_trial_complete", trial)
+        if has_checkpoint and trial.checkpoint is not before:
+            self._keep(trial)
+        if isinstance(answer, Stop):
+            self._tell_end(trial)
         if state == RUNNING:
-            if action is not None:
-                self._execute(action, call.actor)
-        elif state == FAILED and isinstance(action, Continue):
-            self._submit("fail", trial, call.actor, call.actor.fail.remote())
+            if answer is not None:
+                self._execute(answer, call.home)
+        elif state == FAILED and answer is not None and not isinstance(answer, Stop):
+            self._submit("fail", answer, call.home, (call.home.actor.fail.remote(), None))
         else:
             assert state in (FINISHED, FAILED)
-            self._release(call.actor)
+            self._release(call.home)
             self._orchestrator.on_finished(trial)
-            if isinstance(action, Continue):
-                self._tell("on_trial_complete", trial)
+            if answer is not None and not isinstance(answer, Stop):
+                self._tell_end(trial)
+
+    def _handle_renewed(self, call: _Call, batch: Batch | None) -> None:
+        if batch is not None:
+            self._handle_batch(call, batch)
+            return
+        # The function did not end: it goes with its process, and the trial to another one.
+        self._destroy(call.home, keep_group=True)
+        self._start(Start(call.trial, call.action.gate))
+
+    def _handle_ended(self, call: _Call, ended: bool, saved: bool) -> None:
+        # A function that did not end when it was told to keeps its thread: only the process can go.
+        if ended:
+            self._release(call.home)
+        else:
+            self._destroy(call.home)
+        trial = call.trial
+        checkpoint = call.checkpoint if saved else None
+        if call.kind == "pause":
+            self._orchestrator.on_paused(trial, checkpoint)
+        else:
+            self._orchestrator.on_released(trial)
+            if saved:
+                self._orchestrator.on_last_checkpoint(trial, checkpoint)
+        if saved:
+            self._keep(trial)
 
     # ---------------------------------------------------------------- actions
 
-    def _execute(self, action: Answer, actor: Any) -> None:
-        match action:
-            case Continue(trial, gate):
-                self._submit("reports", trial, actor, actor.proceed.remote(gate))
+    def _execute(self, answer: Answer, home: Home) -> None:
+        match answer:
+            case Continue(_, gate):
+                self._submit("reports", answer, home, home.actor.proceed.remote(gate))
+            case Renew(trial, _):
+                self._tell("on_trial_start", trial)
+                self._send(answer, home)
+            case Pause(_, save):
+                self._submit("pause", answer, home, home.actor.stop.remote(STOP_GRACE_S, save))
             case Stop(trial):
-                self._submit("stop", trial, actor, actor.stop.remote(STOP_GRACE_S))
-            case Renew() | Pause():
-                raise AssertionError(f"{action} needs trials with checkpoints")
+                save = self._keeper.at_end and trial.status != Trial.ERROR
+                self._submit("stop", answer, home, home.actor.stop.remote(STOP_GRACE_S, save))
 
-    def _submit(self, kind: str, trial: Trial, actor: Any, ref: Any) -> None:
-        self._calls[ref] = _Call(kind, trial, actor)
+    def _submit(self, kind: str, action: Any, home: Home, refs: Sequence[Any]) -> None:
+        self._calls[refs[0]] = _Call(kind, action, action.trial, home, refs[1])
 
     def _end(self, reason: str) -> None:
         for kill in self._orchestrator.end(reason):
             trial = kill.trial
             for ref, call in list(self._calls.items()):
-                if call.trial is trial:
+                if call.trial is trial and call.kind != "close":
                     del self._calls[ref]
-                    skate.kill(call.actor)
+                    self._destroy(call.home)
             self._orchestrator.on_released(trial)
-            self._tell("on_trial_complete", trial)
+            self._tell_end(trial)
+        self._tell_ended()
 
     def _failed(self, trial: Trial, error: Exception) -> None:
+        ended = trial.is_finished
         self._orchestrator.on_failed(trial, error)
-        if trial.status in (Trial.ERROR, Trial.PENDING):
-            self._tell("on_trial_error", trial)
+        if not ended:
+            self._tell_end(trial)
 
-    def _release(self, actor: Any) -> None:
-        if self._reuse_actors and not self._orchestrator.needs_no_more_actors:
-            self._idle.append(actor)
-        else:
-            skate.kill(actor)
+    def _keep(self, trial: Trial) -> None:
+        assert trial.checkpoint is not None
+        self._keeper.add(trial)
 
-    def _kill_all(self) -> None:
-        for actor in [*self._idle, *(call.actor for call in self._calls.values())]:
-            skate.kill(actor)
-        self._idle.clear()
-        self._calls.clear()
+    # ---------------------------------------------------------------- homes
+
+    def _release(self, home: Home) -> None:
+        if self._orchestrator.needs_no_more_actors or not self._homes.keep(home):
+            self._discard(home)
+
+    def _discard(self, home: Home) -> None:
+        """End a home where nothing runs; a class is cleaned up before."""
+        if not self._has_cleanup:
+            self._destroy(home)
+            return
+        ref = home.actor.close.remote()
+        deadline = time.monotonic() + STOP_GRACE_S
+        self._calls[ref] = _Call("close", None, _NOBODY, home, deadline=deadline)
+
+    def _destroy(self, home: Home, keep_group: bool | None = None) -> None:
+        if keep_group is None:
+            keep_group = not self._orchestrator.needs_no_more_actors
+        if home.actor is not None:
+            self._homes.destroy(home, keep_group)
+        elif home.group is not None:
+            self._homes.remove_group(home.group)
+
+    def _give_up_cleanups(self, now: float) -> None:
+        for ref, call in list(self._calls.items()):
+            if call.deadline is not None and now >= call.deadline:
+                del self._calls[ref]
+                self._destroy(call.home)
+
+    def _close(self) -> None:
+        """End everything that is left; classes are cleaned up if they are quick about it."""
+        for call in self._calls.values():
+            if call.kind != "close":
+                self._destroy(call.home, keep_group=False)
+        self._calls = {ref: call for ref, call in self._calls.items() if call.kind == "close"}
+        for home in self._homes.take_idle():
+            self._discard(home)
+        if self._calls:
+            skate.wait(list(self._calls), num_returns=len(self._calls), timeout=STOP_GRACE_S)
+            for call in self._calls.values():
+                self._destroy(call.home, keep_group=False)
+            self._calls.clear()
+        self._homes.remove_groups()
+
+    # ---------------------------------------------------------------- telling
 
     def _tell(self, event: str, trial: Trial, **info: Any) -> None:
         hook = getattr(self._callback, event)
         hook(iteration=self._turn, trials=self._orchestrator.trials, trial=trial, **info)
 
+    def _tell_end(self, trial: Trial) -> None:
+        """Tell that a trial has ended, or failed and will start again."""
+        if trial.is_finished:
+            self._keeper.trial_ended(trial)
+        failed = trial.status in (Trial.ERROR, Trial.PENDING)
+        self._tell("on_trial_error" if failed else "on_trial_complete", trial)
+
+    def _tell_ended(self) -> None:
+        for trial in self._orchestrator.take_ended():
+            self._tell_end(trial)
+
+
+#: Whose home is cleaned up: nobody's any more.
+_NOBODY = Trial("", {}, {})
+
 
 def expand(trial: Trial, reports: Sequence[Report], pid: int, host: str) -> list[dict[str, Any]]:
     """Return reports as results: with the fields that every result has."""
     results = []
-    before = trial.last_result.get("time_total_s", 0.0)
-    for metrics, iteration, elapsed, timestamp in reports:
+    for metrics, iteration, elapsed, timestamp, took in reports:
         results.append(
             {
                 "training_iteration": iteration,
-                "time_this_iter_s": elapsed - before,
+                "time_this_iter_s": took,
                 "time_total_s": elapsed,
                 "timestamp": timestamp,
                 **metrics,
@@ -243,5 +381,4 @@ def expand(trial: Trial, reports: Sequence[Report], pid: int, host: str) -> list
                 "config": trial.config,
             }
         )
-        before = elapsed
     return results

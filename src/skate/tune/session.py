@@ -7,6 +7,7 @@ the orchestrator asked it to (at a *gate*), or when it is far ahead of the orche
 
 from __future__ import annotations
 
+import contextvars
 import os
 import socket
 import threading
@@ -15,7 +16,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from types import GeneratorType
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+if TYPE_CHECKING:
+    from skate.tune.checkpoint import Checkpoint, PackedCheckpoint
+    from skate.tune.resources import PlacementGroupFactory
 
 #: How long reports may lie in the outbox before they travel, in seconds.  It makes one message of
 #: what is reported in quick succession.  A function that waits or ends is heard of at once.
@@ -23,11 +28,13 @@ GATHER_S = 0.05
 #: A function that is so many reports ahead of the orchestrator waits.
 MAX_AHEAD = 1000
 
-#: One report: the metrics, the iteration, seconds since the trial began, the time (epoch seconds).
-Report: TypeAlias = tuple[dict[str, Any], int, float, float]
-#: What an actor call brings: one of the states below, the reports since the last call, and where
-#: the trial runs (pid, host).  A plain tuple of plain values, which is what pickles fastest.
-Batch: TypeAlias = tuple[str, list[Report], int, str]
+#: One report: the metrics, the iteration, seconds since the trial began, the time (epoch seconds),
+#: seconds since the last report.
+Report: TypeAlias = tuple[dict[str, Any], int, float, float, float]
+#: What an actor call brings: one of the states below, the reports since the last call, where the
+#: trial runs (pid, host), and whether a checkpoint came with the last report.  A plain tuple of
+#: plain values, which is what pickles fastest; the checkpoint itself is the call's second value.
+Batch: TypeAlias = tuple[str, list[Report], int, str, bool]
 
 #: The function goes on, or waits at a gate.
 RUNNING = "running"
@@ -47,10 +54,17 @@ class StopTrial(BaseException):
 class TrialContext:
     """Where a trial's function runs."""
 
-    def __init__(self, trial_id: str, trial_dir: str | None, experiment: str) -> None:
+    def __init__(
+        self,
+        trial_id: str,
+        trial_dir: str | None,
+        experiment: str,
+        resources: PlacementGroupFactory | None = None,
+    ) -> None:
         self._trial_id = trial_id
         self._trial_dir = trial_dir
         self._experiment = experiment
+        self._resources = resources
 
     def get_trial_id(self) -> str:
         """Return the id of the trial."""
@@ -64,13 +78,25 @@ class TrialContext:
         """Return the folder with the trial's files; None if the run keeps none."""
         return self._trial_dir
 
+    def get_trial_resources(self) -> PlacementGroupFactory | None:
+        """Return what the trial was given to run with."""
+        return self._resources
+
     def get_experiment_name(self) -> str:
         """Return the name of the run."""
         return self._experiment
 
 
 class Session:
-    """One evaluation of a function, from the inside (``report``) and the outside (``collect``)."""
+    """One evaluation of a function, from the inside (``report``) and the outside (``collect``).
+
+    Args:
+        function: is called with ``config``.
+        context: where it runs.
+        gate: where it has to wait first.
+        checkpoint: what it goes on from, if it does.
+        done: iterations and seconds that lie behind it then.
+    """
 
     def __init__(
         self,
@@ -78,21 +104,33 @@ class Session:
         config: dict[str, Any],
         context: TrialContext,
         gate: Mapping[str, float] | None,
+        checkpoint: Checkpoint | None = None,
+        done: tuple[int, float] = (0, 0.0),
     ) -> None:
         self.context = context
+        self.checkpoint = checkpoint
+        self.done = done
         self.error: BaseException | None = None
         self._function = function
         self._config = config
         self._gate = gate
         self._condition = threading.Condition()
         self._outbox: list[Report] = []
-        self._iteration = 0
+        #: The checkpoint in the outbox, if there is one, and the report that it came with.
+        self._packed: PackedCheckpoint | None = None
+        self._packed_at = 0
+        self._iteration = done[0]
         self._at_gate = False
         self._stopping = False
         self._ended = False
-        self._start = time.monotonic()
+        self._start = time.monotonic() - done[1]
+        self._reported = done[1]
+        # The function runs where the actor does: in its placement group, for example.
         self._thread = threading.Thread(
-            target=self._run, name=f"trial-{context.get_trial_id()}", daemon=True
+            target=contextvars.copy_context().run,
+            args=(self._run,),
+            name=f"trial-{context.get_trial_id()}",
+            daemon=True,
         )
 
     # ---------------------------------------------------------------- outside
@@ -122,36 +160,67 @@ class Session:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def collect(self) -> Batch:
-        """Wait for reports, a gate or the end, and return what there is."""
+    def collect(self) -> tuple[Batch, PackedCheckpoint | None]:
+        """Wait for reports, a gate or the end, and return what there is up to a checkpoint."""
         condition = self._condition
         with condition:
             condition.wait_for(lambda: bool(self._outbox) or self._ended)
-            condition.wait_for(
-                lambda: self._at_gate or self._ended or len(self._outbox) >= MAX_AHEAD, GATHER_S
-            )
-            reports, self._outbox = self._outbox, []
+            condition.wait_for(self._worth_a_message, GATHER_S)
+            packed, self._packed = self._packed, None
+            reports = self._outbox
+            if packed is None:
+                self._outbox = []
+            else:
+                reports, self._outbox = reports[: self._packed_at], reports[self._packed_at :]
             condition.notify_all()
             state = RUNNING
-            if self._ended:
+            if self._ended and not self._outbox:
                 state = FINISHED if self.error is None else FAILED
                 # Not before its end is told: whoever hears of it may give the thread up.
                 self._thread.join()
-        return state, reports, os.getpid(), socket.gethostname()
+        return (state, reports, os.getpid(), socket.gethostname(), packed is not None), packed
+
+    def _worth_a_message(self) -> bool:
+        return (
+            self._at_gate
+            or self._ended
+            or self._packed is not None
+            or len(self._outbox) >= MAX_AHEAD
+        )
 
     # ---------------------------------------------------------------- inside
 
-    def report(self, metrics: dict[str, Any]) -> None:
-        """Hand over one result; wait if the orchestrator wants to look at it first."""
+    def report(
+        self,
+        metrics: dict[str, Any],
+        checkpoint: PackedCheckpoint | None = None,
+        save: Callable[[], PackedCheckpoint] | None = None,
+    ) -> None:
+        """Hand over one result; wait if the orchestrator wants to look at it first.
+
+        Args:
+            metrics: the result.
+            checkpoint: goes with it.
+            save: makes a checkpoint, which is done where the function has to wait.
+        """
         condition = self._condition
+        elapsed = time.monotonic() - self._start
+        if checkpoint is None and save is not None and self._reached(metrics, elapsed, 1):
+            checkpoint = save()
         with condition:
+            # One checkpoint at a time lies here: they are large.
+            while checkpoint is not None and self._packed is not None and not self._stopping:
+                condition.wait()
             if self._told_to_stop():
                 raise StopTrial
             self._iteration += 1
-            elapsed = time.monotonic() - self._start
-            self._outbox.append((metrics, self._iteration, elapsed, time.time()))
+            took, self._reported = elapsed - self._reported, elapsed
+            self._outbox.append((metrics, self._iteration, elapsed, time.time(), took))
+            if checkpoint is not None:
+                self._packed, self._packed_at = checkpoint, len(self._outbox)
             self._at_gate = self._reached(metrics, elapsed)
-            if self._at_gate or len(self._outbox) in (1, MAX_AHEAD):
+            waiting = len(self._outbox)
+            if self._at_gate or checkpoint is not None or waiting in (1, MAX_AHEAD):
                 condition.notify_all()
             while self._at_gate or len(self._outbox) >= MAX_AHEAD:
                 condition.wait()
@@ -161,14 +230,14 @@ class Session:
     def _told_to_stop(self) -> bool:
         return self._stopping
 
-    def _reached(self, metrics: Mapping[str, Any], elapsed: float) -> bool:
+    def _reached(self, metrics: Mapping[str, Any], elapsed: float, ahead: int = 0) -> bool:
         gate = self._gate
         if gate is None:
             return True
         for name, bound in gate.items():
             value = _look_up(metrics, name)
             if value is None and name == "training_iteration":
-                value = self._iteration
+                value = self._iteration + ahead
             elif value is None and name == "time_total_s":
                 value = elapsed
             # A gate is a number to reach; what cannot be compared with it is left to the driver.
@@ -251,7 +320,7 @@ def _current() -> Session | None:
 _warned = False
 
 
-def report(metrics: Any = None, /, **named: Any) -> None:
+def report(metrics: Any = None, /, *, checkpoint: Checkpoint | None = None, **named: Any) -> None:
     """Report results of the running trial: ``report({"loss": 0.1})`` or ``report(loss=0.1)``.
 
     Does not return if the trial is to stop.  Outside a trial it does nothing but warn once, so that
@@ -259,13 +328,13 @@ def report(metrics: Any = None, /, **named: Any) -> None:
 
     Args:
         metrics: a dict with names as keys, or a number, which is then called ``_metric``.
+        checkpoint: what the trial can go on from; it is read now, a folder may be deleted after.
         named: metrics by name, added to those.
 
     Raises:
-        TypeError: neither dict nor number.
+        TypeError: neither dict nor number, or no ``Checkpoint``.
+        OSError: the checkpoint cannot be read.
     """
-    if named.get("checkpoint", ()) is None:
-        del named["checkpoint"]
     if metrics is None and isinstance(named.get("metrics"), Mapping):
         metrics = named.pop("metrics")  # as today's Ray names its argument
     result = _as_metrics(metrics, named)
@@ -276,7 +345,20 @@ def report(metrics: Any = None, /, **named: Any) -> None:
             _warned = True
             warnings.warn("tune.report does nothing outside a trial", stacklevel=2)
         return
-    session.report(result)
+    session.report(result, _packed(checkpoint))
+
+
+def _packed(checkpoint: object) -> PackedCheckpoint | None:
+    if checkpoint is None:
+        return None
+    from skate.tune.checkpoint import Checkpoint
+
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(
+            f"checkpoint= wants a tune.Checkpoint, got {type(checkpoint).__name__}; make one with"
+            " tune.Checkpoint.from_dict(...) or .from_directory(...)"
+        )
+    return checkpoint.pack()
 
 
 def _as_metrics(metrics: Any, named: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,8 +376,6 @@ def _as_metrics(metrics: Any, named: Mapping[str, Any]) -> dict[str, Any]:
         result = {"_metric": number, **named}
     if not result:
         raise TypeError("a result has to have at least one metric: tune.report(loss=...)")
-    if "checkpoint" in result:
-        raise TypeError("tune.report does not take checkpoints yet; report numbers only")
     for name, value in result.items():
         if not isinstance(name, str):
             raise TypeError(f"metrics are named by text, got {name!r}")
@@ -313,6 +393,12 @@ def _plain(value: Any) -> Any:
     if item is not None and getattr(value, "ndim", None) == 0:
         return item()
     return value
+
+
+def get_checkpoint() -> Checkpoint | None:
+    """Return what the running trial goes on from, None if it begins (or outside of trials)."""
+    session = _current()
+    return None if session is None else session.checkpoint
 
 
 def get_context() -> TrialContext:

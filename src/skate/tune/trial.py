@@ -86,6 +86,8 @@ class TrialCheckpoint:
             trial goes on from here.
         metrics: the result it was reported with.
         number: counts the checkpoints of a trial, from 0; part of the folder's name.
+        keep_ref: whether it is to stay in the object store although the files are whole.
+        keep_files: whether it is to have files at all.
     """
 
     ref: Any = None
@@ -95,11 +97,20 @@ class TrialCheckpoint:
     reports: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     number: int = 0
+    keep_ref: bool = True
+    keep_files: bool = True
 
     @property
     def source(self) -> Any:
         """What the actor that restores is given: the ref if there is one, else the path."""
-        return self.path if self.ref is None else self.ref
+        ref = self.ref  # another thread may let go of it
+        return self.path if ref is None else ref
+
+    def release(self) -> None:
+        """Let go of the memory as soon as the files are whole."""
+        self.keep_ref = False
+        if self.path is not None:
+            self.ref = None
 
 
 class Trial:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from skate.tune.callback import Callback
-from skate.tune.config import FailureConfig, RunConfig, TuneConfig
+from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from skate.tune.error import TuneError, describe
 from skate.tune.experiment import Experiment, execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
@@ -37,6 +37,11 @@ def run(
     callbacks: Sequence[Callback] = (),
     max_failures: int = 0,
     fail_fast: bool = False,
+    checkpoint_config: CheckpointConfig | None = None,
+    checkpoint_freq: int = 0,
+    checkpoint_at_end: bool = False,
+    keep_checkpoints_num: int | None = None,
+    checkpoint_score_attr: str | None = None,
     raise_on_failed_trial: bool = True,
     reuse_actors: bool = True,
     max_concurrent_trials: int | None = None,
@@ -66,6 +71,13 @@ def run(
         callbacks: hooks into the run.
         max_failures: how often a failed trial is started again; -1 for always.
         fail_fast: end the run with the first trial that fails for good.
+        checkpoint_config: which checkpoints are made and kept; the four below are the older way to
+            say so.
+        checkpoint_freq: ``Trainable`` classes save one every so many iterations.
+        checkpoint_at_end: whether they save one when their trial ends.
+        keep_checkpoints_num: how many stay of each trial.
+        checkpoint_score_attr: the metric by which those to keep are chosen; "min-loss" keeps those
+            with small values.
         raise_on_failed_trial: whether failed trials make the call raise when all are done.
         reuse_actors: whether a process runs one trial after another.
         max_concurrent_trials: how many trials run at a time, at most; None for as many as fit.
@@ -78,6 +90,13 @@ def run(
     """
     if storage_path is not None and local_dir is not None:
         raise ValueError("local_dir is the older name of storage_path; give one of them")
+    checkpoints = _checkpoints(
+        checkpoint_config,
+        checkpoint_freq,
+        checkpoint_at_end,
+        keep_checkpoints_num,
+        checkpoint_score_attr,
+    )
     experiment = execute(
         run_or_experiment,
         config,
@@ -97,6 +116,7 @@ def run(
             storage_path=storage_path if storage_path is not None else local_dir,
             stop=stop,
             failure_config=FailureConfig(max_failures, fail_fast),
+            checkpoint_config=checkpoints,
             callbacks=callbacks,
             verbose=verbose,
         ),
@@ -105,6 +125,31 @@ def run(
     if raise_on_failed_trial and experiment.failed:
         raise _failure(experiment) from experiment.failed[0].error
     return ExperimentAnalysis(experiment)
+
+
+def _checkpoints(
+    config: CheckpointConfig | None,
+    frequency: int,
+    at_end: bool,
+    number: int | None,
+    score: str | None,
+) -> CheckpointConfig:
+    old = (frequency, at_end, number, score)
+    if config is not None:
+        if old != (0, False, None, None):
+            raise ValueError(
+                "checkpoint_freq, checkpoint_at_end, keep_checkpoints_num and checkpoint_score_attr"
+                " are the older way to say what is in checkpoint_config; give one of both"
+            )
+        return config
+    smallest = score is not None and score.startswith("min-")
+    return CheckpointConfig(
+        number,
+        score[len("min-") :] if score is not None and smallest else score,
+        "min" if smallest else "max",
+        frequency,
+        at_end,
+    )
 
 
 def _failure(experiment: Experiment) -> TuneError:

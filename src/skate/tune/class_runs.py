@@ -1,0 +1,79 @@
+"""How a ``Trainable`` class runs in a session: step, report, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skate.tune.checkpoint import PackedCheckpoint
+from skate.tune.session import Session, StopTrial
+from skate.tune.trainable_class import Trainable, make, reuse
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """When a class is asked for checkpoints that nobody waits for.
+
+    Attributes:
+        frequency: every so many iterations; 0 for never.
+        at_end: when its trial ends.
+        at_gates: wherever the scheduler looks at it.
+    """
+
+    frequency: int = 0
+    at_end: bool = False
+    at_gates: bool = False
+
+
+class ClassRuns:
+    """Runs trials with objects of one class, with the same one as long as it can be reset."""
+
+    def __init__(self, kind: type[Trainable], saving: Saving) -> None:
+        self._kind = kind
+        self._saving = saving
+        self._trainable: Trainable | None = None
+        #: Whether a checkpoint is wanted when the session is stopped, and what was taken then.
+        self.save_at_stop = False
+        self.saved: PackedCheckpoint | None = None
+
+    def run(self, session: Session, config: dict[str, Any]) -> None:
+        """Run one trial to its end, or until the session is stopped."""
+        self.save_at_stop, self.saved = False, None
+        trainable = self._ready(session, config)
+        saving = self._saving
+        save = trainable.pack if saving.at_gates else None
+        try:
+            done = False
+            while not done:
+                result = trainable.train()
+                done = bool(result.pop("done", False))
+                wanted = (saving.frequency and trainable.iteration % saving.frequency == 0) or (
+                    done and saving.at_end
+                )
+                session.report(result, trainable.pack() if wanted else None, save)
+        except StopTrial:
+            if self.save_at_stop:
+                self.saved = trainable.pack()
+            raise
+        except BaseException:
+            # Nobody knows what state it is in.
+            self._trainable = None
+            raise
+
+    def close(self) -> None:
+        """Clean up."""
+        trainable, self._trainable = self._trainable, None
+        if trainable is not None:
+            trainable.stop()
+
+    def _ready(self, session: Session, config: Mapping[str, Any]) -> Trainable:
+        """Return an object that has the configuration and the state of the session's trial."""
+        trainable = self._trainable
+        if trainable is None or not reuse(trainable, dict(config), session.context):
+            self.close()
+            trainable = make(self._kind, dict(config), session.context)
+            self._trainable = trainable
+        if session.checkpoint is not None:
+            trainable.restore(session.checkpoint)
+        return trainable
