@@ -17,6 +17,7 @@ from skate.tune.search import (
     Searcher,
     create_searcher,
 )
+from skate.tune.search.points import named_values
 from skate.tune.search.searcher import check_objective
 from skate.tune.search.variant_generator import generate_variants
 
@@ -263,3 +264,15 @@ def test_objectives_that_make_no_sense() -> None:
         check_objective(["a"], ["best"])
     with pytest.raises(TypeError, match="metric has to be a name"):
         check_objective(3, "min")
+
+
+def test_points_with_lists_of_another_length() -> None:
+    searcher = BasicVariantGenerator([{"l": [0.5]}])
+    with pytest.raises(ValueError, match=r"sets 'l' to \[0.5\]; the search space has 2 items"):
+        searcher.set_search_properties("loss", "min", {"l": [tune.uniform(0, 1), 7]})
+
+
+def test_points_are_of_the_category_that_would_have_drawn_them() -> None:
+    space = {"m": tune.choice([tune.quniform(0, 1, 0.25), tune.uniform(0, 2), {"x": 1}, [1, 2]])}
+    for value, position in ((0.5, 0), (0.3, 1), (1.5, 1), ({"x": 1}, 2), ([1, 2], 3), (9, 0)):
+        assert set(named_values(space, {"m": value})) <= {"m", f"m/{position}"}

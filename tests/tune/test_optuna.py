@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skate import tune
 from skate.tune.search import create_searcher
@@ -510,3 +512,70 @@ def test_a_space_of_its_own_in_a_run(engine: str) -> None:
         verbose=0,
     )
     assert all(set(trial.config) == {"x", "offset"} for trial in analysis.trials)
+
+
+def test_a_storage_that_is_ahead_of_a_restored_searcher(tmp_path: Any) -> None:
+    space = {"x": tune.uniform(0, 1)}
+    options = {"storage": f"sqlite:///{tmp_path}/study.db", "seed": 0}
+    searcher = prepared(space, **options)
+    for name in ("a", "b"):
+        searcher.suggest(name)
+        searcher.on_trial_result(name, {"loss": 1.0, "training_iteration": 1})
+    searcher.save(tmp_path / "state")
+    searcher.on_trial_complete("a", {"loss": 1.0, "training_iteration": 1})
+    searcher.suggest("lost with the driver")
+    again = prepared(space, **options)
+    again.restore(tmp_path / "state")
+    for name in ("a", "b"):
+        for step in (1, 2):  # the trial goes on from a checkpoint before its last result
+            again.on_trial_result(name, {"loss": 2.0, "training_iteration": step})
+        again.on_trial_complete(name, {"loss": 2.0, "training_iteration": 2, "early_stopped": True})
+    told = [(trial.state.name, trial.intermediate_values) for trial in again.study.trials]
+    assert told[:2] == [("COMPLETE", {1: 1.0}), ("PRUNED", {1: 1.0, 2: 2.0})]
+    assert isinstance(again.suggest("c"), dict)
+
+
+leaves = st.one_of(
+    st.integers(),
+    st.text(max_size=3),
+    st.none(),
+    st.just(tune.uniform(0, 1)),
+    st.just(tune.quniform(0, 1, 0.25)),
+    st.just(tune.loguniform(0.1, 10)),
+    st.just(tune.randint(0, 5)),
+    st.just(tune.qrandint(0, 20, 5)),
+    st.just(tune.lograndint(1, 50)),
+    st.just(tune.randn(3, 2)),
+    st.just(tune.choice([1, "a", True])),
+    st.just(tune.sample_from(lambda: 7)),
+)
+keys = st.sampled_from(["a", "b", "c", "d"])
+spaces_strategy = st.dictionaries(
+    keys,
+    st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.dictionaries(keys, inner, max_size=3),
+            st.lists(inner, max_size=3),
+            st.lists(inner, max_size=3).map(tuple),
+            st.lists(inner, min_size=1, max_size=3).map(tune.choice),
+        ),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+@settings(deadline=None)
+@given(space=spaces_strategy, seed=st.integers(0, 1000))
+def test_what_one_searcher_proposed_another_one_takes_as_a_point(
+    space: dict[str, Any], seed: int
+) -> None:
+    for name in ("optuna", "random"):
+        made = create_searcher(name, seed=seed)
+        made.set_search_properties("loss", "min", space)
+        config = made.suggest("a")
+        for other in ("optuna", "random"):
+            again = create_searcher(other, seed=seed + 1, points_to_evaluate=[config])
+            again.set_search_properties("loss", "min", space)
+            assert again.suggest("a") == config

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from skate.tune.search import space as spaces
-from skate.tune.search.sample import Categorical, Domain
+from skate.tune.search.sample import Categorical, Domain, Float, Integer, Normal
 
 
 class Points:
@@ -132,8 +132,13 @@ def _named(node: Any, value: Any, name: str) -> dict[str, Any]:
                 found[spaces.join(name, key)] = child
         return found
     if isinstance(node, (list, tuple)) and isinstance(value, (list, tuple)):
+        if len(node) != len(value):
+            raise ValueError(
+                f"points_to_evaluate sets {name!r} to {value!r}; the search space has {len(node)}"
+                " items there"
+            )
         found = {}
-        for position, (child, item) in enumerate(zip(node, value, strict=False)):
+        for position, (child, item) in enumerate(zip(node, value, strict=True)):
             found.update(_named(child, item, spaces.join(name, position)))
         return found
     if not _same(node, value):
@@ -154,22 +159,40 @@ def _same(one: object, other: object) -> bool:
 def _matching(node: Categorical, value: Any, name: str) -> int:
     """Return the position of the category, a space of its own, that ``value`` is a point of.
 
-    If it could be one of several, the first is meant whose domains have all its values.
+    It may be a point of several, also as a part of one: the first is meant of those that could have
+    been drawn like this, or of those that could not if there are no others.
     """
-    possible = []
+    found: dict[int, tuple[bool, ...]] = {}
     for position, category in enumerate(node.categories):
-        if not isinstance(category, Mapping) or not isinstance(value, Mapping):
+        if not spaces.has_variables(category):
             continue
-        if not set(value) <= set(category):
+        if isinstance(category, Mapping) and not (
+            isinstance(value, Mapping) and set(value) <= set(category)
+        ):
             continue
         try:
             named = _named(category, value, "")
         except ValueError:
             continue
-        known = spaces.domains(category, conditional=True)
-        if all(known[key].is_valid(item) for key, item in named.items() if key in known):
-            return position
-        possible.append(position)
-    if possible:
-        return possible[0]
-    raise ValueError(f"points_to_evaluate sets {name!r} to {value!r}, which is no category of it")
+        found[position] = _likeness(category, value, named)
+    if not found:
+        raise ValueError(
+            f"points_to_evaluate sets {name!r} to {value!r}, which is no category of it"
+        )
+    return max(found, key=lambda position: found[position])
+
+
+def _likeness(category: Any, value: Any, named: Mapping[str, Any]) -> tuple[bool, ...]:
+    """Return how much ``value`` is like what would be drawn from ``category``, most to least."""
+    known = spaces.domains(category, conditional=True)
+    fits = all(_could_draw(known[key], item) for key, item in named.items() if key in known)
+    whole = set(spaces.domains(category)) <= set(named)
+    if isinstance(category, Mapping):
+        whole = whole and len(value) == len(category)
+    return fits, whole, isinstance(category, Domain) or type(category) is type(value)
+
+
+def _could_draw(domain: Domain, value: Any) -> bool:
+    if isinstance(domain, (Float, Integer, Normal)):
+        return domain.is_valid(value) and domain.round(value) == value
+    return domain.is_valid(value)

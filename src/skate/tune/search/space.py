@@ -49,7 +49,7 @@ def validate(space: object) -> None:
         seen.add(name)
 
 
-def domains(space: Mapping[str, Any], conditional: bool = False) -> dict[str, Domain]:
+def domains(space: Any, conditional: bool = False) -> dict[str, Domain]:
     """Return the domains of ``space`` by name, conditional ones only if asked for."""
     return {
         name: node

@@ -6,7 +6,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from skate.tune.search import space as spaces
@@ -91,6 +91,8 @@ class OptunaSearch(Searcher):
             self._take(space)
         self._study: optuna.study.Study | None = None
         self._asked: dict[str, optuna.trial.Trial] = {}
+        #: The last step of each trial that the user's storage has.
+        self._reported: dict[str, int] = {}
         self._suggested = 0
         #: How many trials there are to be; known of samplers that enumerate.
         self._limit: float = math.inf
@@ -147,14 +149,19 @@ class OptunaSearch(Searcher):
         if self._storage is None or trial is None or isinstance(self.metric, list):
             return
         values = self._values(result)
-        if values is not None:
-            trial.report(values[0], step=int(result.get("training_iteration", 1)))
+        step = int(result.get("training_iteration", 1))
+        # A trial that goes on from a checkpoint makes some of its results again; a study has room
+        # for one value per step.
+        if values is not None and step > self._reported.get(trial_id, 0):
+            self._reported[trial_id] = step
+            self._report(trial, values[0], step)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell Optuna the value of a trial, or that it failed or was ended early."""
         trial = self._asked.pop(trial_id, None)
+        self._reported.pop(trial_id, None)
         if trial is None:
             return
         state = _import_optuna().trial.TrialState
@@ -163,7 +170,7 @@ class OptunaSearch(Searcher):
             self._tell(trial, state=state.FAIL)
         elif result is not None and result.get("early_stopped") and len(values) == 1:
             if self._storage is None:
-                trial.report(values[0], step=int(result.get("training_iteration", 1)))
+                self._report(trial, values[0], int(result.get("training_iteration", 1)))
             self._tell(trial, state=state.PRUNED)
         else:
             self._tell(trial, values=values)
@@ -240,10 +247,17 @@ class OptunaSearch(Searcher):
             return None
         return [sign * v for sign, v in zip(self._signs(self.study), known, strict=True)]
 
+    # A storage of the user may be ahead of a searcher that was restored: the run died after a trial
+    # had been told and before the searcher was saved.  What is told already stays as it is.
+
+    def _report(self, trial: optuna.trial.Trial, value: float, step: int) -> None:
+        with suppress(_import_optuna().exceptions.UpdateFinishedTrialError):
+            trial.report(value, step=step)
+
     def _tell(self, trial: optuna.trial.Trial, **outcome: Any) -> None:
         study = self.study
         try:
-            study.tell(trial, **outcome)
+            study.tell(trial, skip_if_finished=True, **outcome)
         except RuntimeError:
             # Samplers that enumerate ask for the end when a result leaves nothing to try, by a way
             # that Optuna opens to its own loop only.  The result has been recorded by then.

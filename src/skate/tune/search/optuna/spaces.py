@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skate.tune.search import space as spaces
 from skate.tune.search.optuna.convert import distribution, from_optuna, to_optuna
 from skate.tune.search.points import Points, named_values
-from skate.tune.search.sample import Domain, Function, Normal
+from skate.tune.search.sample import Categorical, Domain, Function
 
 if TYPE_CHECKING:
     import optuna
@@ -99,8 +99,9 @@ class DomainSpace(Space):
             if modelled is None:  # a function of the user has returned it just now
                 modelled = distribution(domain)
             value = from_optuna(domain, _suggest(trial, name, modelled))
-            # What is given is meant as it is written, not as it comes back from a quantile.
-            return point[name] if name in point and isinstance(domain, Normal) else value
+            # What is given is meant as it is written, not as it comes back from a quantile or step.
+            given = name in point and not isinstance(domain, Categorical)
+            return point[name] if given else value
 
         return trial, lambda: spaces.resolve(self.space, draw, fixed=fixed)
 
