@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 import skate
 
@@ -171,3 +174,52 @@ def test_a_threaded_actor_waits_for_tasks_on_one_cpu(cluster: Callable[..., None
 
     actor = Threaded.remote()
     assert skate.get([actor.use.remote(i) for i in range(20)], timeout=30) == list(range(20))
+
+
+@pytest.mark.parametrize("options", [{"max_concurrency": 2}, {"concurrency_groups": {"few": 1}}])
+def test_a_threaded_actor_calls_itself_deeper_than_it_has_threads(
+    session: None, options: dict[str, Any]
+) -> None:
+    @skate.remote
+    class Recursive:
+        def down(self, me: Any, depth: int) -> int:
+            return depth and 1 + skate.get(me.down.remote(me, depth - 1))  # type: ignore[no-any-return]
+
+    actor = Recursive.options(**options).remote()
+    assert skate.get([actor.down.remote(actor, 20) for _ in range(3)], timeout=30) == [20] * 3
+
+
+def test_threads_of_two_actors_that_call_each_other(session: None) -> None:
+    @skate.remote(max_concurrency=2)
+    class Player:
+        def play(self, me: Any, other: Any, rounds: int) -> int:
+            return rounds and 1 + skate.get(other.play.remote(other, me, rounds - 1))  # type: ignore[no-any-return]
+
+    one, two = Player.remote(), Player.remote()
+    assert skate.get(one.play.remote(one, two, 15), timeout=30) == 15
+
+
+def test_children_that_are_only_started_keep_to_the_limit(session: None) -> None:
+    """One of them at a time runs beyond it, as one that blocked its thread would."""
+
+    @skate.remote(max_concurrency=2)
+    class Counting:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.now = self.most = 0
+
+        def child(self) -> None:
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.01)
+            with self.lock:
+                self.now -= 1
+
+        def parent(self, me: Any) -> int:
+            skate.get([me.child.remote() for _ in range(30)])
+            return self.most
+
+    actor = Counting.remote()
+    # The parent has one of the two threads; one child has the other, and one goes beyond.
+    assert skate.get(actor.parent.remote(actor), timeout=30) <= 2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skate.runtime.wire.messages import Blocked, Resumed, Unblocked
 from skate.runtime.worker.interrupts import ThreadedCall
+from skate.runtime.worker.threaded import ThreadedCalls
 
 if TYPE_CHECKING:
     from skate.runtime.wire.messages import Task
@@ -58,6 +59,8 @@ class Blocking:
         in_loop = calls is not None and calls.blocks_loop(waiter.by_user)
         with core.lock:
             self.begin_wait()
+            if threaded is not None and isinstance(executor.concurrent, ThreadedCalls):
+                executor.concurrent.look_for_awaited()
             if is_main:
                 self.count += 1
                 if self.count == 1:

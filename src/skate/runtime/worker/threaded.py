@@ -1,4 +1,10 @@
-"""Actors whose calls run in several threads."""
+"""Actors whose calls run in several threads.
+
+A call whose group is full waits, but not for one that waits for it: then a further thread runs it,
+beyond the limit, as the blocked thread of other actors would.  Whether a blocked call really waits
+for another is not known (see "Re-entrant calls" in the architecture), so one such call computes at
+a time: children that were only started do not all run at once.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +21,9 @@ if TYPE_CHECKING:
     from skate.runtime.worker.execute import Executor
     from skate.runtime.worker.links import Peer
 
+#: Most calls beyond the limits, blocked ones included: how deep an actor may call itself.
+MOST_BEYOND = 10_000
+
 
 class ThreadedCalls:
     """Runs calls in a pool of threads, as many of each concurrency group as it allows."""
@@ -23,11 +32,17 @@ class ThreadedCalls:
         self._executor = executor
         self._core = executor.core
         self._groups: ConcurrencyGroups[tuple[Task, Peer]] = ConcurrencyGroups(limits)
-        self._pool = concurrent.futures.ThreadPoolExecutor(
-            sum(limits.values()), thread_name_prefix=class_name
-        )
+        self._class_name = class_name
+        self._pool = self._make_pool(sum(limits.values()))
         #: Calls that were admitted and have not ended.
         self._admitted: set[ThreadedCall] = set()
+        #: Those of them that the limits would not have admitted, and their threads, if any were
+        #: needed.
+        self._beyond: set[ThreadedCall] = set()
+        self._further: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def _make_pool(self, size: int) -> concurrent.futures.ThreadPoolExecutor:
+        return concurrent.futures.ThreadPoolExecutor(size, thread_name_prefix=self._class_name)
 
     @property
     def running(self) -> list[ThreadedCall]:
@@ -42,6 +57,8 @@ class ThreadedCalls:
             return
         with self._core.lock:
             call = self._admit(task, peer) if self._groups.admit(group, (task, peer)) else None
+            if call is None and task.chain:
+                self.look_for_awaited()
         if call is not None:
             self._pool.submit(self._run, call)
 
@@ -59,6 +76,29 @@ class ThreadedCalls:
             with self._core.lock:
                 following = self._groups.leave(group)
                 call = self._admit(*following) if following is not None else None
+
+    def look_for_awaited(self) -> None:
+        """Locked.  Run a queued call beyond the limits, if blocked ones may wait for it.
+
+        To be called when a call has been queued or blocks.
+        """
+        if not self._groups.queued or not all(call.blocked for call in self._beyond):
+            return
+        blocked = {call.link for call in self._admitted if call.blocked}
+        found = self._groups.withdraw(lambda queued: not blocked.isdisjoint(queued[0].chain))
+        if found is None:
+            return
+        call = self._admit(*found)
+        self._beyond.add(call)
+        if self._further is None:
+            self._further = self._make_pool(MOST_BEYOND)
+        self._further.submit(self._run_beyond, call)
+
+    def _run_beyond(self, call: ThreadedCall) -> None:
+        self._run_one(call)
+        with self._core.lock:
+            self._beyond.discard(call)
+            self.look_for_awaited()
 
     def _run_one(self, call: ThreadedCall) -> None:
         task, peer = call.task, call.peer
@@ -103,3 +143,5 @@ class ThreadedCalls:
             with self._core.lock:
                 self._groups.clear()
         self._pool.shutdown(wait=not at_once, cancel_futures=at_once)
+        if self._further is not None:
+            self._further.shutdown(wait=not at_once, cancel_futures=at_once)
