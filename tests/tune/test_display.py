@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,12 @@ from rich.console import Console
 
 from skate import tune
 from skate.exceptions import TaskError
-from skate.tune.display import PlainLines, Status, duration, failure_line, number
+from skate.tune.board import board as make_board
+from skate.tune.board import choose
+from skate.tune.display import PlainLines, Status, display, duration, failure_line, number
 from skate.tune.error import describe
-from skate.tune.live_table import LiveTable, choose
+from skate.tune.live_table import LiveTable
+from skate.tune.notebook_table import NotebookTable
 from skate.tune.objective import Objective
 from skate.tune.orchestrator import Limits, Orchestrator
 from skate.tune.schedulers import ASHAScheduler
@@ -34,7 +40,7 @@ def board(trials: int, metric: str | None = "loss") -> Orchestrator:
         ASHAScheduler(max_t=10),
         NoopStopper(),
         Objective(metric, "min" if metric else None),
-        Limits(slots=1000, num_samples=trials + 5),
+        Limits(slots=1000, num_samples=trials + 5, resources={"CPU": 1000.0}),
         SPACE,
         "abcdef",
     )
@@ -62,6 +68,7 @@ def test_the_table_has_what_one_wants_to_know() -> None:
     text = "\n".join(rendered(board(6)))
     for expected in (
         "experiment", "01:15", "4/11 trials done", "2 running", "best: loss=995 in abcdef_00005",
+        "2/1000 CPU", "about 02:01 left",
         "lr", "model/depth", "iter", "loss", "time", "arrived at rungs: 6 at 1",
     ):  # fmt: skip
         assert expected in text
@@ -78,11 +85,103 @@ def test_the_table_fits_the_terminal(trials: int, width: int, height: int) -> No
 
 def test_the_best_trial_is_always_shown() -> None:
     run = board(300)
-    best = Status(run).best()
+    status = Status(run)
+    best = status.best()
     assert best is not None
-    shown = choose(run.trials, best, 10, ("loss", "min"))
+    shown = choose(status, 10)
     assert len(shown) == 10
     assert best in shown
+
+
+@pytest.mark.parametrize(("width", "columns"), [(60, 6), (80, 8), (200, 12)])
+def test_columns_that_fit(width: int, columns: int) -> None:
+    run = board(3)
+    for trial in run.trials:
+        trial.evaluated_params = {f"parameter_{i}": 0.123456 for i in range(6)}
+        trial.last_result["accuracy"] = 0.5
+    shown = make_board(Status(run), 10, width)
+    titles = [column.title for column in shown.columns]
+    assert titles[:2] == ["trial", "status"]
+    assert {"iter", "loss", "time"} <= set(titles)
+    assert ("accuracy" in titles) == (width == 200)
+    assert len(titles) == columns
+    assert shown.hidden == [f"parameter_{i}" for i in range(min(6, columns - 5), 6)]
+    assert sum(column.width + 2 for column in shown.columns) <= width + 2
+
+
+def test_a_run_of_many_trials_is_looked_at_once() -> None:
+    run = board(1000)
+    status = Status(run)
+    ended = [trial for trial in run.trials if trial.is_finished]
+
+    class Untouchable(dict[str, Any]):
+        def get(self, *_: Any) -> Any:
+            raise AssertionError("looked at again")
+
+    assert status.progress.best() is not None
+    shown = status.progress.leaders()
+    for trial in ended:
+        if trial not in shown:
+            trial.last_result = Untouchable()
+    status.update()
+    assert status.counts() == "666/1005 trials done, 334 running"
+    assert status.progress.rest(10.0) is not None
+    assert len(choose(status, 20)) == 20
+
+
+def test_the_rest_of_a_run() -> None:
+    run = board(10)  # 6 done, 4 of them one tenth through, 5 to come
+    rest = Status(run).progress.rest(64.0)
+    assert rest == pytest.approx(64 / 6.4 * (15 - 6.4))
+    assert Status(board(1)).progress.rest(0.0) is None
+    run.end("time budget")
+    status = Status(run)
+    assert status.progress.done == 10
+
+
+def test_a_table_in_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("IPython")
+    pages: list[str] = []
+
+    class Handle:
+        def update(self, page: Any) -> None:
+            pages.append(page.data)
+
+    def show(page: Any, display_id: bool) -> Handle:
+        assert display_id
+        pages.append(page.data)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", show)
+    run = board(4)
+    table = NotebookTable()
+    table.setup(name="a <run>", path=tmp_path, orchestrator=run)
+    table.on_step_end(1, run.trials, now=table._began + 10.0)
+    table.on_step_end(2, run.trials, now=table._began + 10.1)
+    assert len(pages) == 2
+    run.trials[0].error = ValueError("no <such> layer")
+    table.on_trial_error(3, run.trials, run.trials[0])
+    run.end("time budget")
+    table.on_experiment_end(run.trials)
+    assert "a &lt;run&gt;" in pages[1]
+    assert "2/9 trials done" in pages[1]
+    assert "model/depth" in pages[1]
+    assert "no &lt;such&gt; layer" in pages[-1]
+    assert "ended by time budget" in pages[-1]
+    assert "ms per trial" in pages[-1]
+    assert pages[-1].count("<tr") == 5
+
+
+def test_which_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ZMQInteractiveShell:
+        pass
+
+    assert isinstance(display(), PlainLines)
+    monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(isatty=lambda: True))
+    assert isinstance(display(), LiveTable)
+    ipython = types.SimpleNamespace(get_ipython=ZMQInteractiveShell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)  # type: ignore[arg-type]
+    assert isinstance(display(), NotebookTable)
 
 
 def test_what_was_assumed_is_said() -> None:
@@ -124,11 +223,16 @@ def test_lines_where_there_is_no_terminal(
     output = capsys.readouterr().out.splitlines()
     assert output[0].startswith("tune: run experiment, results in")
     assert output[1].startswith("tune: minimizing 'loss' (assumed")
-    assert output[2].startswith("tune: 6.0s | 2/9 trials done, 2 running | best loss=997 (lr=0.")
+    assert output[2].startswith("tune: 6.0s | about ")
+    assert " left | 2/1000 CPU | 2/9 trials done, 2 running | best loss=997 (lr=0." in output[2]
     assert output[3] == "tune: trial abcdef_00000 failed: ValueError: no such layer"
     assert output[4].startswith("tune: 2/9 trials done")
     assert output[5].startswith("tune: best: loss=997 in trial abcdef_00003: lr=")
-    assert len(output) == 6
+    assert re.fullmatch(
+        r"tune: the driver used \d+\.\d\ds of CPU, .*% of one CPU, .* ms per trial", output[6]
+    )
+    assert output[7] == "tune: arrived at rungs: 4 at 1, 0 at 4"
+    assert len(output) == 8
 
 
 def test_silence(inline: None, capsys: pytest.CaptureFixture[str]) -> None:

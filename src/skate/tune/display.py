@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a live table in a terminal, a line now and then elsewhere."""
+"""What a run shows while it goes: a live table in a terminal or notebook, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from skate.tune.analysis import best_trial
 from skate.tune.callback import Callback
 from skate.tune.error import describe
 from skate.tune.orchestrator import Orchestrator
+from skate.tune.progress import Progress
 from skate.tune.trial import Trial
 
 #: Seconds between two lines where there is no terminal.
@@ -20,11 +20,22 @@ LINE_S = 5.0
 
 def display() -> Callback:
     """Return the display that fits standard output."""
+    if _in_notebook():
+        from skate.tune.notebook_table import NotebookTable
+
+        return NotebookTable()
     if sys.stdout.isatty():
         from skate.tune.live_table import LiveTable
 
         return LiveTable()
     return PlainLines()
+
+
+def _in_notebook() -> bool:
+    # Who is in a notebook has imported IPython; the shell of a terminal is another class.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class PlainLines(Callback):
@@ -51,6 +62,7 @@ class PlainLines(Callback):
         now: float = info["now"]
         if now - self._printed >= LINE_S:
             self._printed = now
+            self._status.update()
             print(f"tune: {self._status.line(now - self._began)}", flush=True)
 
     def on_trial_error(
@@ -62,16 +74,30 @@ class PlainLines(Callback):
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Print the summary."""
         assert self._status is not None
-        for line in self._status.summary(time.monotonic() - self._began):
-            print(f"tune: {line}")
+        for line in [
+            *self._status.summary(time.monotonic() - self._began),
+            self._status.scheduler(),
+        ]:
+            if line:
+                print(f"tune: {line}")
         sys.stdout.flush()
 
 
 class Status:
-    """What there is to say about a run, as text."""
+    """What there is to say about a run, as text.
+
+    ``update`` has to be called before anything is said about a run that goes on.
+    """
 
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator = orchestrator
+        self.progress = Progress(orchestrator)
+        self._cpu_began = time.process_time()
+        self.update()
+
+    def update(self) -> None:
+        """Take note of what has happened."""
+        self.progress.update()
 
     @property
     def trials(self) -> Sequence[Trial]:
@@ -81,10 +107,7 @@ class Status:
     @property
     def objective(self) -> tuple[str, str] | None:
         """Metric and mode, once they are known."""
-        objective = self._orchestrator.objective
-        if objective.metric is None or objective.mode is None:
-            return None
-        return objective.metric, objective.mode
+        return self.progress.objective
 
     def assumption(self) -> str:
         """Return what was assumed about the objective, "" if nothing or not known yet."""
@@ -97,35 +120,58 @@ class Status:
 
     def best(self) -> Trial | None:
         """Return the best trial so far."""
-        objective = self.objective
-        if objective is None:
-            return None
-        return best_trial([t for t in self.trials if t.iterations], *objective)
+        return self.progress.best()
 
     def counts(self) -> str:
         """Return how many trials are in which state."""
-        states = Counter(trial.status for trial in self.trials)
-        stopped = sum(trial.early_stopped for trial in self.trials)
-        done = states[Trial.TERMINATED] + states[Trial.ERROR]
-        total = self._orchestrator.total
-        parts = [f"{done}/{'?' if total is None else total} trials done"]
-        if states[Trial.RUNNING]:
-            parts.append(f"{states[Trial.RUNNING]} running")
-        if states[Trial.PENDING]:
-            parts.append(f"{states[Trial.PENDING]} waiting")
-        if stopped:
-            parts.append(f"{stopped} stopped early")
-        if states[Trial.ERROR]:
-            parts.append(f"{states[Trial.ERROR]} failed")
+        progress, total = self.progress, self._orchestrator.total
+        states = Counter(trial.status for trial in progress.live)
+        parts = [f"{progress.done}/{'?' if total is None else total} trials done"]
+        for number_of, what in (
+            (states[Trial.RUNNING], "running"),
+            (states[Trial.PAUSED], "paused"),
+            (states[Trial.PENDING], "waiting"),
+            (progress.stopped_early, "stopped early"),
+            (progress.ended[Trial.ERROR], "failed"),
+        ):
+            if number_of:
+                parts.append(f"{number_of} {what}")
         return ", ".join(parts)
 
+    def pace(self, elapsed: float) -> str:
+        """Return how long the run has gone on, how long it will, and what it holds."""
+        parts = [duration(elapsed)]
+        rest = self.progress.rest(elapsed)
+        if rest is not None:
+            parts.append(f"about {duration(rest)} left")
+        held = [
+            f"{amount:g}{'' if total is None else f'/{total:g}'} {name}"
+            for name, (amount, total) in self.progress.resources().items()
+        ]
+        if held:
+            parts.append(", ".join(held))
+        return " | ".join(parts)
+
+    def foot(self, shown: int, left_out: Sequence[str]) -> str:
+        """Return what stands below a table: what it does not show, and the scheduler's words."""
+        parts = []
+        if hidden := len(self.trials) - shown:
+            parts.append(f"{hidden} more trials")
+        if left_out:
+            parts.append(f"no room for {', '.join(left_out)}")
+        if words := self.scheduler():
+            parts.append(words)
+        return "; ".join(parts)
+
     def scheduler(self) -> str:
-        """Return what the scheduler has to say."""
-        return self._orchestrator.scheduler.debug_string()
+        """Return what the scheduler has to say, "" if nothing but its name."""
+        scheduler = self._orchestrator.scheduler
+        words = scheduler.debug_string()
+        return "" if words == type(scheduler).__name__ else words
 
     def line(self, elapsed: float) -> str:
         """Return the run in one line."""
-        parts = [duration(elapsed), self.counts()]
+        parts = [self.pace(elapsed), self.counts()]
         best = self.best()
         if best is not None:
             parts.append(f"best {self.value(best)} ({params(best)})")
@@ -138,14 +184,26 @@ class Status:
         return f"{metric}={number(trial.metric(metric, mode))}"
 
     def summary(self, elapsed: float) -> list[str]:
-        """Return the run in a few lines."""
+        """Return the run in a few lines: how it ended, the best trial, the driver's CPU."""
+        self.update()
         reason = self._orchestrator.end_reason
         ended = f", ended by {reason.replace('_', ' ')}" if reason else ""
         lines = [f"{self.counts()} in {duration(elapsed)}{ended}"]
         best = self.best()
         if best is not None:
             lines.append(f"best: {self.value(best)} in trial {best.trial_id}: {params(best)}")
+        lines.append(self.cost(elapsed))
         return lines
+
+    def cost(self, elapsed: float) -> str:
+        """Return what the run cost its driver: orchestration, files and what is shown."""
+        used = time.process_time() - self._cpu_began
+        share = 100 * used / elapsed if elapsed > 0 else 0.0
+        trials = max(1, len(self.trials))
+        return (
+            f"the driver used {used:.2f}s of CPU, {share:.1f}% of one CPU,"
+            f" {1000 * used / trials:.2g} ms per trial"
+        )
 
 
 def failure_line(trial: Trial) -> str:

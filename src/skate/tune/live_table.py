@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from skate.tune.board import Board, board, status_words
 from skate.tune.callback import Callback
-from skate.tune.display import Status, duration, failure_line, number
+from skate.tune.display import Status, failure_line
 from skate.tune.trial import Trial
 
 #: Seconds between two drawings.
@@ -21,16 +22,15 @@ REDRAW_S = 0.2
 #: The table has at most so many rows, fewer in a low terminal.
 MAX_ROWS = 20
 #: Lines around the rows: titles, counts, the prompt.
-_AROUND = 9
-#: Columns for parameters; more of them would leave no room for the numbers.
-_MAX_PARAMETERS = 6
+_AROUND = 11
 
 _STYLES = {
-    Trial.PENDING: "dim",
-    Trial.RUNNING: "cyan",
-    Trial.PAUSED: "dim",
-    Trial.TERMINATED: "green",
-    Trial.ERROR: "bold red",
+    "waiting": "dim",
+    "running": "cyan",
+    "paused": "dim",
+    "done": "green",
+    "stopped": "yellow",
+    "failed": "bold red",
 }
 
 
@@ -75,8 +75,8 @@ class LiveTable(Callback):
         self._live.stop()
         elapsed = time.monotonic() - self._began
         self._console.print(self.render(elapsed, ended=True))
-        for line in self._status.summary(elapsed):
-            self._console.print(Text(line, style="bold"))
+        for position, line in enumerate(self._status.summary(elapsed)):
+            self._console.print(Text(line, style="bold" if position < 2 else "dim"))
         self._console.print(Text(f"results in {self._path}", style="dim"))
 
     def render(self, elapsed: float, ended: bool = False) -> RenderableType:
@@ -86,81 +86,36 @@ class LiveTable(Callback):
         """
         assert self._status is not None
         status = self._status
+        status.update()
         best = status.best()
         parts: list[RenderableType] = []
         if not ended:
-            counts = f"  {duration(elapsed)}  {status.counts()}"
-            parts.append(Text.assemble((self._name, "bold"), counts))
-        if best is not None and not ended:
-            parts.append(
-                Text.assemble("best: ", (status.value(best), "bold green"), f" in {best.trial_id}")
-            )
+            parts.append(Text.assemble((self._name, "bold"), f"  {status.counts()}"))
+            parts.append(Text(status.pace(elapsed)))
+            if best is not None:
+                value = (status.value(best), "bold green")
+                parts.append(Text.assemble("best: ", value, f" in {best.trial_id}"))
         if assumption := status.assumption():
             parts.append(Text(assumption, style="yellow"))
         limit = max(3, min(MAX_ROWS, self._console.height - _AROUND))
-        shown = choose(status.trials, best, limit, status.objective)
-        parts.append(self._table(shown, best))
-        hidden = len(status.trials) - len(shown)
-        foot = f"{hidden} more trials; " if hidden else ""
-        parts.append(Text(f"{foot}{status.scheduler()}", style="dim"))
+        shown = board(status, limit, self._console.width)
+        parts.append(_table(shown, best))
+        if foot := status.foot(len(shown.trials), shown.hidden):
+            parts.append(Text(foot, style="dim"))
         return Group(*parts)
 
-    def _table(self, shown: Sequence[Trial], best: Trial | None) -> Table:
-        assert self._status is not None
-        objective = self._status.objective
-        names = list(dict.fromkeys(n for t in self._status.trials[:50] for n in t.evaluated_params))
-        names = names[:_MAX_PARAMETERS]
-        table = Table(header_style="bold", pad_edge=False, box=SIMPLE_HEAD)
-        table.add_column("trial", no_wrap=True)
-        table.add_column("status", no_wrap=True)
-        for name in names:
-            table.add_column(name, justify="right", overflow="ellipsis", no_wrap=True)
-        table.add_column("iter", justify="right", no_wrap=True)
-        if objective is not None:
-            table.add_column(objective[0], justify="right", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
-        for trial in shown:
-            cells: list[str | Text] = [trial.trial_id, status_text(trial)]
-            cells += [
-                Text(number(trial.evaluated_params[name]) if name in trial.evaluated_params else "")
-                for name in names
-            ]
-            cells.append(str(trial.iterations or ""))
-            if objective is not None:
-                cells.append(number(trial.metric(*objective)) if trial.iterations else "")
-            spent = trial.last_result.get("time_total_s")
-            cells.append("" if spent is None else duration(spent))
-            table.add_row(*cells, style="bold" if trial is best else "")
-        return table
 
-
-def status_text(trial: Trial) -> Text:
-    """Return the status of a trial, with the reason if it was ended early."""
-    if trial.early_stopped:
-        reason = "stopped early" if trial.stop_reason == "scheduler" else trial.stop_reason
-        return Text(reason, style="yellow")
-    words = {Trial.TERMINATED: "done", Trial.ERROR: "failed"}
-    return Text(words.get(trial.status, trial.status.lower()), style=_STYLES[trial.status])
-
-
-def choose(
-    trials: Sequence[Trial], best: Trial | None, limit: int, objective: tuple[str, str] | None
-) -> list[Trial]:
-    """Return at most ``limit`` trials to show: those that run, then the best, then others."""
-    running = [trial for trial in trials if trial.status == Trial.RUNNING][-limit:]
-    others = [trial for trial in trials if trial.status != Trial.RUNNING]
-
-    def rank(trial: Trial) -> tuple[bool, float]:
-        if objective is None or not trial.iterations:
-            return (True, 0.0)
-        metric, mode = objective
-        value = trial.metric(metric, mode)
-        if value != value:
-            return (True, 0.0)
-        return (False, value if mode == "min" else -value)
-
-    others.sort(key=rank)
-    chosen = running + others[: max(0, limit - len(running))]
-    if best is not None and best not in chosen and chosen:
-        chosen[-1] = best
-    return chosen
+def _table(shown: Board, best: Trial | None) -> Table:
+    table = Table(header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), box=SIMPLE_HEAD)
+    for column in shown.columns:
+        table.add_column(
+            Text(column.title),
+            justify="right" if column.right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for position, trial in enumerate(shown.trials):
+        cells = [Text(column.cells[position]) for column in shown.columns]
+        cells[1].stylize(_STYLES[status_words(trial)[1]])
+        table.add_row(*cells, style="bold" if trial is best else "")
+    return table
