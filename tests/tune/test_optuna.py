@@ -156,8 +156,23 @@ def test_what_is_told() -> None:
     searcher.on_trial_complete("d", {"loss": float("nan")})
     searcher.on_trial_complete("unknown", {"loss": 1.0})
     states = [trial.state.name for trial in searcher.study.trials]
-    assert states == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    assert states == ["COMPLETE", "PRUNED", "FAIL", "PRUNED"]
     assert searcher.study.trials[1].intermediate_values == {4: 2.0}
+    assert searcher.study.trials[3].value is None
+
+
+def test_where_trials_diverge_few_are_tried() -> None:
+    searcher = prepared({"x": tune.uniform(0, 1)}, seed=0)
+    tried = []
+    for number in range(60):
+        config = searcher.suggest(str(number))
+        assert isinstance(config, dict)
+        tried.append(config["x"])
+        # Best just below 0.5, and nothing comes out beyond.
+        loss = 1 - config["x"] if config["x"] < 0.5 else float("nan")
+        searcher.on_trial_complete(str(number), {"loss": loss})
+    # Told as failed, they would be as if never tried: 36 of the last 40.
+    assert sum(x > 0.5 for x in tried[20:]) < 25
 
 
 def test_define_by_run() -> None:

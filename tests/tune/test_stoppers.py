@@ -304,3 +304,28 @@ def test_time_ends_the_run(engine: str) -> None:
     assert all(trial.is_finished for trial in analysis.trials)
     assert {trial.stop_reason for trial in analysis.trials} <= {"stopper", "criterion"}
     assert skate.is_initialized()
+
+
+def falls_once(config: dict[str, Any]) -> None:
+    checkpoint = tune.get_checkpoint()
+    start = checkpoint.to_dict()["step"] if checkpoint else 0
+    for step in range(start + 1, 100):
+        saved = tune.Checkpoint.from_dict({"step": step}) if step % 4 == 0 else None
+        tune.report({"loss": float(step)}, checkpoint=saved)
+        if step == 6 and not checkpoint:
+            raise RuntimeError("falls")
+
+
+def test_a_trial_that_goes_on_from_a_checkpoint_has_as_many_results(engine: str) -> None:
+    analysis = tune.run(
+        falls_once,
+        metric="loss",
+        mode="min",
+        max_failures=1,
+        verbose=0,
+        stop=CombinedStopper(MaximumIterationStopper(9), TrialPlateauStopper("loss", std=1e-6)),
+    )
+    (trial,) = analysis.trials
+    # 1 to 6, then again from 4: the results 5 and 6 count once.
+    assert trial.history.column("loss") == [float(step) for step in range(1, 10)]
+    assert trial.failures == 1

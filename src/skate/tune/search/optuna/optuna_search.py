@@ -29,8 +29,9 @@ class OptunaSearch(Searcher):
 
     Trials that a scheduler ended early are told to Optuna as pruned, with the last value they
     reached: they rank behind every trial that ran to its end instead of being compared with it.
-    (Optuna knows no pruning with several objectives: there they count as they are.)  Trials that
-    failed, or whose value is no finite number, are told as failed.
+    (Optuna knows no pruning with several objectives: there they count as they are.)  So are trials
+    that diverged: whose last value is NaN or infinite.  Trials that failed or reported nothing are
+    told as failed, which says nothing about their configuration.
 
     Source of the default sampler: Bergstra et al., "Algorithms for hyper-parameter optimization",
     NeurIPS 2011; with several objectives Ozaki et al., "Multiobjective tree-structured Parzen
@@ -167,7 +168,8 @@ class OptunaSearch(Searcher):
         state = _import_optuna().trial.TrialState
         values = None if error else self._values(result)
         if values is None:
-            self._tell(trial, state=state.FAIL)
+            diverged = not error and self._diverged(result)
+            self._tell(trial, state=state.PRUNED if diverged else state.FAIL)
         elif result is not None and result.get("early_stopped") and len(values) == 1:
             if self._storage is None:
                 self._report(trial, values[0], int(result.get("training_iteration", 1)))
@@ -246,6 +248,13 @@ class OptunaSearch(Searcher):
         if len(known) < len(values):
             return None
         return [sign * v for sign, v in zip(self._signs(self.study), known, strict=True)]
+
+    def _diverged(self, result: Mapping[str, Any] | None) -> bool:
+        """Say whether a result has a number, but none that can be compared."""
+        if result is None or not isinstance(self.metric, str):
+            return False
+        value = result.get(self.metric)
+        return isinstance(value, (int, float)) and finite(value) is None
 
     # A storage of the user may be ahead of a searcher that was restored: the run died after a trial
     # had been told and before the searcher was saved.  What is told already stays as it is.
