@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     size = asked.megabytes * MB
-    store = 4 * size
+    store = 6 * size
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "resources": {"here": 9}, "object_store_memory": store},
