@@ -106,9 +106,40 @@ WORKLOADS = [
         "tuning.empty_trials",
         "Tune, 50 trials x 10 reports",
         "s",
-        Wanted("at most", 1.5),
+        # 60 trials per second.
+        Wanted("at most", 0.83),
         timeout=180.0,
         ray_repetitions=2,
+    ),
+    Workload(
+        "tuning.flatness",
+        "Tune, a trial of 1,000 : one of 50",
+        "x",
+        # Runs of a fifth of a second vary by that much.
+        Wanted("at most", 1.1),
+        systems=("skate",),
+    ),
+    Workload(
+        "tuning.driver_memory",
+        "Tune, driver at 1,000 trials",
+        "MB",
+        Wanted("at most", 300),
+        systems=("skate",),
+    ),
+    Workload(
+        "tuning.reports",
+        "Tune, reports of 4 trials",
+        "/s",
+        Wanted("at least", 5000),
+        more_is_better=True,
+        systems=("skate",),
+    ),
+    Workload(
+        "tuning.clone",
+        "Tune, cloning a trial with 10 MB",
+        "ms",
+        Wanted("at most", 50),
+        systems=("skate",),
     ),
     Workload(
         "boosting.train",

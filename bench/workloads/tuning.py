@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import resource
+import statistics
 import tempfile
+import time
+from typing import Any
 
 from _system import SYSTEM, check, load, main, seconds
 
 TRIALS = 50
+MANY_TRIALS = 1000
 REPORTS = 10
+#: How often each of four trials reports.
+MANY_REPORTS = 10_000
+#: Trials of the population, and how often each of them is cloned.
+POPULATION = 8
+CLONES = 10
+CHECKPOINT_BYTES = 10_000_000
 
 api = load()
 tune = importlib.import_module(f"{SYSTEM}.tune")
@@ -17,6 +28,11 @@ tune = importlib.import_module(f"{SYSTEM}.tune")
 def empty(config: dict[str, float]) -> None:
     for step in range(REPORTS):
         tune.report({"loss": config["x"] * step})
+
+
+def busy(config: dict[str, float]) -> None:
+    for step in range(MANY_REPORTS):
+        tune.report({"loss": config["x"], "step": step})
 
 
 def _run(trials: int, folder: str) -> None:
@@ -37,7 +53,107 @@ def empty_trials() -> float:
         return seconds(lambda: _run(TRIALS, folder))
 
 
+def flatness() -> float:
+    """How much longer a trial takes in runs of 1,000 trials than in runs of 50, as a factor.
+
+    They take turns: 50 trials are over so soon that one run says little.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _run(2, folder)
+        few, many = [], []
+        for _ in range(3):
+            few += [seconds(lambda: _run(TRIALS, folder)) / TRIALS for _ in range(5)]
+            many.append(seconds(lambda: _run(MANY_TRIALS, folder)) / MANY_TRIALS)
+        return statistics.median(many) / statistics.median(few)
+
+
+def driver_memory() -> float:
+    """MB of memory of the driver at most, in a run of 1,000 trials."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run(MANY_TRIALS, folder)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def reports() -> float:
+    """Reports per second of four trials that report as fast as they can."""
+
+    def run(folder: str) -> None:
+        results = tune.Tuner(
+            tune.with_resources(busy, {"cpu": 0.5}),
+            param_space={"x": tune.uniform(0.0, 1.0)},
+            tune_config=tune.TuneConfig(num_samples=4, metric="loss", mode="min"),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        ).fit()
+        check(all(result.metrics["training_iteration"] == MANY_REPORTS for result in results))
+
+    with tempfile.TemporaryDirectory() as folder:
+        _run(2, folder)
+        return 4 * MANY_REPORTS / seconds(lambda: run(folder))
+
+
+def clone() -> float:
+    """Milliseconds from the decision to clone a trial to the first report of the clone.
+
+    Eight trials, each with a checkpoint of 10 MB, take turns to be cloned on two CPUs.
+    """
+    import numpy
+
+    from skate.tune import Callback
+    from skate.tune.schedulers import FIFOScheduler
+    from skate.tune.schedulers.trial_scheduler import Exploit
+
+    def train(config: dict[str, Any]) -> None:
+        checkpoint = tune.get_checkpoint()
+        if checkpoint is None:
+            weights = numpy.zeros(CHECKPOINT_BYTES // 8)
+        else:
+            weights = checkpoint.to_dict()["weights"]
+            tune.report({"loss": weights[0], "cloned": 1})
+        weights += 1
+        saved = tune.Checkpoint.from_dict({"weights": weights})
+        tune.report({"loss": weights[0], "cloned": 0}, checkpoint=saved)
+
+    class Cloning(FIFOScheduler):
+        needs_checkpoints = True
+
+        def next_decision(self, trial: Any) -> None:
+            return None
+
+        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
+            trials = controller.trials
+            if result["cloned"] or len(trials) < POPULATION or trial.iterations > 2 * CLONES:
+                return self.CONTINUE
+            source = trials[(trials.index(trial) + 1) % POPULATION]
+            return Exploit(source if source.checkpoint else trial, trial.config)
+
+    class Watch(Callback):
+        def __init__(self) -> None:
+            self.began: dict[str, float] = {}
+            self.took: list[float] = []
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            self.began[trial.trial_id] = time.perf_counter()
+
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+        ) -> None:
+            if result["cloned"]:
+                self.took.append(time.perf_counter() - self.began[trial.trial_id])
+
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch()
+        tune.Tuner(
+            tune.with_resources(train, {"cpu": 2 / POPULATION}),
+            tune_config=tune.TuneConfig(
+                num_samples=POPULATION, metric="loss", mode="max", scheduler=Cloning()
+            ),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[watch]),
+        ).fit()
+        check(len(watch.took) >= POPULATION)
+        return 1000 * statistics.median(watch.took)
+
+
 if __name__ == "__main__":
     api.init()
-    main(empty_trials)
+    main(empty_trials, flatness, driver_memory, reports, clone)
     api.shutdown()
