@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from skate import tune
-from skate.tune.actions import Continue, Start, Stop
+from skate.tune.actions import Continue, Pause, Renew, Start, Stop
 from skate.tune.error import MetricError, TuneError
 from skate.tune.objective import Objective
 from skate.tune.orchestrator import Limits, Orchestrator
 from skate.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from skate.tune.schedulers.trial_scheduler import Controller, Exploit, Resize, Verdict
 from skate.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from skate.tune.stopper import FunctionStopper, NoopStopper, Stopper, ThresholdStopper
 from skate.tune.trial import Trial
@@ -334,3 +335,279 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class Obedient(FIFOScheduler):
+    """Gives the verdict that the test wants, and starts the trial that the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.verdict: Verdict = self.CONTINUE
+        self.prefer_paused = False
+        self.removed: list[Trial] = []
+        self.ended: list[Trial] = []
+
+    def on_trial_result(
+        self, controller: Controller, trial: Trial, result: Mapping[str, object]
+    ) -> Verdict:
+        return self.verdict
+
+    def on_trial_complete(
+        self, controller: Controller, trial: Trial, result: Mapping[str, object]
+    ) -> None:
+        self.ended.append(trial)
+
+    def on_trial_error(self, controller: Controller, trial: Trial) -> None:
+        self.ended.append(trial)
+
+    def on_trial_remove(self, controller: Controller, trial: Trial) -> None:
+        self.ended.append(trial)
+        self.removed.append(trial)
+
+    def choose_trial_to_run(self, controller: Controller) -> Trial | None:
+        if self.prefer_paused:
+            for trial in controller.live_trials:
+                if trial.status == Trial.PAUSED:
+                    return trial
+        return super().choose_trial_to_run(controller)
+
+
+class PauseLog(Log):
+    """Also remembers which trials are paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused: set[str] = set()
+
+    def on_pause(self, trial_id: str) -> None:
+        assert trial_id not in self.paused
+        self.paused.add(trial_id)
+
+    def on_unpause(self, trial_id: str) -> None:
+        self.paused.remove(trial_id)
+
+
+class WholeLife(RuleBasedStateMachine):
+    """Pauses, clones, other resources, ends from outside and failures never break the books."""
+
+    CPUS = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Obedient()
+        self.searcher = PauseLog()
+        self.run = make(
+            self.scheduler,
+            self.searcher,
+            slots=3,
+            num_samples=10,
+            max_failures=2,
+            resources={"CPU": self.CPUS},
+        )
+        #: What trials hold, by id, from their start on.
+        self.held: dict[str, float] = {}
+        self.live: list[Trial] = []
+        self.pausing: list[Pause] = []
+        self.stopping: list[Trial] = []
+        self.refs = 0
+        self.cloned: list[Trial] = []
+        self.ended: list[Trial] = []
+
+    def hear(self) -> None:
+        self.ended += self.run.take_ended()
+
+    @rule(prefer_paused=st.booleans())
+    def start(self, prefer_paused: bool = False) -> None:
+        self.scheduler.prefer_paused = prefer_paused
+        for start in self.run.fill():
+            trial = start.trial
+            assert trial.status == Trial.RUNNING
+            if trial.checkpoint is None:
+                assert trial.iterations == 0
+            else:
+                assert trial.iterations == trial.checkpoint.reports
+            self.held[trial.trial_id] = trial.resources.required_resources["CPU"]
+            self.live.append(trial)
+        self.hear()
+
+    @precondition(lambda self: self.live)
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(["CONTINUE", "PAUSE", "PAUSE", "STOP", "exploit", "resize"]),
+        saves=st.booleans(),
+    )
+    def report(self, data: st.DataObject, kind: str, saves: bool) -> None:
+        trial = data.draw(st.sampled_from(self.live))
+        source = data.draw(st.sampled_from(self.run.trials))
+        cpus = data.draw(st.integers(1, self.CPUS))
+        self.scheduler.verdict = {
+            "exploit": Exploit(source, {"x": 0.25}),
+            "resize": Resize(tune.PlacementGroupFactory([{"CPU": cpus}])),
+        }.get(kind, kind)
+        self.refs += 1
+        answer = self.run.on_reports(trial, [result(trial, 0.5)], self.refs if saves else None)
+        if saves:
+            # A clone of itself has its checkpoint, too.
+            assert trial.checkpoint is not None
+        self.scheduler.verdict = "CONTINUE"
+        match answer:
+            case Continue():
+                assert kind == "CONTINUE"
+            case Renew():
+                assert kind == "exploit"
+                assert trial.config == {"x": 0.25}
+                assert trial.checkpoint is not None
+                assert trial.checkpoint.reports == trial.iterations
+            case Pause():
+                assert kind in ("PAUSE", "resize")
+                assert trial.status == Trial.PAUSED
+                self.live.remove(trial)
+                self.pausing.append(answer)
+            case Stop():
+                assert kind in ("STOP", "exploit")
+                assert kind == "STOP" or trial.status == Trial.ERROR
+                self.live.remove(trial)
+                self.stopping.append(trial)
+
+    @precondition(lambda self: self.pausing)
+    @rule(outcome=st.sampled_from(["saved", "nothing", "finished", "failed"]))
+    def paused(self, outcome: str) -> None:
+        pause = self.pausing.pop()
+        trial = pause.trial
+        del self.held[trial.trial_id]
+        was = trial.status
+        match outcome:
+            case "saved":
+                self.refs += 1
+                self.run.on_paused(trial, self.refs if pause.save else None)
+                assert trial.status == was
+            case "nothing":
+                self.run.on_paused(trial)
+                if was == Trial.PAUSED and trial.checkpoint is None:
+                    # With another one's checkpoint to come, it can wait without its own.
+                    assert trial.status == Trial.ERROR or trial in self.cloned
+            case "finished":
+                self.run.on_finished(trial)
+                assert trial.status == Trial.TERMINATED
+            case _:
+                self.run.on_failed(trial, RuntimeError())
+        self.hear()
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data(), fails=st.booleans())
+    def leave(self, data: st.DataObject, fails: bool) -> None:
+        trial = data.draw(st.sampled_from(self.live))
+        self.live.remove(trial)
+        del self.held[trial.trial_id]
+        if fails:
+            self.run.on_failed(trial, RuntimeError())
+            return
+        if not trial.iterations:
+            self.run.on_reports(trial, [result(trial, 0.5)])
+        self.run.on_finished(trial)
+
+    @precondition(lambda self: self.stopping)
+    @rule()
+    def release(self) -> None:
+        trial = self.stopping.pop()
+        del self.held[trial.trial_id]
+        self.run.on_released(trial)
+
+    def waiting(self) -> list[Trial]:
+        states = (Trial.PENDING, Trial.PAUSED)
+        return [trial for trial in self.run.live_trials if trial.status in states]
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data())
+    def end_one_that_waits(self, data: st.DataObject) -> None:
+        trial = data.draw(st.sampled_from(self.waiting()))
+        self.run.stop_trial(trial)
+        self.hear()
+        assert trial in self.ended
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data())
+    def clone_into_one_that_waits(self, data: st.DataObject) -> None:
+        trial = data.draw(st.sampled_from(self.waiting()))
+        source = data.draw(st.sampled_from(self.run.trials))
+        self.run.exploit_paused(trial, Exploit(source, {"x": 0.75}))
+        self.cloned.append(trial)
+
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def one_that_runs_is_not_ended_from_outside(self, data: st.DataObject) -> None:
+        with pytest.raises(ValueError, match="pending or paused"):
+            self.run.stop_trial(data.draw(st.sampled_from(self.live)))
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        run = self.run
+        assert sum(self.held.values()) <= self.CPUS
+        assert len(self.held) <= 3
+        assert list(run.live_trials) == [trial for trial in run.trials if not trial.is_finished]
+        assert set(run.running) == set(self.live)
+        paused = {trial.trial_id for trial in run.trials if trial.status == Trial.PAUSED}
+        assert paused == {i for i in self.searcher.paused if i in paused}
+        finished = [trial.trial_id for trial in run.trials if trial.is_finished]
+        assert sorted(name for name, _ in self.searcher.completed) == sorted(finished)
+        assert sorted(trial.trial_id for trial in self.scheduler.ended) == sorted(finished)
+        for trial in run.trials:
+            steps = trial.history.column("training_iteration")
+            assert steps == [float(step) for step in range(1, trial.iterations + 1)]
+
+    def teardown(self) -> None:
+        for _ in range(200):
+            while self.pausing:
+                self.paused("nothing")
+            while self.stopping:
+                self.release()
+            self.start()
+            if not self.live:
+                break
+            for trial in list(self.live):
+                self.live.remove(trial)
+                del self.held[trial.trial_id]
+                self.run.on_reports(trial, [result(trial, 0.5)])
+                self.run.on_finished(trial)
+        assert len(self.run.trials) == 10
+        assert all(trial.is_finished for trial in self.run.trials)
+        assert not self.held
+
+
+TestWholeLife = WholeLife.TestCase
+TestWholeLife.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+
+
+def test_a_scheduler_that_starts_nothing_is_found_out() -> None:
+    class Lazy(FIFOScheduler):
+        def choose_trial_to_run(self, controller: Controller) -> Trial | None:
+            return None
+
+    with pytest.raises(TuneError, match="Lazy starts none of the 1 trials that wait"):
+        make(Lazy()).fill()
+
+
+def test_a_scheduler_without_work_may_make_some() -> None:
+    class Late(FIFOScheduler):
+        awake = False
+
+        def on_idle(self, controller: Controller) -> None:
+            self.awake = True
+
+        def choose_trial_to_run(self, controller: Controller) -> Trial | None:
+            return super().choose_trial_to_run(controller) if self.awake else None
+
+    assert len(make(Late()).fill()) == 2
+
+
+def test_the_end_of_a_run_ends_those_that_wait() -> None:
+    scheduler = Obedient()
+    run = make(scheduler, slots=2, num_samples=4)
+    first, second = [start.trial for start in run.fill()]
+    scheduler.verdict = "PAUSE"
+    assert run.on_reports(first, [result(first, 1.0)], "ref") == Pause(first, save=False)
+    run.on_paused(first)
+    assert [kill.trial for kill in run.end("time budget")] == [second]
+    assert run.take_ended() == [first]
+    assert (first.status, first.stop_reason) == (Trial.TERMINATED, "time budget")
+    assert run.fill() == []
