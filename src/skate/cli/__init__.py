@@ -27,6 +27,7 @@ _COMMANDS = {
     "summary": ("summary", "summary"),
     "timeline": ("timeline", "timeline"),
     "top": ("top", "top"),
+    "tune": ("tune", "tune"),
 }
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import skate
+from skate.tune.checkpoint import Checkpoint
 from skate.tune.error import MetricError
 from skate.tune.objective import Objective, check_mode, guess_mode
 from skate.tune.search.space import flatten
-from skate.tune.trial import Trial, flat_result
+from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 
 if TYPE_CHECKING:
     import pandas
@@ -96,6 +99,61 @@ def reports_table(trial: Trial) -> pandas.DataFrame:
     columns = {name: history.column(name) for name in history.columns}
     table: pandas.DataFrame = import_pandas().DataFrame(columns)
     return table
+
+
+def last_results_table(trials: Sequence[Trial]) -> pandas.DataFrame:
+    """Return the last result of each trial, flat and with its configuration, by trial id."""
+    rows = []
+    for trial in trials:
+        if trial.iterations:
+            row = flat_result(trial.last_result)
+            others = {name: value for name, value in row.items() if name != "config"}
+            rows.append({**others, "trial_id": trial.trial_id, **flatten(trial.config, "config")})
+    table: pandas.DataFrame = import_pandas().DataFrame(rows)
+    return table.set_index("trial_id") if rows else table
+
+
+def as_checkpoint(record: TrialCheckpoint) -> Checkpoint:
+    """Return the checkpoint that a record is about: its files, or what is still in memory."""
+    if record.path is not None:
+        return Checkpoint.from_directory(record.path)
+    return Checkpoint.from_packed(skate.get(record.ref))
+
+
+def best_record(
+    records: Sequence[TrialCheckpoint], metric: str, mode: str
+) -> TrialCheckpoint | None:
+    """Return the checkpoint that came with the best number; None if none came with one.
+
+    Of several that are as good it is the newest.
+
+    Raises:
+        ValueError: no such mode.
+    """
+    check_mode(mode)
+    best: TrialCheckpoint | None = None
+    best_score = -math.inf
+    for record in records:
+        value = flat_result(record.metrics).get(metric)
+        if not isinstance(value, (int, float)) or math.isnan(value):
+            continue
+        score = -value if mode == "min" else value
+        if best is None or score >= best_score:
+            best, best_score = record, score
+    return best
+
+
+def filesystem() -> Any:
+    """Return the local file system, as pyarrow sees it.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    try:
+        module = importlib.import_module("pyarrow.fs")
+    except ImportError as error:
+        raise ImportError("filesystem is one of pyarrow: pip install pyarrow") from error
+    return module.LocalFileSystem()
 
 
 def _best_report(trial: Trial, metric: str, mode: str) -> dict[str, float]:

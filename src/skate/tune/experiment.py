@@ -26,6 +26,7 @@ from skate.tune.resources import (
     as_factory,
     concurrency,
 )
+from skate.tune.run_log import RunLog
 from skate.tune.runner import Runner
 from skate.tune.schedulers import FIFOScheduler, TrialScheduler, create_scheduler
 from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
@@ -122,7 +123,7 @@ def execute(
     name = run_config.name or f"{label}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     path = results_folder(run_config.storage_path) / name
     callback = CallbackList(
-        [ResultFiles(path), *_displays(run_config.verbose), *run_config.callbacks]
+        [ResultFiles(path), RunLog(path), *_displays(run_config.verbose), *run_config.callbacks]
     )
     checkpoints = run_config.checkpoint_config
     saving = None

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skate.tune.analysis import best_trial, reports_table, resolve_objective, results_table
+from skate.tune.analysis import (
+    as_checkpoint,
+    best_record,
+    best_trial,
+    filesystem,
+    reports_table,
+    resolve_objective,
+    results_table,
+)
+from skate.tune.checkpoint import Checkpoint
 from skate.tune.experiment import Experiment
-from skate.tune.trial import Trial
+from skate.tune.trial import Trial, TrialCheckpoint
 
 if TYPE_CHECKING:
     import pandas
+
+    from skate.tune.experiment_analysis import ExperimentAnalysis
 
 
 class Result:
@@ -23,11 +35,64 @@ class Result:
         path: the folder with its files.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Trial, checkpoints: Sequence[TrialCheckpoint] = ()) -> None:
         self._trial = trial
+        self._checkpoints = list(checkpoints)
         self.metrics: dict[str, Any] | None = trial.last_result if trial.iterations else None
         self.error = trial.error
         self.path = trial.path
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str], storage_filesystem: object = None) -> Result:
+        """Return what the folder of a trial says.
+
+        Args:
+            path: the folder.
+            storage_filesystem: for Ray's sake; only the local one is there.
+
+        Raises:
+            TuneError: no trial left its files there.
+        """
+        from skate.tune.run_folder import load_trial
+
+        return cls(*load_trial(path))
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that was kept; None if there is none."""
+        return as_checkpoint(self._checkpoints[-1]) if self._checkpoints else None
+
+    @property
+    def best_checkpoints(self) -> list[tuple[Checkpoint, dict[str, Any]]]:
+        """All checkpoints that were kept, oldest first, each with the result it came with."""
+        return [(as_checkpoint(record), record.metrics) for record in self._checkpoints]
+
+    def get_best_checkpoint(self, metric: str, mode: str) -> Checkpoint | None:
+        """Return the checkpoint that came with the best ``metric``; None if none was kept.
+
+        Args:
+            metric: what to compare; nested ones by path ("valid/loss").
+            mode: "min" or "max".
+
+        Raises:
+            ValueError: no such mode.
+            RuntimeError: none of the checkpoints came with such a number.
+        """
+        best = best_record(self._checkpoints, metric, mode)
+        if best is None and self._checkpoints:
+            names = sorted({name for record in self._checkpoints for name in record.metrics})
+            raise RuntimeError(f"no checkpoint came with {metric!r}; they have: {', '.join(names)}")
+        return None if best is None else as_checkpoint(best)
+
+    @property
+    def filesystem(self) -> Any:
+        """The file system that ``path`` is on, as one of pyarrow."""
+        return filesystem()
+
+    @property
+    def log_dir(self) -> Path | None:
+        """What older scripts call ``path``."""
+        return self._trial.local_path
 
     @property
     def config(self) -> dict[str, Any]:
@@ -47,8 +112,16 @@ class Result:
 class ResultGrid:
     """The results of all trials of a run; a sequence of ``Result``."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment | ExperimentAnalysis) -> None:
+        # Ray's is made from an ExperimentAnalysis.
+        self.experiment = (
+            experiment if isinstance(experiment, Experiment) else experiment.experiment
+        )
+
+    @property
+    def filesystem(self) -> Any:
+        """The file system that the results are on, as one of pyarrow."""
+        return filesystem()
 
     @property
     def experiment_path(self) -> str:
@@ -94,7 +167,7 @@ class ResultGrid:
         if trial is None:
             first = f"; the first error: {self.errors[0]}" if self.errors else ""
             raise RuntimeError(f"no trial reported a finite {metric!r}{first}")
-        return Result(trial)
+        return self._result(trial)
 
     def get_dataframe(
         self, filter_metric: str | None = None, filter_mode: str | None = None
@@ -118,10 +191,13 @@ class ResultGrid:
         return len(self.experiment.trials)
 
     def __getitem__(self, index: int) -> Result:
-        return Result(self.experiment.trials[index])
+        return self._result(self.experiment.trials[index])
 
     def __iter__(self) -> Iterator[Result]:
-        return (Result(trial) for trial in self.experiment.trials)
+        return (self._result(trial) for trial in self.experiment.trials)
+
+    def _result(self, trial: Trial) -> Result:
+        return Result(trial, self.experiment.checkpoints.get(trial.trial_id, ()))
 
     def __repr__(self) -> str:
         return f"ResultGrid({self.experiment.name!r}, {len(self)} trials, {self.num_errors} errors)"

@@ -1,0 +1,103 @@
+"""The log of a run, ``run.jsonl`` in its folder: what began and ended, one line each.
+
+The files of the trials say what was reported, but not what has become of a trial, nor whether the
+run goes on.  Lines are only ever appended, so whoever reads the log during the run sees whole ones.
+The driver holds a lock on the log as long as the run goes on, which ends with its process, however
+that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from skate.tune.callback import Callback
+from skate.tune.orchestrator import Orchestrator
+from skate.tune.trial import Trial
+
+FILE = "run.jsonl"
+
+
+class RunLog(Callback):
+    """Writes the log.
+
+    Args:
+        path: the folder of the run, which exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._orchestrator: Orchestrator | None = None
+
+    def setup(self, **info: Any) -> None:
+        """Begin the log, or go on with that of the run which is resumed.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._orchestrator = info["orchestrator"]
+        self._descriptor = os.open(
+            self._path / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
+        )
+        # Held by this descriptor; a second run in the same folder goes without.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._write({"event": "begin", "name": info["name"], "pid": os.getpid()})
+
+    def on_trial_start(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note which parameters of the trial vary."""
+        params = list(trial.evaluated_params)
+        self._write({"event": "start", "trial": trial.trial_id, "params": params})
+
+    def on_trial_complete(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note how the trial ended."""
+        self._note(trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note that the trial failed."""
+        self._note(trial)
+
+    def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
+        """Note the end, and let go of the lock."""
+        if self._descriptor < 0:
+            return
+        reason = info.get("end_reason", "")
+        self._write({"event": "end", "reason": reason, **self._objective()})
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _note(self, trial: Trial) -> None:
+        line = {
+            "event": "trial",
+            "trial": trial.trial_id,
+            "status": trial.status,
+            "stop_reason": trial.stop_reason,
+            **self._objective(),
+        }
+        metric, mode = line["metric"], line["mode"]
+        if metric is not None and mode is not None and trial.iterations:
+            line["value"] = trial.metric(metric, mode)
+        self._write(line)
+
+    def _objective(self) -> dict[str, Any]:
+        assert self._orchestrator is not None
+        objective = self._orchestrator.objective
+        return {"metric": objective.metric, "mode": objective.mode}
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._descriptor >= 0:
+            text = json.dumps({**line, "time": time.time()})
+            os.write(self._descriptor, f"{text}\n".encode())
