@@ -260,7 +260,7 @@ class OptunaSearch(Searcher):
     # had been told and before the searcher was saved.  What is told already stays as it is.
 
     def _report(self, trial: optuna.trial.Trial, value: float, step: int) -> None:
-        with suppress(_import_optuna().exceptions.UpdateFinishedTrialError):
+        with suppress(RuntimeError):  # what Optuna raises for a trial that has been told
             trial.report(value, step=step)
 
     def _tell(self, trial: optuna.trial.Trial, **outcome: Any) -> None:
