@@ -411,6 +411,21 @@ def test_a_restored_searcher_goes_on_as_if_nothing_had_happened(
     assert play(again, 14) == expected
 
 
+def test_a_restored_searcher_takes_the_space_it_is_given(case: Case, tmp_path: Path) -> None:
+    """Constants may be others in a resumed run, and are not to come from the state."""
+    trials = Trials(prepared(case))
+    play(trials, 3)
+    trials.searcher.save(tmp_path / "state")
+    again = prepared(case, {**SPACE, "data": "elsewhere"})
+    again.restore(tmp_path / "state")
+    while trials.live:
+        again.on_trial_complete(*trials.live.popitem())
+    config = again.suggest("next")
+    assert isinstance(config, dict)
+    if case.repeat == 1:  # a configuration that is repeated stays what it was
+        assert config["data"] == "elsewhere"
+
+
 def test_a_state_can_be_pickled_and_belongs_to_one_kind_of_searcher(
     case: Case, tmp_path: Path
 ) -> None:

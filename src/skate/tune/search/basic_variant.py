@@ -32,6 +32,8 @@ class BasicVariantGenerator(Searcher):
             ``random`` and NumPy.
     """
 
+    _NO_STATE = ("_space", "_grid_size", "_calls_functions")
+
     def __init__(
         self,
         points_to_evaluate: Sequence[Mapping[str, Any]] | None = None,

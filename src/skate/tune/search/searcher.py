@@ -33,9 +33,9 @@ class Searcher(ABC):
     may be lists of the same length, for several objectives; then the first of them is what the run
     itself goes by (tables, schedulers, the best trial), and the run does not change them.
 
-    The state of a searcher is all of it but what ``set_search_properties`` brings again: a new one
-    that is given the same properties and then ``set_state`` (or ``restore``) goes on as the first
-    would have.
+    The state of a searcher is all of it but the space, which the run brings again: a new one that
+    is given the same properties and ``set_state`` (or ``restore``), in whichever order, goes on as
+    the first would have.
 
     Args:
         metric: what to optimize; defaults to the run's.
@@ -46,6 +46,8 @@ class Searcher(ABC):
     """
 
     FINISHED = FINISHED
+    #: Attributes that are no state: what the constructor and the run bring again.
+    _NO_STATE: tuple[str, ...] = ()
     #: File name of ``save_to_dir``.
     CKPT_FILE_TMPL = "searcher-state-{}.pkl"
 
@@ -176,7 +178,7 @@ class Searcher(ABC):
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that is to be remembered, to be pickled before the next call."""
-        return dict(self.__dict__)
+        return {name: value for name, value in self.__dict__.items() if name not in self._NO_STATE}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what ``get_state`` of another process returned."""

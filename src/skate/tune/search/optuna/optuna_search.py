@@ -59,6 +59,8 @@ class OptunaSearch(Searcher):
         TypeError, ValueError: the arguments make no sense.
     """
 
+    _NO_STATE = ("_space", "_brought_space")
+
     def __init__(
         self,
         space: Mapping[str, Any] | Callable[[optuna.trial.Trial], Any] | None = None,
