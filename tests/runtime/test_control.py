@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import skate
-from skate import exceptions
+from skate import exceptions, state
 
 
 def test_a_task_that_does_not_react_is_killed(session: None) -> None:
@@ -170,3 +170,22 @@ def test_a_retired_worker_lives_while_it_owns_something(session: None) -> None:
     (ref,) = skate.get(make.remote(), timeout=30)
     time.sleep(1.5)
     assert skate.get(ref, timeout=30) == "kept"
+
+
+def test_nobody_goes_on_asking_for_a_worker_for_a_cancelled_task(session: None) -> None:
+    """The daemon would keep room for it, and tell of it once a minute."""
+
+    @skate.remote(resources={"what nobody has": 1})
+    def never() -> None: ...
+
+    def demanded() -> int:
+        return sum(demand.count for demand in state.session_status().demands)
+
+    refs = [never.remote() for _ in range(3)]
+    deadline = time.monotonic() + 20
+    while demanded() == 0:
+        assert time.monotonic() < deadline
+    for ref in refs:
+        skate.cancel(ref)
+    while demanded() > 0:
+        assert time.monotonic() < deadline

@@ -252,6 +252,16 @@ class Leasing:
             )
         )
 
+    def withdrawn(self, home: object) -> None:
+        """Locked.  A task was taken off a queue, maybe an actor's: nobody waits for its worker."""
+        if not isinstance(home, SchedulingKey):
+            return
+        surplus = -home.missing()
+        if surplus > 0:
+            for request_id in sorted(home.requests)[-surplus:]:
+                self._drop_request(home, request_id)
+            self.core.pump.nudge()
+
     def _drop_request(self, key: SchedulingKey, request_id: int) -> None:
         key.requests.discard(request_id)
         del self._requests[request_id]

@@ -381,6 +381,7 @@ class Submitter:
     def withdraw(self, record: Record) -> None:
         """End a call that was not sent."""
         record.home.discard(record)
+        self.core.leasing.withdrawn(record.home)
         self.finish_failed(record, self.core.error(cancelled_error(record)))
 
 
