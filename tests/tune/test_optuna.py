@@ -331,7 +331,7 @@ def test_a_run_ends_when_the_sampler_has_tried_everything(engine: str) -> None:
         lambda config: {"loss": config["n"]},
         config={"n": tune.randint(0, 5)},
         search_alg=OptunaSearch(sampler=optuna.samplers.GridSampler({"n": list(range(5))})),
-        num_samples=100,
+        num_samples=-1,
         metric="loss",
         mode="min",
         verbose=0,

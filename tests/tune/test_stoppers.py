@@ -7,6 +7,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -291,6 +292,48 @@ def test_a_plateau_ends_the_run(engine: str) -> None:
         stop=ExperimentPlateauStopper("loss", std=0.001, top=20),
     )
     assert [trial.iterations for trial in analysis.trials] == [20, 10]
+
+
+def test_trials_without_end_need_something_that_ends_the_run(engine: str) -> None:
+    def train(config: dict[str, Any]) -> dict[str, float]:
+        return {"loss": 1.0}
+
+    analysis = tune.run(
+        train,
+        num_samples=-1,
+        metric="loss",
+        mode="min",
+        verbose=0,
+        stop=[MaximumIterationStopper(5), ExperimentPlateauStopper("loss", top=6)],
+    )
+    assert 6 <= len(analysis.trials) <= 8
+    for stop in (None, MaximumIterationStopper(5), [TrialPlateauStopper("loss")]):
+        with pytest.raises(ValueError, match="num_samples=-1 runs for ever"):
+            tune.run(train, num_samples=-1, metric="loss", mode="min", verbose=0, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("make", "last"),
+    [
+        (lambda: MaximumIterationStopper(7), 7),
+        (lambda: ThresholdStopper({"time": 4}), 4),
+        (lambda: TrialPlateauStopper("loss", std=0.001, num_results=3, grace_period=3), 8),
+        (lambda: FunctionStopper(lambda trial, result: result["time"] == 5), 5),
+    ],
+)
+def test_a_trial_does_nothing_beyond_the_report_that_ended_it(
+    engine: str, make: Callable[[], Stopper], last: int, tmp_path: Path
+) -> None:
+    steps = tmp_path / "steps"
+    steps.mkdir()
+
+    def train(config: dict[str, Any]) -> None:
+        for step in range(1, 100):
+            (steps / str(step)).touch()
+            tune.report(loss=1.0 / step if step < 6 else 0.0, time=step)
+
+    tune.run(train, metric="loss", mode="min", verbose=0, stop=make())
+    assert len(list(steps.iterdir())) == last
 
 
 def test_time_ends_the_run(engine: str) -> None:

@@ -85,14 +85,15 @@ def execute(
     if resources is not None:
         request = as_factory(resources)
     budget = _seconds(tune_config.time_budget_s)
-    num_samples = _num_samples(tune_config.num_samples, budget)
     objective, scheduler, searcher = _strategy(tune_config)
+    stopper = as_stopper(run_config.stop)
+    ends = budget is not None or stopper.may_stop_all or not searcher.is_endless
+    num_samples = _num_samples(tune_config.num_samples, ends)
     if not searcher.set_search_properties(objective.metric, objective.mode, space):
         raise ValueError(
             f"{type(searcher).__name__} has a search space of its own; give it there or in the run,"
             " not in both"
         )
-    stopper = as_stopper(run_config.stop)
 
     _ensure_session()
     _check_values(space)
@@ -208,13 +209,16 @@ def _searcher(searcher: object, seed: int | None) -> Searcher:
     raise TypeError(f"search_alg wants a name or a Searcher, got {searcher!r}")
 
 
-def _num_samples(number: object, budget: float | None) -> int:
+def _num_samples(number: object, ends: bool) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"num_samples wants an integer, got {number!r}")
     if number < -1 or number == 0:
         raise ValueError(f"num_samples has to be at least 1, or -1 for no limit, got {number}")
-    if number == -1 and budget is None:
-        raise ValueError("num_samples=-1 runs for ever; say when to end: time_budget_s=...")
+    if number == -1 and not ends:
+        raise ValueError(
+            "num_samples=-1 runs for ever; say when to end: time_budget_s=..., or stop= with a"
+            " Stopper that ends the run, such as ExperimentPlateauStopper"
+        )
     return number
 
 

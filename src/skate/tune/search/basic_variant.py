@@ -73,6 +73,11 @@ class BasicVariantGenerator(Searcher):
             self._calls_functions = spaces.has_functions(config)
         return True
 
+    @property
+    def is_endless(self) -> bool:
+        """Yes."""
+        return True
+
     def total(self, num_samples: int) -> int | None:
         """Return ``num_samples`` times the size of the grid; points that set grids count less."""
         self._num_samples = num_samples

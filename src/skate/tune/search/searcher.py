@@ -96,6 +96,11 @@ class Searcher(ABC):
         """Say whether the searcher itself will hand out at most ``max_concurrent`` at a time."""
         return False
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether it is known that ``suggest`` returns ``FINISHED`` only after ``num_samples``."""
+        return False
+
     def total(self, num_samples: int) -> int | None:
         """Return how many trials ``num_samples`` stands for; -1 stands for no limit (None)."""
         return None if num_samples == -1 else num_samples

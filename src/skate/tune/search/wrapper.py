@@ -40,6 +40,11 @@ class Wrapper(Searcher):
         """Pass on to the searcher inside."""
         return self.searcher.set_search_properties(metric, mode, config, **spec)
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether the searcher inside is."""
+        return self.searcher.is_endless
+
     def total(self, num_samples: int) -> int | None:
         """Pass on to the searcher inside."""
         return self.searcher.total(num_samples)

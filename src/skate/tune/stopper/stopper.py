@@ -26,6 +26,11 @@ class Stopper(ABC):
         """Say whether the whole run stops: trials that run are ended, and none is started."""
         return False
 
+    @property
+    def may_stop_all(self) -> bool:
+        """Whether ``stop_all`` may ever say so."""
+        return type(self).stop_all is not Stopper.stop_all
+
     def gate(self) -> Gate:
         """Return when a trial has to wait for the decision, as in ``TrialScheduler``.
 
@@ -71,6 +76,11 @@ class CombinedStopper(Stopper):
         """Ask all of them."""
         verdicts = [stopper.stop_all() for stopper in self.stoppers]
         return any(verdicts)
+
+    @property
+    def may_stop_all(self) -> bool:
+        """Whether one of them may ever stop the run."""
+        return any(stopper.may_stop_all for stopper in self.stoppers)
 
     def gate(self) -> Gate:
         """Wherever one of them has to decide."""

@@ -119,6 +119,12 @@ class OptunaSearch(Searcher):
         self._take(config)
         return True
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether the sampler does not enumerate."""
+        samplers = _import_optuna().samplers
+        return not isinstance(self._sampler, (samplers.GridSampler, samplers.BruteForceSampler))
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Ask Optuna for a configuration."""
         if self._suggested >= self._limit:
