@@ -15,6 +15,7 @@ from scripts import Script
 
 import skate
 from skate import exceptions
+from skate.api import session as engine_session
 
 
 @skate.remote
@@ -416,3 +417,28 @@ def test_exceptions_whose_classes_misbehave(session: None) -> None:
 
     with pytest.raises(exceptions.TaskError):
         skate.get(fail.remote(), timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_ctrl_c_is_for_the_main_thread(session: None, kind: str) -> None:
+    """A thread that submitted something just then raised KeyboardInterrupt in its place."""
+    actor = Sleeper.remote()
+    submit = sleep.remote if kind == "task" else actor.sleep.remote
+    skate.get(submit(0), timeout=20)
+    core = engine_session.current().core  # type: ignore[attr-defined]  # the native one
+    outcomes: list[object] = []
+
+    def work() -> None:
+        try:
+            outcomes.append(skate.get(submit(0), timeout=20))
+        except BaseException as error:
+            outcomes.append(error)
+
+    # As if Ctrl-C had met the main thread while it held the lock.
+    with core.lock:
+        core.pump.interrupt(KeyboardInterrupt())
+    in_thread(work).join(30)
+    assert outcomes == [0]
+    with pytest.raises(KeyboardInterrupt):
+        submit(0)
+    assert skate.get(submit(0), timeout=20) == 0

@@ -478,7 +478,7 @@ class Actors:
             client.add(record)
         core.pump.activity += 1
         if core.pump.interrupted is not None:
-            core.pump.raise_interrupt()
+            core.pump.safe_point()
         if options.num_returns == STREAMING:
             return [ObjectRefGenerator(stream)]
         return [ObjectRef(cell) for cell in cells]
