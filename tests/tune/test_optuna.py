@@ -210,6 +210,10 @@ def test_grids_are_refused() -> None:
     searcher = OptunaSearch()
     with pytest.raises(ValueError, match=r"a: Optuna cannot enumerate a grid_search.*choice"):
         searcher.set_search_properties("loss", "min", {"a": tune.grid_search([1])})
+    with pytest.raises(ValueError, match=r"m/a: Optuna cannot enumerate a grid_search.*choice"):
+        OptunaSearch({"m": {"a": tune.grid_search([1])}})
+    with pytest.raises(TypeError, match="the search space has to be a dict, got list"):
+        OptunaSearch([tune.uniform(0, 1)])  # type: ignore[arg-type]  # the mistake under test
 
 
 def test_optuna_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,12 +107,6 @@ class OptunaSearch(Searcher):
         self.learn_objective(metric, mode)
         if not config:
             return True
-        grids = spaces.grids(config)
-        if grids:
-            raise ValueError(
-                f"{next(iter(grids))}: Optuna cannot enumerate a grid_search; use tune.choice, or"
-                " search_alg='random'"
-            )
         if self._brought_space:
             # The configuration of the run may add constants, nothing to draw.
             return not spaces.has_variables(config)

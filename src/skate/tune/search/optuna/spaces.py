@@ -66,6 +66,11 @@ class DomainSpace(Space):
 
     def __init__(self, space: Mapping[str, Any]) -> None:
         spaces.validate(space)
+        for name in spaces.grids(space):
+            raise ValueError(
+                f"{name}: Optuna cannot enumerate a grid_search; use tune.choice, or"
+                " search_alg='random'"
+            )
         self.space = space
         self.domains = {
             name: domain
