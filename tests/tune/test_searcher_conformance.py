@@ -1,6 +1,6 @@
 """What every searcher promises, whatever library it comes from.
 
-A searcher is covered when it stands in ``SEARCHERS``.
+A searcher is covered when it stands in ``SEARCHERS``; what its library cannot do stands there too.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,6 @@ from skate.tune.search import (
     Searcher,
 )
 
-optuna = pytest.importorskip("optuna")
-
-from skate.tune.search.optuna import OptunaSearch  # noqa: E402  # only where Optuna is
-
 
 @dataclass(frozen=True)
 class Case:
@@ -36,6 +32,7 @@ class Case:
 
     Attributes:
         make: makes a searcher; takes a seed and further arguments of its constructor.
+        needs: the libraries it is skipped without.
         room: how many configurations it hands out before it has to hear of a result.
         repeat: how often it hands out each configuration.
         conditional: whether it copes with parameters that only some trials have.
@@ -43,73 +40,65 @@ class Case:
     """
 
     make: Callable[..., Searcher]
+    needs: Sequence[str] = ()
     room: float = math.inf
     repeat: int = 1
     conditional: bool = True
     parameters: frozenset[str] = field(default_factory=frozenset)
 
 
-def with_sampler(sampler: Callable[[int], Any]) -> Callable[..., Searcher]:
-    def make(seed: int, **options: Any) -> Searcher:
-        return OptunaSearch(sampler=sampler(seed), seed=seed, **options)
-
-    return make
-
-
 def basic(seed: int, **options: Any) -> Searcher:
     return BasicVariantGenerator(random_state=seed, **options)
 
 
+def with_optuna(seed: int, **options: Any) -> Searcher:
+    from skate.tune.search.optuna import OptunaSearch
+
+    return OptunaSearch(seed=seed, **options)
+
+
+def with_sampler(name: str, **settings: Any) -> Callable[..., Searcher]:
+    def make(seed: int, **options: Any) -> Searcher:
+        import optuna
+
+        sampler = getattr(optuna.samplers, name)(seed=seed, **settings)
+        return with_optuna(seed, sampler=sampler, **options)
+
+    return make
+
+
+def limited(
+    inner: Callable[..., Searcher], number: int, **settings: Any
+) -> Callable[..., Searcher]:
+    return lambda seed, **options: ConcurrencyLimiter(inner(seed, **options), number, **settings)
+
+
+def repeated(inner: Callable[..., Searcher]) -> Callable[..., Searcher]:
+    return lambda seed, **options: Repeater(inner(seed, **options), 2)
+
+
+INDEX = frozenset({"__trial_index__"})
 SEARCHERS: dict[str, Case] = {
     "random": Case(basic),
-    "optuna": Case(lambda seed, **options: OptunaSearch(seed=seed, **options)),
-    "optuna-random": Case(with_sampler(lambda seed: optuna.samplers.RandomSampler(seed=seed))),
+    "optuna": Case(with_optuna, ["optuna"]),
+    "optuna-random": Case(with_sampler("RandomSampler"), ["optuna"]),
     "optuna-tpe-multivariate": Case(
-        with_sampler(
-            lambda seed: optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, group=True, n_startup_trials=3
-            )
-        )
+        with_sampler("TPESampler", multivariate=True, group=True, n_startup_trials=3), ["optuna"]
     ),
-    "optuna-nsga2": Case(
-        with_sampler(lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=4))
-    ),
+    "optuna-nsga2": Case(with_sampler("NSGAIISampler", population_size=4), ["optuna"]),
     "optuna-cmaes": Case(
-        with_sampler(
-            lambda seed: optuna.samplers.CmaEsSampler(
-                seed=seed, n_startup_trials=2, warn_independent_sampling=False
-            )
-        )
+        with_sampler("CmaEsSampler", n_startup_trials=2, warn_independent_sampling=False),
+        ["optuna", "cmaes"],
     ),
     "optuna-qmc": Case(
-        with_sampler(
-            lambda seed: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False)
-        )
+        with_sampler("QMCSampler", warn_independent_sampling=False), ["optuna", "scipy"]
     ),
-    "limited-random": Case(
-        lambda seed, **options: ConcurrencyLimiter(basic(seed, **options), 2), room=2
-    ),
-    "limited-optuna": Case(
-        lambda seed, **options: ConcurrencyLimiter(OptunaSearch(seed=seed, **options), 3), room=3
-    ),
-    "batches-of-optuna": Case(
-        lambda seed, **options: ConcurrencyLimiter(
-            OptunaSearch(seed=seed, **options), 3, batch=True
-        ),
-        room=3,
-    ),
-    "repeated-random": Case(
-        lambda seed, **options: Repeater(basic(seed, **options), 2),
-        repeat=2,
-        parameters=frozenset({"__trial_index__"}),
-    ),
+    "limited-random": Case(limited(basic, 2), room=2),
+    "limited-optuna": Case(limited(with_optuna, 3), ["optuna"], room=3),
+    "batches-of-optuna": Case(limited(with_optuna, 3, batch=True), ["optuna"], room=3),
+    "repeated-random": Case(repeated(basic), repeat=2, parameters=INDEX),
     "repeated-limited-optuna": Case(
-        lambda seed, **options: Repeater(
-            ConcurrencyLimiter(OptunaSearch(seed=seed, **options), 2), 2
-        ),
-        room=4,
-        repeat=2,
-        parameters=frozenset({"__trial_index__"}),
+        repeated(limited(with_optuna, 2)), ["optuna"], room=4, repeat=2, parameters=INDEX
     ),
 }
 
@@ -132,7 +121,10 @@ CONDITIONAL: dict[str, Any] = {
 
 @pytest.fixture(params=SEARCHERS, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
-    return SEARCHERS[request.param]
+    case = SEARCHERS[request.param]
+    for library in case.needs:
+        pytest.importorskip(library)
+    return case
 
 
 @pytest.fixture(autouse=True)
