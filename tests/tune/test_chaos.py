@@ -7,13 +7,17 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import skate
 from skate import tune
-from skate.tune.schedulers import ASHAScheduler
+from skate.tune.schedulers import ASHAScheduler, FIFOScheduler
+from skate.tune.schedulers.trial_scheduler import Controller, Exploit, Gate, Resize, Verdict
+from skate.tune.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -75,6 +79,98 @@ def test_killed_trials_come_back(seed: int, scheduler: str) -> None:
     for trial in analysis.trials:
         steps = trial.history.column("training_iteration")
         assert steps == [float(step) for step in range(1, len(steps) + 1)]
+    assert_all_is_free()
+
+
+class Restless(FIFOScheduler):
+    """Pauses, clones and resizes trials at random."""
+
+    needs_checkpoints = True
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.rng = random.Random(seed)
+        self.verdicts: set[str] = set()
+
+    def next_decision(self, trial: Trial) -> Gate:
+        return {"training_iteration": trial.last_result.get("training_iteration", 0) + 2}
+
+    def on_trial_result(
+        self, controller: Controller, trial: Trial, result: Mapping[str, object]
+    ) -> Verdict:
+        kind = self.rng.choice(["CONTINUE", "PAUSE", "clone", "resize"])
+        if kind == "clone":
+            source = self.rng.choice(controller.trials)
+            if source.checkpoint is None or source.checkpoint.iteration >= 12:
+                return self.CONTINUE
+            self.verdicts.add(kind)
+            return Exploit(source, dict(source.config))
+        self.verdicts.add(kind)
+        if kind == "resize":
+            cpus = self.rng.choice([0.5, 1, 2])
+            return Resize(tune.PlacementGroupFactory([{"CPU": cpus}]))
+        return kind
+
+
+def save_and_go_on(config: dict[str, Any]) -> None:
+    checkpoint = tune.get_checkpoint()
+    begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+    pause = threading.Event()
+    for step in range(begin + 1, 13):
+        saved = tune.Checkpoint.from_dict({"step": step, "ballast": bytes(200_000)})
+        tune.report({"loss": config["x"], "step": step}, checkpoint=saved)
+        pause.wait(0.002)
+
+
+class SaveAndGoOn(tune.Trainable):
+    """The same as a class."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.done = 0
+
+    def step(self) -> dict[str, Any]:
+        self.done += 1
+        return {"loss": self.config["x"], "step": self.done, "done": self.done >= 12}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"step": self.done, "ballast": bytes(200_000)}
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self.done = checkpoint["step"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.done = 0
+        return True
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("trainable", [save_and_go_on, SaveAndGoOn])
+def test_trials_that_are_moved_about_and_killed_come_to_their_end(
+    trainable: Any, seed: int
+) -> None:
+    killer = Killer(seed, share=0.05, most=8)
+    scheduler = Restless(seed)
+    analysis = tune.run(
+        trainable,
+        config={"x": tune.uniform(0, 10)},
+        num_samples=8,
+        scheduler=scheduler,
+        max_failures=-1,
+        keep_checkpoints_num=2,
+        callbacks=[killer],
+        seed=seed,
+        verbose=0,
+    )
+    assert killer.killed
+    assert scheduler.verdicts >= {"PAUSE", "clone", "resize"}
+    assert {trial.status for trial in analysis.trials} == {"TERMINATED"}
+    for trial in analysis.trials:
+        assert trial.last_result["step"] == 12
+        assert trial.last_result["training_iteration"] == 12
+        folders = list((trial.local_path or Path()).glob("checkpoint_*"))
+        assert len(folders) == 2
+        for folder in folders:
+            assert tune.Checkpoint(folder).to_dict()["step"] <= 12
     assert_all_is_free()
 
 

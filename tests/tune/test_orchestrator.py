@@ -19,7 +19,7 @@ from skate.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from skate.tune.schedulers.trial_scheduler import Controller, Exploit, Resize, Verdict
 from skate.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from skate.tune.stopper import FunctionStopper, NoopStopper, Stopper, ThresholdStopper
-from skate.tune.trial import Trial
+from skate.tune.trial import Trial, TrialCheckpoint
 
 SPACE: dict[str, Any] = {"x": tune.uniform(0, 1)}
 
@@ -445,7 +445,8 @@ class WholeLife(RuleBasedStateMachine):
             "resize": Resize(tune.PlacementGroupFactory([{"CPU": cpus}])),
         }.get(kind, kind)
         self.refs += 1
-        answer = self.run.on_reports(trial, [result(trial, 0.5)], self.refs if saves else None)
+        taken = TrialCheckpoint(self.refs) if saves else None
+        answer = self.run.on_reports(trial, [result(trial, 0.5)], taken)
         if saves:
             # A clone of itself has its checkpoint, too.
             assert trial.checkpoint is not None
@@ -479,7 +480,7 @@ class WholeLife(RuleBasedStateMachine):
         match outcome:
             case "saved":
                 self.refs += 1
-                self.run.on_paused(trial, self.refs if pause.save else None)
+                self.run.on_paused(trial, TrialCheckpoint(self.refs) if pause.save else None)
                 assert trial.status == was
             case "nothing":
                 self.run.on_paused(trial)
@@ -578,6 +579,16 @@ TestWholeLife = WholeLife.TestCase
 TestWholeLife.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
 
 
+def test_a_result_may_say_that_it_is_the_last() -> None:
+    scheduler = Obedient()
+    scheduler.verdict = "PAUSE"
+    run = make(scheduler)
+    trial = run.fill()[0].trial
+    assert run.on_reports(trial, [result(trial, 1.0, done=True)]) == Stop(trial)
+    assert (trial.stop_reason, trial.early_stopped) == ("completed", False)
+    assert scheduler.ended == [trial]
+
+
 def test_a_scheduler_that_starts_nothing_is_found_out() -> None:
     class Lazy(FIFOScheduler):
         def choose_trial_to_run(self, controller: Controller) -> Trial | None:
@@ -605,7 +616,9 @@ def test_the_end_of_a_run_ends_those_that_wait() -> None:
     run = make(scheduler, slots=2, num_samples=4)
     first, second = [start.trial for start in run.fill()]
     scheduler.verdict = "PAUSE"
-    assert run.on_reports(first, [result(first, 1.0)], "ref") == Pause(first, save=False)
+    assert run.on_reports(first, [result(first, 1.0)], TrialCheckpoint("ref")) == Pause(
+        first, save=False
+    )
     run.on_paused(first)
     assert [kill.trial for kill in run.end("time budget")] == [second]
     assert run.take_ended() == [first]

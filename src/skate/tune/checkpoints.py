@@ -76,10 +76,9 @@ class CheckpointKeeper:
         """Return the checkpoints that are kept of a trial, oldest first."""
         return list(self._kept.get(trial_id, ()))
 
-    def add(self, trial: Trial) -> None:
-        """Keep the newest checkpoint of a trial, and let go of those that are more than wanted."""
-        checkpoint, folder = trial.checkpoint, trial.local_path
-        assert checkpoint is not None
+    def add(self, trial: Trial, checkpoint: TrialCheckpoint) -> None:
+        """Keep a new checkpoint of a trial, and let go of those that are more than wanted."""
+        folder = trial.local_path
         checkpoint.number = self._numbers.get(trial.trial_id, 0)
         self._numbers[trial.trial_id] = checkpoint.number + 1
         kept = self._kept.setdefault(trial.trial_id, [])

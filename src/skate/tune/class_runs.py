@@ -25,6 +25,11 @@ class Saving:
     at_end: bool = False
     at_gates: bool = False
 
+    def wants(self, iteration: int, done: bool) -> bool:
+        """Say whether a checkpoint goes with the result of an iteration."""
+        now_and_then = self.frequency > 0 and iteration % self.frequency == 0
+        return now_and_then or (done and self.at_end)
+
 
 class ClassRuns:
     """Runs trials with objects of one class, with the same one as long as it can be reset."""
@@ -43,14 +48,12 @@ class ClassRuns:
         trainable = self._ready(session, config)
         saving = self._saving
         save = trainable.pack if saving.at_gates else None
+        done = False
         try:
-            done = False
             while not done:
                 result = trainable.train()
-                done = bool(result.pop("done", False))
-                wanted = (saving.frequency and trainable.iteration % saving.frequency == 0) or (
-                    done and saving.at_end
-                )
+                done = bool(result.get("done"))
+                wanted = saving.wants(trainable.iteration, done)
                 session.report(result, trainable.pack() if wanted else None, save)
         except StopTrial:
             if self.save_at_stop:

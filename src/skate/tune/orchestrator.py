@@ -225,7 +225,10 @@ class Orchestrator:
     # ---------------------------------------------------------------- events
 
     def on_reports(
-        self, trial: Trial, results: Sequence[dict[str, Any]], checkpoint: Any = None
+        self,
+        trial: Trial,
+        results: Sequence[dict[str, Any]],
+        checkpoint: TrialCheckpoint | None = None,
     ) -> Answer | None:
         """Take reports of a trial, in their order.
 
@@ -234,7 +237,8 @@ class Orchestrator:
         Args:
             trial: who reported.
             results: what.
-            checkpoint: ref of the checkpoint that came with the last of them.
+            checkpoint: what came with the last of them, with no more than its ref.  The rest of it
+                is filled in if that one counts.
 
         Returns:
             What to do with the trial; None if it was already ended.
@@ -253,15 +257,28 @@ class Orchestrator:
                 return answer
         return Continue(trial, self._gate(trial)) if trial.status == Trial.RUNNING else None
 
-    def on_paused(self, trial: Trial, checkpoint: Any = None) -> None:
+    def on_paused(
+        self,
+        trial: Trial,
+        checkpoint: TrialCheckpoint | None = None,
+        results: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """The process of a paused trial is free.
 
         Args:
             trial: which.
-            checkpoint: ref of the checkpoint that was taken, if one was.
+            checkpoint: what was taken, with no more than its ref, if anything was.
+            results: what the trial did after the verdict and before the checkpoint; nobody judges
+                that.
         """
         self.on_released(trial)
         if trial.status != Trial.PAUSED:
+            return
+        for result in results:
+            trial.record(result)
+        if trial.last_result.get("done"):
+            self._terminate(trial, "completed")
+            self._ended.append(trial)
             return
         if checkpoint is not None:
             self._note_checkpoint(trial, checkpoint)
@@ -271,8 +288,12 @@ class Orchestrator:
             return
         self._waiting[trial.trial_id] = trial
 
-    def on_finished(self, trial: Trial) -> None:
+    def on_finished(self, trial: Trial, results: Sequence[dict[str, Any]] = ()) -> None:
         """The trial's function returned.
+
+        Args:
+            trial: which.
+            results: what it did after it was to be paused, which came too late.
 
         Raises:
             MetricError: the user named a metric, and the first trial ended without any report.
@@ -280,6 +301,8 @@ class Orchestrator:
         self.on_released(trial)
         if trial.is_finished:
             return
+        for result in results:
+            trial.record(result)
         self._terminate(trial, "completed")
         if not self._informed and self.objective.metric is not None:
             require(self.objective.metric, {})
@@ -308,8 +331,8 @@ class Orchestrator:
         if self._holding.pop(trial.trial_id, None) is not None:
             self._room.give(trial.trial_id)
 
-    def on_last_checkpoint(self, trial: Trial, checkpoint: Any) -> None:
-        """A checkpoint was taken of a trial when it ended."""
+    def on_last_checkpoint(self, trial: Trial, checkpoint: TrialCheckpoint) -> None:
+        """A checkpoint was taken of a trial when it ended; it has no more than its ref yet."""
         self._note_checkpoint(trial, checkpoint)
 
     def stop_trial(self, trial: Trial) -> None:
@@ -367,6 +390,9 @@ class Orchestrator:
         if not self._informed:
             self._inform(flat)
         self.searcher.on_trial_result(trial.trial_id, flat)
+        if flat.get("done"):
+            # There is nothing left to decide.
+            return self._stop(trial, "completed")
         verdict = self.scheduler.on_trial_result(self, trial, flat)
         if self.stopper(trial.trial_id, flat):
             return self._stop(trial, "criterion")
@@ -404,15 +430,13 @@ class Orchestrator:
         if trial.iterations < reported:
             self.stopper.on_trial_restore(trial.trial_id, trial.iterations)
 
-    def _note_checkpoint(self, trial: Trial, ref: Any) -> None:
+    def _note_checkpoint(self, trial: Trial, checkpoint: TrialCheckpoint) -> None:
         result = trial.last_result
-        trial.checkpoint = TrialCheckpoint(
-            ref,
-            iteration=result.get("training_iteration", 0),
-            time_total_s=result.get("time_total_s", 0.0),
-            reports=trial.iterations,
-            metrics=result,
-        )
+        checkpoint.iteration = result.get("training_iteration", 0)
+        checkpoint.time_total_s = result.get("time_total_s", 0.0)
+        checkpoint.reports = trial.iterations
+        checkpoint.metrics = result
+        trial.checkpoint = checkpoint
 
     def _adopt(self, trial: Trial, exploit: Exploit) -> bool:
         """Give a trial another configuration and checkpoint; say whether there is one."""

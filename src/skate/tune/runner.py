@@ -15,8 +15,8 @@ from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.homes import Home, Homes
 from skate.tune.orchestrator import Orchestrator
 from skate.tune.session import FAILED, FINISHED, RUNNING, Batch, Report
-from skate.tune.trial import Trial
-from skate.tune.trial_actor import TrialFacts
+from skate.tune.trial import Trial, TrialCheckpoint
+from skate.tune.trial_actor import Ended, TrialFacts
 
 #: Callbacks that depend on the time (buffered files, the table) are called at least this often, in
 #: seconds, even when no trial reports.
@@ -37,6 +37,8 @@ class _Call:
     trial: Trial
     home: Home
     checkpoint: Any = None
+    #: Results that came with the report after which the trial is paused.
+    later: Sequence[dict[str, Any]] = ()
     deadline: float | None = None
 
 
@@ -185,7 +187,7 @@ class Runner:
             case "close":
                 self._destroy(call.home)
             case _:
-                self._handle_ended(call, *answer)
+                self._handle_ended(call, answer)
 
     def _handle_error(self, call: _Call, error: Exception) -> None:
         trial, home = call.trial, call.home
@@ -210,25 +212,27 @@ class Runner:
         trial = call.trial
         results = expand(trial, reports, pid, host)
         recorded = trial.iterations
-        before = trial.checkpoint
-        answer = self._orchestrator.on_reports(
-            trial, results, call.checkpoint if has_checkpoint else None
-        )
+        checkpoint = TrialCheckpoint(call.checkpoint) if has_checkpoint else None
+        answer = self._orchestrator.on_reports(trial, results, checkpoint)
+        later = results[trial.iterations - recorded :]
         for result in results[: trial.iterations - recorded]:
             self._tell("on_trial_result", trial, result=result)
-        if has_checkpoint and trial.checkpoint is not before:
-            self._keep(trial)
+        if checkpoint is not None and checkpoint.reports:
+            self._keeper.add(trial, checkpoint)
         if isinstance(answer, Stop):
             self._tell_end(trial)
-        if state == RUNNING:
+        if state == RUNNING or (state == FINISHED and isinstance(answer, Renew)):
             if answer is not None:
-                self._execute(answer, call.home)
+                self._execute(answer, call.home, later)
         elif state == FAILED and answer is not None and not isinstance(answer, Stop):
             self._submit("fail", answer, call.home, (call.home.actor.fail.remote(), None))
         else:
             assert state in (FINISHED, FAILED)
             self._release(call.home)
-            self._orchestrator.on_finished(trial)
+            paused = isinstance(answer, Pause)
+            self._orchestrator.on_finished(trial, later if paused else ())
+            for result in later if paused else ():
+                self._tell("on_trial_result", trial, result=result)
             if answer is not None and not isinstance(answer, Stop):
                 self._tell_end(trial)
 
@@ -240,26 +244,32 @@ class Runner:
         self._destroy(call.home, keep_group=True)
         self._start(Start(call.trial, call.action.gate))
 
-    def _handle_ended(self, call: _Call, ended: bool, saved: bool) -> None:
+    def _handle_ended(self, call: _Call, how: Ended) -> None:
+        ended, saved, reports, pid, host = how
         # A function that did not end when it was told to keeps its thread: only the process can go.
         if ended:
             self._release(call.home)
         else:
             self._destroy(call.home)
         trial = call.trial
-        checkpoint = call.checkpoint if saved else None
+        checkpoint = TrialCheckpoint(call.checkpoint) if saved else None
         if call.kind == "pause":
-            self._orchestrator.on_paused(trial, checkpoint)
+            # A checkpoint that was taken now has everything in it that was done meanwhile.
+            results = [*call.later, *expand(trial, reports, pid, host)] if saved else []
+            recorded = trial.iterations
+            self._orchestrator.on_paused(trial, checkpoint, results)
+            for result in results[: trial.iterations - recorded]:
+                self._tell("on_trial_result", trial, result=result)
         else:
             self._orchestrator.on_released(trial)
-            if saved:
+            if checkpoint is not None:
                 self._orchestrator.on_last_checkpoint(trial, checkpoint)
-        if saved:
-            self._keep(trial)
+        if checkpoint is not None and checkpoint.reports:
+            self._keeper.add(trial, checkpoint)
 
     # ---------------------------------------------------------------- actions
 
-    def _execute(self, answer: Answer, home: Home) -> None:
+    def _execute(self, answer: Answer, home: Home, later: Sequence[dict[str, Any]]) -> None:
         match answer:
             case Continue(_, gate):
                 self._submit("reports", answer, home, home.actor.proceed.remote(gate))
@@ -267,13 +277,26 @@ class Runner:
                 self._tell("on_trial_start", trial)
                 self._send(answer, home)
             case Pause(_, save):
-                self._submit("pause", answer, home, home.actor.stop.remote(STOP_GRACE_S, save))
+                refs = home.actor.stop.remote(STOP_GRACE_S, save)
+                self._submit("pause", answer, home, refs, later)
             case Stop(trial):
-                save = self._keeper.at_end and trial.status != Trial.ERROR
+                newest = trial.checkpoint
+                save = (
+                    self._keeper.at_end
+                    and trial.status != Trial.ERROR
+                    and (newest is None or newest.reports < trial.iterations)
+                )
                 self._submit("stop", answer, home, home.actor.stop.remote(STOP_GRACE_S, save))
 
-    def _submit(self, kind: str, action: Any, home: Home, refs: Sequence[Any]) -> None:
-        self._calls[refs[0]] = _Call(kind, action, action.trial, home, refs[1])
+    def _submit(
+        self,
+        kind: str,
+        action: Any,
+        home: Home,
+        refs: Sequence[Any],
+        later: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        self._calls[refs[0]] = _Call(kind, action, action.trial, home, refs[1], later)
 
     def _end(self, reason: str) -> None:
         for kill in self._orchestrator.end(reason):
@@ -291,10 +314,6 @@ class Runner:
         self._orchestrator.on_failed(trial, error)
         if not ended:
             self._tell_end(trial)
-
-    def _keep(self, trial: Trial) -> None:
-        assert trial.checkpoint is not None
-        self._keeper.add(trial)
 
     # ---------------------------------------------------------------- homes
 
@@ -372,12 +391,12 @@ def expand(trial: Trial, reports: Sequence[Report], pid: int, host: str) -> list
                 "time_this_iter_s": took,
                 "time_total_s": elapsed,
                 "timestamp": timestamp,
+                "done": False,
                 **metrics,
                 "trial_id": trial.trial_id,
                 "date": time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(timestamp)),
                 "pid": pid,
                 "hostname": host,
-                "done": False,
                 "config": trial.config,
             }
         )

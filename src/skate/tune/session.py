@@ -122,6 +122,7 @@ class Session:
         self._iteration = done[0]
         self._at_gate = False
         self._stopping = False
+        self._keep = False
         self._ended = False
         self._start = time.monotonic() - done[1]
         self._reported = done[1]
@@ -149,11 +150,18 @@ class Session:
                 self._at_gate = False
                 self._condition.notify_all()
 
-    def stop(self) -> None:
-        """Have the function end at its current or next report."""
+    def stop(self, keep: bool = False) -> None:
+        """Have the function end at its current or next report.
+
+        ``keep``: that report counts, and ``rest`` returns it.
+        """
         with self._condition:
-            self._stopping = True
+            self._stopping, self._keep = True, keep
             self._condition.notify_all()
+
+    def rest(self) -> list[Report]:
+        """Return the reports that no ``collect`` has brought; the function has ended."""
+        return self._outbox
 
     def join(self, timeout: float) -> bool:
         """Wait at most ``timeout`` seconds for the function to end; say whether it has."""
@@ -211,11 +219,13 @@ class Session:
             # One checkpoint at a time lies here: they are large.
             while checkpoint is not None and self._packed is not None and not self._stopping:
                 condition.wait()
-            if self._told_to_stop():
+            if self._told_to_stop() and not self._keep:
                 raise StopTrial
             self._iteration += 1
             took, self._reported = elapsed - self._reported, elapsed
             self._outbox.append((metrics, self._iteration, elapsed, time.time(), took))
+            if self._told_to_stop():
+                raise StopTrial
             if checkpoint is not None:
                 self._packed, self._packed_at = checkpoint, len(self._outbox)
             self._at_gate = self._reached(metrics, elapsed)

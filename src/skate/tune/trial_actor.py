@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import skate
-from skate.tune.session import Batch, Session, TrialContext
+from skate.tune.session import Batch, Report, Session, TrialContext
 
 if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint, PackedCheckpoint
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 #: What the answering methods return as two values.  The second one belongs to the driver, which
 #: hands it on without looking at it.
 Answer: TypeAlias = tuple[Batch | None, "PackedCheckpoint | None"]
+#: What ``stop`` brings: whether the function ended in time, whether there is a checkpoint, the
+#: reports before it that have not been brought yet, and where the trial ran (pid, host).
+Ended: TypeAlias = tuple[bool, bool, list[Report], int, str]
 #: Who runs: id, folder, experiment.
 TrialFacts: TypeAlias = tuple[str, str | None, str]
 
@@ -97,7 +102,7 @@ class TrialActor:
         return session.collect()
 
     @skate.method(num_returns=2)
-    def stop(self, grace: float, save: bool) -> tuple[tuple[bool, bool], PackedCheckpoint | None]:
+    def stop(self, grace: float, save: bool) -> tuple[Ended, PackedCheckpoint | None]:
         """End the function.
 
         Args:
@@ -105,7 +110,7 @@ class TrialActor:
             save: whether a class is to be saved before.
 
         Returns:
-            Whether it ended in time and whether there is a checkpoint; the checkpoint.
+            How it ended; the checkpoint.
 
         Raises:
             Exception: it could not be saved.
@@ -114,12 +119,13 @@ class TrialActor:
         runs = self._runs
         if runs is not None:
             runs.save_at_stop = save
-        session.stop()
+        session.stop(keep=save and runs is not None)
         ended = session.join(grace)
         if ended and save and session.error is not None:
             self.fail()
         saved = runs.saved if runs is not None and ended else None
-        return (ended, saved is not None), saved
+        rest = [] if saved is None else session.rest()
+        return (ended, saved is not None, rest, os.getpid(), socket.gethostname()), saved
 
     def fail(self) -> None:
         """Raise what the function raised."""
