@@ -442,3 +442,32 @@ def test_ctrl_c_is_for_the_main_thread(session: None, kind: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         submit(0)
     assert skate.get(submit(0), timeout=20) == 0
+
+
+def test_ctrl_c_that_meets_a_finalizer_comes_again(session: None) -> None:
+    """Python drops what is raised in a finalizer: the program would go on, the object stay."""
+    core = engine_session.current().core  # type: ignore[attr-defined]  # the native one
+    nudge = core.finalized.nudge
+    signals = 0
+    interrupted = False
+
+    def press_and_nudge() -> None:
+        nonlocal signals
+        if signals == 0:
+            signals += 1
+            signal.raise_signal(signal.SIGINT)
+        nudge()
+
+    ref = skate.put(bytearray(1_000_000))
+    core.finalized.nudge = press_and_nudge
+    try:
+        # What the finalizer raises would not arrive here.
+        try:
+            del ref
+            threading.Event().wait(20)
+        except KeyboardInterrupt:
+            interrupted = True
+    finally:
+        core.finalized.nudge = nudge
+    assert signals == 1
+    assert interrupted

@@ -16,6 +16,8 @@ import pytest
 
 import skate
 from skate import state
+from skate.refs import ObjectRef
+from skate.runtime.worker.cells import Cell
 
 pytestmark = [pytest.mark.usefixtures("session"), pytest.mark.timeout(180)]
 
@@ -336,3 +338,11 @@ def test_the_name_of_ray() -> None:
     assert list_nodes is state.list_nodes
     assert summarize_tasks is state.summarize_tasks
     assert skate.util.state.list_tasks is state.list_tasks
+
+
+def test_objects_that_are_just_being_made_are_left_out() -> None:
+    """Whoever looks may come between the making of a cell and the end of its constructor."""
+    ref = skate.put(1)
+    unfinished = [kind.__new__(kind) for kind in (Cell, ObjectRef)]
+    assert ref.hex() in {row.object_id for row in state.list_objects()}
+    del unfinished

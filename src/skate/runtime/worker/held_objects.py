@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from skate.runtime.worker.core import Core
 
 _LOCATIONS = {PENDING: "pending", INLINE: "inline", STORED: "memory", FAILED: "failed"}
+#: What constructors set last: another thread, or a KeyboardInterrupt, may have come in between.
+_LAST: dict[type, str] = {Cell: "listeners", ActorCell: "keeps", BorrowedCell: "finalized"}
 
 
 def held_objects(core: Core) -> Iterator[ObjectRow]:
@@ -41,8 +43,10 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
     for thing in gc.get_objects():
         kind = type(thing)
         if kind is ObjectRef:
-            refs[id(thing._cell)] += 1
-        elif kind is Cell or kind is ActorCell or kind is BorrowedCell:
+            refs[id(getattr(thing, "_cell", None))] += 1
+        elif kind in _LAST:
+            if not hasattr(thing, _LAST[kind]):
+                continue
             # Refs of an earlier session of this process may still lie about.
             if kind is BorrowedCell:
                 ours = thing.finalized is core.finalized
@@ -51,7 +55,7 @@ def held_objects(core: Core) -> Iterator[ObjectRow]:
             if ours:
                 cells.append(thing)
         elif kind is Pin:
-            views.update(_cells_in(thing.keep))
+            views.update(_cells_in(getattr(thing, "keep", None)))
     del thing
     rows: list[ObjectRow] = []
     with core.lock:

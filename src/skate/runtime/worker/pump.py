@@ -17,11 +17,14 @@ import heapq
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from skate.runtime.worker import finalizing
 
 #: Seconds between two looks of the background thread while the foreground is active.  Replies and
 #: requests that a busy main thread cannot handle wait this long at most; each look costs about 10
@@ -240,11 +243,16 @@ class Pump:
         """For handlers of signals: have the main thread raise ``error`` where that breaks nothing.
 
         A handler runs between any two bytecodes of the main thread.  While that holds the lock or
-        the pump, raising at once would leave them held, or a batch of messages half handled.
+        the pump, raising at once would leave them held, or a batch of messages half handled.  What
+        is raised in a finalizer Python drops, and with it what the finalizer had to do: the signal
+        comes again after that.
         """
         waiter = self.main_waiter
         if waiter is None and not self._lock._is_owned() and not self.is_busy_elsewhere():
-            raise error
+            if not finalizing.is_inside(sys._getframe(1)):
+                raise error
+            finalizing.signal_again(self.main)
+            return
         self.interrupted = error
         if waiter is not None:
             self.wake()

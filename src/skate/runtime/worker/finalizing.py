@@ -1,0 +1,44 @@
+"""Signals that meet a finalizer of Skate's.
+
+What is raised in a finalizer Python prints and drops, and the rest of the finalizer with it: Ctrl-C
+would do nothing, and an object would never be freed.  Such a signal is sent again a little later.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import time
+from types import FrameType
+
+#: Seconds after which the signal comes again.
+AGAIN_SECONDS = 0.001
+#: Frames below which no finalizer of ours begins.
+MOST_FRAMES = 16
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
+
+
+def is_inside(frame: FrameType | None) -> bool:
+    """Whether a finalizer of ours is among the innermost frames."""
+    for _ in range(MOST_FRAMES):
+        if frame is None:
+            return False
+        code = frame.f_code
+        if code.co_name == "__del__" and code.co_filename.startswith(_PACKAGE):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def signal_again(thread: int | None) -> None:
+    """Send SIGINT to a thread, by its identifier, when its finalizer has had time to end."""
+
+    def send() -> None:
+        time.sleep(AGAIN_SECONDS)
+        if thread is not None:
+            signal.pthread_kill(thread, signal.SIGINT)
+
+    # Not with ``threading``, whose locks the finalizer may have found held.
+    _thread.start_new_thread(send, ())
