@@ -28,7 +28,9 @@ from skate.tune.resources import (
 )
 from skate.tune.run_log import RunLog
 from skate.tune.runner import Runner
+from skate.tune.scheduler_files import SchedulerFiles
 from skate.tune.schedulers import FIFOScheduler, TrialScheduler, create_scheduler
+from skate.tune.schedulers.compatibility import check_together
 from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
 from skate.tune.search import space as spaces
 from skate.tune.search.searcher import leading_objective
@@ -124,7 +126,13 @@ def execute(
     name = run_config.name or f"{label}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     path = results_folder(run_config.storage_path) / name
     callback = CallbackList(
-        [ResultFiles(path), RunLog(path), *_displays(run_config.verbose), *run_config.callbacks]
+        [
+            ResultFiles(path),
+            RunLog(path),
+            SchedulerFiles(path, scheduler),
+            *_displays(run_config.verbose),
+            *run_config.callbacks,
+        ]
     )
     checkpoints = run_config.checkpoint_config
     saving = None
@@ -168,6 +176,7 @@ def _strategy(config: TuneConfig) -> tuple[Objective, TrialScheduler, Searcher]:
     """Return objective, scheduler and searcher; what one of them knows goes for all."""
     scheduler = _scheduler(config.scheduler)
     searcher = _searcher(config.search_alg, config.seed)
+    check_together(scheduler, searcher)
     check_mode(config.mode)
     if isinstance(config.metric, (list, tuple)):
         raise TypeError(

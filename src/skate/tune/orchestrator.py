@@ -24,7 +24,7 @@ from skate.tune.objective import Objective, require
 from skate.tune.resources import PlacementGroupFactory, Room
 from skate.tune.schedulers.trial_scheduler import Exploit, Gate, Resize, TrialScheduler
 from skate.tune.search.searcher import FINISHED, Searcher
-from skate.tune.search.space import has_variables, merged, varying
+from skate.tune.search.space import flatten, has_variables, merged, varying
 from skate.tune.stopper import Stopper, merge
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 
@@ -73,8 +73,8 @@ class Orchestrator:
     _waiting: dict[str, Trial] = field(default_factory=dict)
     _holding: dict[str, Trial] = field(default_factory=dict)
     _room: Room = field(init=False)
-    #: What paused trials start with when they run next.
-    _exploits: dict[str, Exploit] = field(default_factory=dict)
+    #: What paused trials start with when they run next, with the checkpoint that there was.
+    _exploits: dict[str, tuple[Exploit, TrialCheckpoint | None]] = field(default_factory=dict)
     _ended: list[Trial] = field(default_factory=list)
     _exhausted: bool = False
     _total: int | None = None
@@ -152,7 +152,7 @@ class Orchestrator:
         """Have a waiting trial go on from its checkpoint; say whether it can."""
         exploit = self._exploits.pop(trial.trial_id, None)
         if exploit is not None:
-            if not self._adopt(trial, exploit):
+            if not self._adopt(trial, *exploit):
                 self._ended.append(trial)
                 return False
         elif trial.status == Trial.PAUSED:
@@ -351,9 +351,13 @@ class Orchestrator:
     def exploit_paused(self, trial: Trial, exploit: Exploit) -> None:
         """Have a paused trial, or the one being judged, start with ``exploit`` when it runs next.
 
-        The checkpoint is the newest that its source has by then.
+        The checkpoint is the newest that its source has now (by then, if it has none yet): the
+        source may be far ahead when there is room for the trial.
         """
-        self._exploits[trial.trial_id] = exploit
+        newest = exploit.source.checkpoint
+        # A copy: the source lets go of its own as soon as there is a newer one.
+        held = None if newest is None else replace(newest)
+        self._exploits[trial.trial_id] = exploit, held
 
     def take_ended(self) -> list[Trial]:
         """Return the trials that ended while they waited, each once."""
@@ -393,8 +397,12 @@ class Orchestrator:
         if flat.get("done"):
             # There is nothing left to decide.
             return self._stop(trial, "completed")
+        enough = self.stopper(trial.trial_id, flat)
+        if enough and self.scheduler.changes_config:
+            # Nobody is given another configuration at the end.
+            return self._stop(trial, "criterion")
         verdict = self.scheduler.on_trial_result(self, trial, flat)
-        if self.stopper(trial.trial_id, flat):
+        if enough:
             return self._stop(trial, "criterion")
         if verdict == TrialScheduler.CONTINUE:
             return None
@@ -438,14 +446,17 @@ class Orchestrator:
         checkpoint.metrics = result
         trial.checkpoint = checkpoint
 
-    def _adopt(self, trial: Trial, exploit: Exploit) -> bool:
+    def _adopt(self, trial: Trial, exploit: Exploit, held: TrialCheckpoint | None = None) -> bool:
         """Give a trial another configuration and checkpoint; say whether there is one."""
-        newest = exploit.source.checkpoint
+        newest = held or exploit.source.checkpoint
         if newest is None:
             self._give_up(trial, TuneError(self._no_checkpoint(exploit.source, "clones")))
             return False
         trial.config = exploit.config
-        trial.evaluated_params = varying(self.space, exploit.config)
+        # What the scheduler itself has added to the configuration varies as well.
+        flat = flatten(exploit.config)
+        known = {name: flat[name] for name in trial.evaluated_params if name in flat}
+        trial.evaluated_params = {**known, **varying(self.space, exploit.config)}
         # What the trial reported so far stays: if it has to, it goes on from here.
         trial.checkpoint = replace(newest, reports=trial.iterations, metrics=trial.last_result)
         return True

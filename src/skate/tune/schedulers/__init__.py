@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from skate.tune.schedulers.async_hyperband import ASHAScheduler, AsyncHyperBandScheduler
+from skate.tune.schedulers.pbt import PopulationBasedTraining
 from skate.tune.schedulers.trial_scheduler import FIFOScheduler, Gate, TrialScheduler
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "AsyncHyperBandScheduler",
     "FIFOScheduler",
     "Gate",
+    "PopulationBasedTraining",
     "TrialScheduler",
     "create_scheduler",
 ]
@@ -22,11 +24,14 @@ _BY_NAME: dict[str, type[TrialScheduler]] = {
     "asha": AsyncHyperBandScheduler,
     "async_hyperband": AsyncHyperBandScheduler,
     "asynchyperband": AsyncHyperBandScheduler,
+    "pbt": PopulationBasedTraining,
 }
 
 
 def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
-    """Return the scheduler called ``scheduler``: "fifo" or "asha" (also "async_hyperband").
+    """Return the scheduler of a name; ``kwargs`` are its arguments.
+
+    Names: "fifo", "asha" (also "async_hyperband", "asynchyperband") and "pbt".
 
     Raises:
         ValueError: there is none of that name.

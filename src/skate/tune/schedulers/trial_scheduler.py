@@ -30,6 +30,21 @@ class Resize:
     resources: PlacementGroupFactory
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Text for a file in the folder of the run.
+
+    Attributes:
+        name: of the file.
+        text: whole lines.
+        anew: whether they replace what is there.
+    """
+
+    name: str
+    text: str
+    anew: bool = False
+
+
 #: What is to become of a trial after a report.
 Verdict: TypeAlias = str | Exploit | Resize
 
@@ -49,6 +64,10 @@ class Controller(Protocol):
     def exhausted(self) -> bool:
         """Whether there will be no further trials."""
 
+    @property
+    def total(self) -> int | None:
+        """How many trials there will be; None if that is not known."""
+
     def stop_trial(self, trial: Trial) -> None:
         """End a trial that is paused or has not started.
 
@@ -60,7 +79,10 @@ class Controller(Protocol):
         """Return the newest checkpoint of a trial, None if there is none."""
 
     def exploit_paused(self, trial: Trial, exploit: Exploit) -> None:
-        """Have a trial that is paused, or is now, start with ``exploit`` when it runs next."""
+        """Have a trial that is paused, or is now, start with ``exploit`` when it runs next.
+
+        The checkpoint is the one that its source has now.
+        """
 
 
 class TrialScheduler(ABC):
@@ -83,6 +105,8 @@ class TrialScheduler(ABC):
     needs_checkpoints: bool = False
     #: Whether a searcher may propose the configurations and learn from the results.
     works_with_searchers: bool = True
+    #: If not empty: the names of the only search algorithms that it goes with.
+    only_searchers: tuple[str, ...] = ()
     #: Whether trials are given other configurations while they run.
     changes_config: bool = False
 
@@ -153,6 +177,10 @@ class TrialScheduler(ABC):
 
         What waits for something else waits in vain.  ``choose_trial_to_run`` is called once more.
         """
+
+    def take_lines(self) -> list[Lines]:
+        """Return what is to be written into files of the run since the last call."""
+        return []
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that is to be remembered, to be pickled before the next call."""
