@@ -6,6 +6,9 @@ import difflib
 from typing import Any
 
 from skate.tune.schedulers.async_hyperband import ASHAScheduler, AsyncHyperBandScheduler
+from skate.tune.schedulers.hb_bohb import HyperBandForBOHB
+from skate.tune.schedulers.hyperband import HyperBandScheduler
+from skate.tune.schedulers.median_stopping_rule import MedianStoppingRule
 from skate.tune.schedulers.pbt import PopulationBasedTraining
 from skate.tune.schedulers.trial_scheduler import FIFOScheduler, Gate, TrialScheduler
 
@@ -14,6 +17,9 @@ __all__ = [
     "AsyncHyperBandScheduler",
     "FIFOScheduler",
     "Gate",
+    "HyperBandForBOHB",
+    "HyperBandScheduler",
+    "MedianStoppingRule",
     "PopulationBasedTraining",
     "TrialScheduler",
     "create_scheduler",
@@ -24,6 +30,10 @@ _BY_NAME: dict[str, type[TrialScheduler]] = {
     "asha": AsyncHyperBandScheduler,
     "async_hyperband": AsyncHyperBandScheduler,
     "asynchyperband": AsyncHyperBandScheduler,
+    "median_stopping_rule": MedianStoppingRule,
+    "medianstopping": MedianStoppingRule,
+    "hyperband": HyperBandScheduler,
+    "hb_bohb": HyperBandForBOHB,
     "pbt": PopulationBasedTraining,
 }
 
@@ -31,7 +41,8 @@ _BY_NAME: dict[str, type[TrialScheduler]] = {
 def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
     """Return the scheduler of a name; ``kwargs`` are its arguments.
 
-    Names: "fifo", "asha" (also "async_hyperband", "asynchyperband") and "pbt".
+    Names: "fifo", "asha" (also "async_hyperband", "asynchyperband"), "median_stopping_rule" (also
+    "medianstopping"), "hyperband", "hb_bohb" and "pbt".
 
     Raises:
         ValueError: there is none of that name.
