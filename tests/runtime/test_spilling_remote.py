@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import gc
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from s3_server import Server
 
 import skate
 from skate import exceptions
@@ -25,55 +21,10 @@ MB = 1 << 20
 BUCKET = "spilled"
 
 
-class Server:
-    """moto in server mode."""
-
-    def __init__(self, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
-                stdout=file,
-                stderr=file,
-            )
-        deadline = time.monotonic() + 100
-        while not self.answers():
-            assert self.process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def answers(self) -> bool:
-        request = urllib.request.Request(f"{self.url}/{BUCKET}", method="PUT")
-        try:
-            with urllib.request.urlopen(request, timeout=30):
-                return True
-        except urllib.error.HTTPError:
-            raise
-        except OSError:
-            return False
-
-    def keys(self) -> int:
-        with urllib.request.urlopen(f"{self.url}/{BUCKET}?list-type=2", timeout=30) as answer:
-            return answer.read().count(b"<Key>")
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path / "server.log")
-    for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-    }.items():
+    server = Server(tmp_path / "server.log", BUCKET)
+    for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     yield server
     server.stop()

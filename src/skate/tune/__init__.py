@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from skate.tune.callback import Callback
     from skate.tune.checkpoint import Checkpoint
     from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
-    from skate.tune.error import MetricError, TuneError
+    from skate.tune.error import MetricError, StorageError, TuneError
     from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
     from skate.tune.plots import save_learning_curves
@@ -70,7 +70,7 @@ _HOMES = {
     "callback": ["Callback"],
     "checkpoint": ["Checkpoint"],
     "config": ["CheckpointConfig", "FailureConfig", "RunConfig", "TuneConfig"],
-    "error": ["MetricError", "TuneError"],
+    "error": ["MetricError", "StorageError", "TuneError"],
     "experiment_analysis": ["ExperimentAnalysis"],
     "html_report": ["save_report"],
     "plots": ["save_learning_curves"],
@@ -125,6 +125,7 @@ __all__ = [
     "ResultGrid",
     "RunConfig",
     "Stopper",
+    "StorageError",
     "Trainable",
     "Trial",
     "TrialContext",

@@ -46,6 +46,9 @@ class Callback:
     ) -> None:
         """A trial failed.  It will be started again if its status is PENDING."""
 
+    def on_experiment_ending(self, trials: Sequence[Trial], **info: Any) -> None:
+        """The run is about to end before its time: trials that run will be ended."""
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """The run is over, however it ended."""
 
@@ -103,6 +106,11 @@ class CallbackList(Callback):
         """Pass on."""
         for callback in self.callbacks:
             callback.on_trial_error(iteration, trials, trial, **info)
+
+    def on_experiment_ending(self, trials: Sequence[Trial], **info: Any) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_experiment_ending(trials, **info)
 
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Pass on."""

@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 
 import cloudpickle
 
+from skate.tune.storage import is_url, open_storage
+
 #: The file that holds a dict, and the one with the metadata.
 DICT_FILE = "dict_checkpoint.pkl"
 METADATA_FILE = ".metadata.json"
@@ -112,11 +114,14 @@ class Checkpoint:
 
     @classmethod
     def from_directory(cls, path: str | os.PathLike[str]) -> Checkpoint:
-        """Return the checkpoint that lies in a folder.
+        """Return the checkpoint that lies in a folder, or at a URL where a run has kept it.
 
         Raises:
             ValueError: there is no such folder.
+            StorageError: there is nothing at the URL, or it cannot be read.
         """
+        if is_url(path):
+            return cls.from_packed(PackedCheckpoint(open_storage(path).read_folder("")))
         return cls(path)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 from skate.tune.callback import Callback
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
+from skate.tune.storage import is_url, local_folder
 
 
 @dataclass
@@ -97,8 +98,9 @@ class RunConfig:
 
     Attributes:
         name: name of the run and its folder; made from the trainable's name and the time if None.
-        storage_path: the folder of all runs; ``~/skate_results`` if None, or what the environment
-            variable ``SKATE_RESULTS_DIR`` says.
+        storage_path: the folder of all runs: a path, or a URL that fsspec understands, such as
+            ``s3://bucket/runs``; ``~/skate_results`` if None, or what the environment variable
+            ``SKATE_RESULTS_DIR`` says.
         stop: what ends a trial: thresholds (``{"training_iteration": 10}``), a function of trial id
             and result, or a ``Stopper``.
         failure_config: what to do about trials that fail.
@@ -116,8 +118,19 @@ class RunConfig:
     verbose: int = 1
 
 
-def results_folder(storage_path: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of all runs."""
+def results_place(storage_path: str | os.PathLike[str] | None) -> str:
+    """Return the path or URL of the folder of all runs."""
     if storage_path is None:
         storage_path = os.environ.get("SKATE_RESULTS_DIR") or "~/skate_results"
-    return Path(storage_path).expanduser().absolute()
+    return os.fspath(storage_path) if is_url(storage_path) else str(local_folder(storage_path))
+
+
+def results_folder(storage_path: str | os.PathLike[str] | None) -> Path:
+    """Return the folder on this machine where the files of trials are written.
+
+    It is the folder of all runs; if that is a URL, the one that would be without it.
+    """
+    for place in (storage_path, os.environ.get("SKATE_RESULTS_DIR")):
+        if place and not is_url(place):
+            return local_folder(place)
+    return local_folder("~/skate_results")

@@ -23,5 +23,17 @@ def describe(error: BaseException | None) -> str:
     return f"{name}: {message[0]}" if message else name
 
 
+class StorageError(TuneError, OSError):
+    """A file of a run cannot be written or read; the message names it and says why.
+
+    Attributes:
+        path: path or URL of the file or folder.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class MetricError(TuneError, ValueError):
     """Trials do not report a metric that the run needs; the message names what they report."""

@@ -14,7 +14,8 @@ import skate
 from skate.tune.callback import Callback, CallbackList
 from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.class_runs import Saving
-from skate.tune.config import RunConfig, TuneConfig, results_folder
+from skate.tune.config import RunConfig, TuneConfig, results_folder, results_place
+from skate.tune.error import StorageError
 from skate.tune.files import ResultFiles
 from skate.tune.homes import Homes
 from skate.tune.objective import Objective, check_mode
@@ -26,6 +27,7 @@ from skate.tune.resources import (
     as_factory,
     concurrency,
 )
+from skate.tune.resume import Resume, apply, can_restore, encode_tuner, load_run
 from skate.tune.run_log import RunLog
 from skate.tune.runner import Runner
 from skate.tune.scheduler_files import SchedulerFiles
@@ -34,9 +36,12 @@ from skate.tune.schedulers.compatibility import check_together
 from skate.tune.search import BasicVariantGenerator, Searcher, create_searcher
 from skate.tune.search import space as spaces
 from skate.tune.search.searcher import leading_objective
+from skate.tune.state_writer import StateWriter
 from skate.tune.stopper import as_stopper
+from skate.tune.storage import open_storage
 from skate.tune.trainable import Function, check, is_class, trainable_name, unwrap
 from skate.tune.trial import Trial, TrialCheckpoint
+from skate.tune.troubles import Troubles
 
 
 @dataclass
@@ -44,12 +49,14 @@ class Experiment:
     """A run that is over.
 
     Attributes:
-        path: its folder.
+        path: its folder on this machine.
         elapsed_s: how long it took, in seconds.
         end_reason: why it ended before its time: "time budget", "interrupted", "fail_fast",
             "stopper"; empty if it did not.
         cpu_s: seconds of CPU that the orchestration took in the driver.
         checkpoints: those that are kept of each trial, oldest first.
+        place: path or URL of its folder, which has everything.
+        storage_errors: what could not be written, in order.
     """
 
     name: str
@@ -60,6 +67,8 @@ class Experiment:
     end_reason: str
     cpu_s: float = 0.0
     checkpoints: dict[str, list[TrialCheckpoint]] = field(default_factory=dict)
+    place: str = ""
+    storage_errors: list[StorageError] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Trial]:
@@ -73,16 +82,29 @@ def execute(
     tune_config: TuneConfig,
     run_config: RunConfig,
     resources: Resources | None = None,
+    resume: Resume | None = None,
 ) -> Experiment:
     """Check everything, then run all trials.
+
+    Args:
+        trainable: what to run.
+        space: the search space.
+        tune_config: how to search.
+        run_config: where results go; with ``resume`` it names the run.
+        resources: what each trial needs.
+        resume: go on with a run that was cut short.
 
     Raises:
         TypeError, ValueError: a setting makes no sense; no trial has started.
         MetricError: trials do not report what the run is about.
+        StorageError: the storage cannot be written; no trial has started.
+        TuneError: there is no run to resume.
     """
     check(trainable)
     space = {} if space is None else space
     spaces.validate(space)
+    # Now: searcher and scheduler will have learned something later.
+    tuner = encode_tuner(space, tune_config, run_config, resources)
     function, request = unwrap(trainable)
     if resources is not None:
         request = as_factory(resources)
@@ -91,11 +113,26 @@ def execute(
     stopper = as_stopper(run_config.stop)
     ends = budget is not None or stopper.may_stop_all or not searcher.is_endless
     num_samples = _num_samples(tune_config.num_samples, ends)
+    label = trainable_name(function)
+    name = run_config.name or f"{label}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    path = results_folder(run_config.storage_path) / name
+    storage = open_storage(f"{results_place(run_config.storage_path).rstrip('/')}/{name}")
+    saved = None
+    if resume is not None and (resume.required or can_restore(storage)):
+        saved = load_run(storage, path)
+        if objective.metric is None:
+            objective = saved.objective
     if not searcher.set_search_properties(objective.metric, objective.mode, space):
         raise ValueError(
             f"{type(searcher).__name__} has a search space of its own; give it there or in the run,"
             " not in both"
         )
+    if saved is not None:
+        if saved.informed and objective.metric is not None and objective.mode is not None:
+            scheduler.set_search_properties(objective.metric, objective.mode)
+        searcher.set_state(saved.searcher)
+        scheduler.set_state(saved.scheduler)
+        stopper.set_state(saved.stopper)
 
     _ensure_session()
     _check_values(space)
@@ -119,22 +156,23 @@ def execute(
             total,
         ),
         space,
-        id_prefix=os.urandom(3).hex(),
+        id_prefix=os.urandom(3).hex() if saved is None else saved.id_prefix,
         resources_of=request if callable(request) else _always(request),
     )
-    label = trainable_name(function)
-    name = run_config.name or f"{label}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    path = results_folder(run_config.storage_path) / name
+    checkpoints = run_config.checkpoint_config
+    keeper = CheckpointKeeper(checkpoints, storage)
+    troubles = Troubles()
+    files = ResultFiles(path, troubles)
     callback = CallbackList(
         [
-            ResultFiles(path),
-            RunLog(path),
-            SchedulerFiles(path, scheduler),
+            files,
+            RunLog(path, troubles),
+            SchedulerFiles(path, scheduler, troubles),
+            StateWriter(name, storage, path, keeper, files, troubles, tuner),
             *_displays(run_config.verbose),
             *run_config.callbacks,
         ]
     )
-    checkpoints = run_config.checkpoint_config
     saving = None
     if is_class(function):
         saving = Saving(
@@ -144,17 +182,21 @@ def execute(
         )
     # The trainable is stored once; every actor reads it from there.
     homes = Homes(skate.put(function), saving, tune_config.reuse_actors)
-    keeper = CheckpointKeeper(checkpoints)
+    if saved is not None and resume is not None:
+        apply(saved, orchestrator, keeper, resume)
     runner = Runner(orchestrator, homes, keeper, callback, name, saving is not None, budget)
     start = time.monotonic()
     callback.setup(name=name, path=path, orchestrator=orchestrator)
     try:
         runner.run()
     finally:
-        keeper.close()
-        callback.on_experiment_end(
-            orchestrator.trials, end_reason=orchestrator.end_reason, cpu_s=runner.cpu_s
-        )
+        try:
+            callback.on_experiment_end(
+                orchestrator.trials, end_reason=orchestrator.end_reason, cpu_s=runner.cpu_s
+            )
+        finally:
+            keeper.close()
+            troubles.note(keeper.take_errors())
     elapsed = time.monotonic() - start
     return Experiment(
         name,
@@ -165,6 +207,8 @@ def execute(
         orchestrator.end_reason,
         runner.cpu_s,
         {trial.trial_id: keeper.kept(trial.trial_id) for trial in orchestrator.trials},
+        storage.where(""),
+        troubles.errors,
     )
 
 

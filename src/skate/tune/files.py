@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from skate.tune.callback import Callback
+from skate.tune.error import StorageError
+from skate.tune.storage import append
 from skate.tune.trial import Trial, flat_result
+from skate.tune.troubles import Troubles
 
 #: Lines stay in memory for at most so many seconds, and so many characters per trial: a crash of
 #: the driver loses that much.
@@ -24,20 +27,25 @@ _LEFT_OUT = ("config",)
 
 
 class ResultFiles(Callback):
-    """Writes what trials report, whole lines only, a few times per second at most."""
+    """Writes what trials report, whole lines only, a few times per second at most.
 
-    def __init__(self, path: Path) -> None:
+    What cannot be written is noted in ``troubles``, and tried again with the lines that follow.
+    """
+
+    def __init__(self, path: Path, troubles: Troubles | None = None) -> None:
         self._path = path
         self._open: dict[str, _TrialFiles] = {}
         self._flushed = 0.0
+        self._troubles = Troubles() if troubles is None else troubles
 
     def setup(self, **info: Any) -> None:
         """Make the folder of the run.
 
         Raises:
-            OSError: it cannot be made.
+            StorageError: it cannot be made.
         """
-        self._path.mkdir(parents=True, exist_ok=True)
+        with _named("make", self._path):
+            self._path.mkdir(parents=True, exist_ok=True)
 
     def on_trial_start(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
@@ -48,16 +56,15 @@ class ResultFiles(Callback):
         """
         folder = self._path / trial.trial_id
         trial.local_path = folder
-        folder.mkdir(exist_ok=True)
-        text = json.dumps(trial.config, default=_as_text, indent=2)
-        (folder / "params.json").write_text(text + "\n")
         files = self._open.get(trial.trial_id)
         if files is None:
             files = self._open[trial.trial_id] = _TrialFiles(folder)
-            if trial.failures:
-                (folder / "error.txt").unlink(missing_ok=True)
-                files.recall()
-        files.cut(trial.iterations)
+        with self._noting(), _named("write", folder / "params.json"):
+            folder.mkdir(exist_ok=True)
+            text = json.dumps(trial.config, default=_as_text, indent=2)
+            (folder / "params.json").write_text(text + "\n")
+        with self._noting():
+            files.begin(trial.iterations)
 
     def on_trial_result(
         self,
@@ -68,15 +75,22 @@ class ResultFiles(Callback):
         **info: Any,
     ) -> None:
         """Take one line."""
-        self._open[trial.trial_id].add(result)
+        files = self._open[trial.trial_id]
+        files.add(result)
+        if files.characters >= FLUSH_CHARACTERS:
+            self._flush(files)
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
         """Write what has waited long enough."""
         now: float = info["now"]
         if now - self._flushed >= FLUSH_S:
             self._flushed = now
-            for files in self._open.values():
-                files.flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything there is."""
+        for files in self._open.values():
+            self._flush(files)
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
@@ -91,18 +105,31 @@ class ResultFiles(Callback):
         self._close(trial)
         if trial.error is not None and trial.local_path is not None:
             text = "".join(traceback.format_exception(trial.error))
-            (trial.local_path / "error.txt").write_text(text)
+            with self._noting(), _named("write", trial.local_path / "error.txt"):
+                (trial.local_path / "error.txt").write_text(text)
 
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Write the rest of trials that were cut short."""
-        for files in self._open.values():
-            files.flush()
+        self.flush()
         self._open.clear()
 
     def _close(self, trial: Trial) -> None:
-        files = self._open.pop(trial.trial_id, None)
+        files = self._open.get(trial.trial_id)
         if files is not None:
+            self._flush(files)
+            if not files.waiting:
+                del self._open[trial.trial_id]
+
+    def _flush(self, files: _TrialFiles) -> None:
+        with self._noting():
             files.flush()
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except StorageError as error:
+            self._troubles.note([error])
 
 
 class _TrialFiles:
@@ -113,8 +140,17 @@ class _TrialFiles:
         self._lines: list[str] = []
         self._rows: list[dict[str, Any]] = []
         self._columns: list[str] = []
-        self._characters = 0
+        #: How much of it waits to be written.
+        self.characters = 0
         self._count = 0
+        self._begun = False
+        #: Whether the table has to be written anew.
+        self._stale = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._lines) or self._stale
 
     def add(self, result: dict[str, Any]) -> None:
         self._count += 1
@@ -122,25 +158,43 @@ class _TrialFiles:
         line = json.dumps(kept, default=_as_text)
         self._lines.append(line)
         self._rows.append(flat_result(kept))
-        self._characters += len(line)
-        if self._characters >= FLUSH_CHARACTERS:
-            self.flush()
+        self.characters += len(line)
 
-    def recall(self) -> None:
-        """Go on with the files that are there."""
-        path = self._folder / "result.json"
-        lines = path.read_text().splitlines() if path.exists() else []
+    def begin(self, count: int) -> None:
+        """Go on with the first ``count`` lines of what is there."""
+        with _named("write", self._folder / "result.json"):
+            if not self._begun:
+                self._begun = True
+                (self._folder / "error.txt").unlink(missing_ok=True)
+                self._recall()
+            self._cut(min(count, self._count))
+
+    def _recall(self) -> None:
+        lines = read_lines(self._folder)
+        self._columns = list(dict.fromkeys(n for line in lines for n in flat_result(line)))
         self._count = len(lines)
-        self._columns = list(dict.fromkeys(n for row in map(_row, lines) for n in row))
+        path = self._folder / "result.json"
+        if path.exists():
+            self._stale = True
+            text = path.read_text()
+            if text.count("\n") != len(lines) or not text.endswith("\n"):
+                # A crash cut the last one off.
+                whole = text.splitlines()[: len(lines)]
+                _replace(path, "".join(f"{line}\n" for line in whole))
 
-    def cut(self, count: int) -> None:
+    def _cut(self, count: int) -> None:
         """Discard all but the first ``count`` lines."""
         if count >= self._count:
             return
-        self.flush()
+        written = self._count - len(self._lines)
+        if count >= written:
+            del self._lines[count - written :], self._rows[count - written :]
+            self._count = count
+            return
+        self._lines, self._rows, self.characters = [], [], 0
         self._count = count
         if count == 0:
-            self._columns = []
+            self._columns, self._stale = [], False
             for name in ("result.json", "progress.csv"):
                 (self._folder / name).unlink(missing_ok=True)
             return
@@ -150,25 +204,29 @@ class _TrialFiles:
         self._rewrite_csv()
 
     def flush(self) -> None:
-        if not self._lines:
-            return
-        _append(self._folder / "result.json", "\n".join(self._lines) + "\n")
-        rows, self._lines, self._rows, self._characters = self._rows, [], [], 0
-        known = set(self._columns)
-        new = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in known]
-        if new and self._columns:
-            self._columns += new
-            self._rewrite_csv()
-            return
-        header = bool(new)
-        self._columns += new
-        _append(self._folder / "progress.csv", self._csv(rows, header))
+        if self._lines:
+            append(self._folder / "result.json", ("\n".join(self._lines) + "\n").encode())
+            rows, self._lines, self._rows, self.characters = self._rows, [], [], 0
+            known = set(self._columns)
+            new = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in known]
+            # A column that the first line does not have.
+            if (new and self._columns) or self._stale:
+                self._stale = True
+                self._columns += new
+            else:
+                self._columns += new
+                self._stale = True  # until it is written
+                table = self._csv(rows, header=bool(new))
+                append(self._folder / "progress.csv", table.encode())
+                self._stale = False
+        if self._stale:
+            with _named("write", self._folder / "progress.csv"):
+                self._rewrite_csv()
 
     def _rewrite_csv(self) -> None:
-        """Write the table anew, because a column appeared that its first line does not have."""
-        lines = (self._folder / "result.json").read_text().splitlines()
-        text = self._csv([_row(line) for line in lines], header=True)
+        text = self._csv([flat_result(line) for line in read_lines(self._folder)], header=True)
         _replace(self._folder / "progress.csv", text)
+        self._stale = False
 
     def _csv(self, rows: Sequence[dict[str, Any]], header: bool) -> str:
         buffer = io.StringIO()
@@ -179,25 +237,40 @@ class _TrialFiles:
         return buffer.getvalue()
 
 
-def _row(line: str) -> dict[str, Any]:
-    return flat_result(json.loads(line))
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a trial's ``result.json``; of those that a crash cut off, none."""
+    path = folder / "result.json"
+    if not path.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+@contextlib.contextmanager
+def _named(what: str, path: Path) -> Iterator[None]:
+    """Have errors name the file."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot {what} {path}: {error.strerror or error}", str(path)) from error
 
 
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    beside.write_text(text)
-    beside.replace(path)
-
-
-def _append(path: Path, text: str) -> None:
-    """Append in one system call, so that a crash never leaves half a line behind."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    beside = path.with_name(f"{path.name}.partial")
     try:
-        remaining = memoryview(text.encode())
-        while remaining:  # a disk that fills up takes a part, then refuses the next call
-            remaining = remaining[os.write(descriptor, remaining) :]
-    finally:
-        os.close(descriptor)
+        beside.write_text(text)
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def _as_text(value: object) -> Any:

@@ -107,6 +107,16 @@ class Orchestrator:
         return self._exhausted or bool(self.end_reason)
 
     @property
+    def informed(self) -> bool:
+        """Whether searcher and scheduler know what the run optimizes."""
+        return self._informed
+
+    @property
+    def exploits(self) -> Mapping[str, tuple[Exploit, TrialCheckpoint | None]]:
+        """What paused trials start with when they run next, by trial id."""
+        return self._exploits
+
+    @property
     def needs_no_more_actors(self) -> bool:
         """Whether free processes are of no use, because nothing waits to run."""
         return self.exhausted and not self._waiting
@@ -119,6 +129,46 @@ class Orchestrator:
     def checkpoint_of(self, trial: Trial) -> TrialCheckpoint | None:
         """Return the newest checkpoint of a trial, None if there is none."""
         return trial.checkpoint
+
+    # ---------------------------------------------------------------- resuming
+
+    def resume(
+        self,
+        trials: Sequence[Trial],
+        exploits: Mapping[str, tuple[Exploit, TrialCheckpoint | None]],
+        informed: bool,
+    ) -> None:
+        """Take over the trials of a run that was cut short; those that ran start again.
+
+        Searcher, scheduler and stopper have their states by now.
+        """
+        self.trials = list(trials)
+        self._exploits = dict(exploits)
+        self._informed = informed
+        for trial in trials:
+            if trial.is_finished:
+                continue
+            if trial.status == Trial.PAUSED:
+                # With nothing to go on from, it begins anew.
+                if trial.checkpoint is None and trial.trial_id not in exploits:
+                    self.searcher.on_unpause(trial.trial_id)
+                    trial.status = Trial.PENDING
+                    self._rewind(trial)
+            else:
+                trial.status = Trial.PENDING
+                self._rewind(trial)
+            self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
+
+    def revive(self, trial: Trial) -> None:
+        """Have a trial that failed run again, from its checkpoint if it has one."""
+        trial.status, trial.error, trial.failures = Trial.PENDING, None, 0
+        self._rewind(trial)
+        self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
+        self.scheduler.on_trial_add(self, trial)
+
+    def abandon(self, trial: Trial) -> None:
+        """End a trial that was cut short and is not to go on."""
+        self._remove(trial, "interrupted")
 
     # ---------------------------------------------------------------- starting trials
 

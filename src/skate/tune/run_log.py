@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from skate.tune.callback import Callback
+from skate.tune.error import StorageError
 from skate.tune.orchestrator import Orchestrator
+from skate.tune.storage import append_to
 from skate.tune.trial import Trial
+from skate.tune.troubles import Troubles
 
 FILE = "run.jsonl"
 
@@ -29,10 +32,12 @@ class RunLog(Callback):
 
     Args:
         path: the folder of the run, which exists.
+        troubles: where errors go while the run goes on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, troubles: Troubles | None = None) -> None:
         self._path = path
+        self._troubles = Troubles() if troubles is None else troubles
         self._descriptor = -1
         self._orchestrator: Orchestrator | None = None
 
@@ -100,4 +105,9 @@ class RunLog(Callback):
     def _write(self, line: dict[str, Any]) -> None:
         if self._descriptor >= 0:
             text = json.dumps({**line, "time": time.time()})
-            os.write(self._descriptor, f"{text}\n".encode())
+            try:
+                append_to(self._descriptor, f"{text}\n".encode())
+            except OSError as error:
+                path = self._path / FILE
+                message = f"cannot write {path}: {error.strerror}"
+                self._troubles.note([StorageError(message, str(path))])

@@ -299,6 +299,7 @@ class Runner:
         self._calls[refs[0]] = _Call(kind, action, action.trial, home, refs[1], later)
 
     def _end(self, reason: str) -> None:
+        self._callback.on_experiment_ending(self._orchestrator.trials, end_reason=reason)
         for kill in self._orchestrator.end(reason):
             trial = kill.trial
             for ref, call in list(self._calls.items()):

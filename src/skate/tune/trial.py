@@ -86,8 +86,10 @@ class TrialCheckpoint:
             trial goes on from here.
         metrics: the result it was reported with.
         number: counts the checkpoints of a trial, from 0; part of the folder's name.
+        name: the name of that folder, relative to that of the run.
         keep_ref: whether it is to stay in the object store although the files are whole.
         keep_files: whether it is to have files at all.
+        failed: whether they could not be written.
     """
 
     ref: Any = None
@@ -97,8 +99,10 @@ class TrialCheckpoint:
     reports: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     number: int = 0
+    name: str = ""
     keep_ref: bool = True
     keep_files: bool = True
+    failed: bool = False
 
     @property
     def source(self) -> Any:

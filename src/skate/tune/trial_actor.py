@@ -160,5 +160,5 @@ def _open(source: PackedCheckpoint | str) -> Checkpoint:
     from skate.tune.checkpoint import Checkpoint
 
     if isinstance(source, str):
-        return Checkpoint(source)
+        return Checkpoint.from_directory(source)
     return Checkpoint.from_packed(source)

@@ -13,6 +13,7 @@ from skate.tune.error import TuneError, describe
 from skate.tune.experiment import Experiment, execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
 from skate.tune.resources import Resources
+from skate.tune.resume import parse_resume
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.trainable import Function
@@ -46,6 +47,7 @@ def run(
     reuse_actors: bool = True,
     max_concurrent_trials: int | None = None,
     seed: int | None = None,
+    resume: bool | str | None = False,
 ) -> ExperimentAnalysis:
     """Evaluate a function on configurations from a search space.
 
@@ -63,7 +65,8 @@ def run(
         resources_per_trial: such as ``{"cpu": 2, "gpu": 0.5}``, or a ``PlacementGroupFactory``; one
             CPU if None.
         num_samples: how many trials (passes over the grid, if there is one); -1 for no limit.
-        storage_path: the folder of all runs; ``~/skate_results`` if None.
+        storage_path: the folder of all runs, or a URL that fsspec understands;
+            ``~/skate_results`` if None.
         local_dir: the older name of ``storage_path``.
         search_alg: a ``Searcher``, "random" or "optuna"; random and grid search if None.
         scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
@@ -82,10 +85,15 @@ def run(
         reuse_actors: whether a process runs one trial after another.
         max_concurrent_trials: how many trials run at a time, at most; None for as many as fit.
         seed: for searchers given by name, and the default one.
+        resume: go on with the run of this name that was cut short (see ``Tuner.restore``), with the
+            arguments of this call.  True for a run that has to be there, "AUTO" for one that may;
+            "ERRORED_ONLY" for the trials that failed, "AUTO+ERRORED" for those too,
+            "AUTO+RESTART_ERRORED" to have them start anew.
 
     Raises:
         TypeError, ValueError: a setting makes no sense; no trial has started.
         MetricError: trials do not report what the run is about.
+        StorageError: the storage cannot be written; no trial has started.
         TuneError: trials failed.
     """
     if storage_path is not None and local_dir is not None:
@@ -97,6 +105,9 @@ def run(
         keep_checkpoints_num,
         checkpoint_score_attr,
     )
+    wish = parse_resume(resume)
+    if wish is not None and name is None:
+        raise ValueError("resume goes on with a run by its name; say which: name=...")
     experiment = execute(
         run_or_experiment,
         config,
@@ -121,6 +132,7 @@ def run(
             verbose=verbose,
         ),
         resources_per_trial,
+        wish,
     )
     if raise_on_failed_trial and experiment.failed:
         raise _failure(experiment) from experiment.failed[0].error

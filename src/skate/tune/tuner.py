@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skate.tune.callback import Callback
 from skate.tune.config import RunConfig, TuneConfig
 from skate.tune.experiment import execute
+from skate.tune.resources import Resources
 from skate.tune.result_grid import ResultGrid
+from skate.tune.resume import Resume, can_restore, load_tuner
+from skate.tune.storage import open_storage
 from skate.tune.trainable import Function, check
 
 
@@ -42,6 +47,60 @@ class Tuner:
         self._param_space = param_space
         self._tune_config = tune_config or TuneConfig()
         self._run_config = run_config or RunConfig()
+        self._resources: Resources | None = None
+        self._resume: Resume | None = None
+
+    @classmethod
+    def restore(
+        cls,
+        path: str | os.PathLike[str],
+        trainable: Function,
+        resume_unfinished: bool = True,
+        resume_errored: bool = False,
+        restart_errored: bool = False,
+        param_space: Mapping[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Tuner:
+        """Return a tuner whose ``fit`` goes on with a run that was cut short.
+
+        Trials that have ended stay as they are.  Those that ran go on from their last whole
+        checkpoint, or begin anew if they have none.  Searcher and scheduler go on with what they
+        had learned, random generators included.
+
+        Args:
+            path: the folder of the run, or its URL.
+            trainable: what the trials run, as at first; tie parameters to it again.
+            resume_unfinished: whether trials go on that ran, were paused or had not started.
+            resume_errored: whether trials that failed go on, from their last checkpoint.
+            restart_errored: whether trials that failed start anew.
+            param_space: the search space, if what is in it cannot be saved (refs of objects).
+            callbacks: hooks into the run; they are not saved.
+
+        Raises:
+            TypeError: the trainable is no function of one configuration.
+            TuneError: there is no run that could be resumed.
+            StorageError: the storage cannot be read.
+        """
+        settings = load_tuner(path)
+        settings.run_config.callbacks = callbacks
+        tuner = cls(
+            trainable,
+            param_space=settings.space if param_space is None else param_space,
+            tune_config=settings.tune_config,
+            run_config=settings.run_config,
+        )
+        tuner._resources = settings.resources
+        tuner._resume = Resume(resume_unfinished, resume_errored, restart_errored)
+        return tuner
+
+    @staticmethod
+    def can_restore(path: str | os.PathLike[str]) -> bool:
+        """Say whether there is a run at a path or URL that ``restore`` can go on with.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
+        return can_restore(open_storage(path))
 
     def fit(self) -> ResultGrid:
         """Run all trials.  Trials that fail are in the result; Ctrl-C ends the run early.
@@ -49,7 +108,15 @@ class Tuner:
         Raises:
             TypeError, ValueError: a setting makes no sense; no trial has started.
             MetricError: trials do not report what the run is about.
+            StorageError: the storage cannot be written; no trial has started.
         """
         return ResultGrid(
-            execute(self._trainable, self._param_space, self._tune_config, self._run_config)
+            execute(
+                self._trainable,
+                self._param_space,
+                self._tune_config,
+                self._run_config,
+                self._resources,
+                self._resume,
+            )
         )

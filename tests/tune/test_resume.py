@@ -1,0 +1,290 @@
+"""Runs that are cut short go on, and end as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skate import tune
+from skate.tune.resume import Resume, parse_resume
+
+#: A run of 12 trials, one at a time so that nothing depends on which is faster.
+CODE = """
+    import json, sys, time
+    import skate
+    from skate import tune
+    from skate.tune.schedulers import ASHAScheduler
+    from skate.tune.search.optuna import OptunaSearch
+
+    folder, strategy, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
+
+    def train(config):
+        checkpoint = tune.get_checkpoint()
+        begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+        for step in range(begin + 1, 10):
+            time.sleep(pause)
+            tune.report(
+                {"loss": (config["x"] - 3) ** 2 + 1 / step, "begin": begin},
+                checkpoint=tune.Checkpoint.from_dict({"step": step, "weights": b"1" * 1000}),
+            )
+
+    if __name__ == "__main__":
+        skate.init(num_cpus=1)
+        if tune.Tuner.can_restore(folder + "/run"):
+            tuner = tune.Tuner.restore(folder + "/run", train)
+        else:
+            tuner = tune.Tuner(
+                train,
+                param_space={"x": tune.uniform(0, 10)},
+                tune_config=tune.TuneConfig(
+                    metric="loss",
+                    mode="min",
+                    num_samples=12,
+                    seed=7,
+                    search_alg="optuna" if strategy == "optuna" else None,
+                    scheduler=ASHAScheduler(max_t=9, reduction_factor=3)
+                    if strategy == "asha" else None,
+                ),
+                run_config=tune.RunConfig(
+                    name="run",
+                    storage_path=folder,
+                    verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+                ),
+            )
+        grid = tuner.fit()
+        best = grid.get_best_result()
+        trials = grid.experiment.trials
+        print(json.dumps({
+            "best": best.config["x"],
+            "loss": best.metrics["loss"],
+            "x": [trial.config["x"] for trial in trials],
+            "steps": [trial.history.column("training_iteration") for trial in trials],
+            "begins": [trial.history.column("begin") for trial in trials],
+            "kept": [[c.name for c in grid.experiment.checkpoints[t.trial_id]] for t in trials],
+        }))
+"""
+
+
+class Driver:
+    """A process that runs, or resumes, a run in a folder."""
+
+    def __init__(self, folder: Path, strategy: str, pause: float = 0.0, code: str = CODE) -> None:
+        self.run = folder / "run"
+        self.run.parent.mkdir(exist_ok=True)
+        script = folder / "script.py"
+        script.write_text(textwrap.dedent(code))
+        environment = {key: v for key, v in os.environ.items() if key != "SKATE_ENGINE"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), str(folder), strategy, str(pause)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def summary(self) -> list[dict[str, Any]]:
+        try:
+            content = json.loads((self.run / "experiment_state.json").read_text())
+        except FileNotFoundError:
+            return []
+        return list(content.get("trials", []))
+
+    def kill_after(self, ended: int) -> None:
+        """Kill the driver when so many trials have ended and another one has a checkpoint."""
+        deadline = time.monotonic() + 100
+        while True:
+            trials = self.summary()
+            running = [trial for trial in trials if trial["status"] == "RUNNING"]
+            if len(trials) > ended and running and running[0]["checkpoints"]:
+                break
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+    def result(self) -> dict[str, Any]:
+        output, _ = self.process.communicate(timeout=100)
+        assert self.process.returncode == 0
+        return dict(json.loads(output.splitlines()[-1]))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("strategy", ["random", "optuna", "asha"])
+def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, strategy: str) -> None:
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+    calm = Driver(tmp_path / "calm", strategy).result()
+    killed = tmp_path / "killed"
+    Driver(killed, strategy, pause=0.1).kill_after(1)
+    Driver(killed, strategy, pause=0.1).kill_after(3)
+    resumed = Driver(killed, strategy).result()
+    assert resumed["x"] == calm["x"]
+    assert resumed["best"] == calm["best"]
+    assert resumed["loss"] == calm["loss"]
+    assert resumed["steps"] == calm["steps"]
+    # At least one went on from a checkpoint rather than from the beginning.
+    assert any(begin > 0 for begins in resumed["begins"] for begin in begins)
+    for names, steps in zip(resumed["kept"], resumed["steps"], strict=True):
+        assert len(names) == min(2, len(steps))
+    for trial in (killed / "run").glob("*_000*"):
+        assert len(list(trial.glob("checkpoint_*"))) <= 2
+        lines = [json.loads(line) for line in (trial / "result.json").read_text().splitlines()]
+        assert [line["training_iteration"] for line in lines] == list(range(1, len(lines) + 1))
+        rows = (trial / "progress.csv").read_text().splitlines()
+        assert len(rows) == len(lines) + 1
+
+
+def once(config: dict[str, Any]) -> None:
+    tune.report(loss=config["x"])
+
+
+class Flaky:
+    """Fails as long as a file is there."""
+
+    def __init__(self, flag: Path) -> None:
+        self.__name__ = "flaky"
+        self.flag = flag
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        checkpoint = tune.get_checkpoint()
+        begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+        for step in range(begin + 1, 4):
+            if step == 3 and config["x"] == 1 and self.flag.exists():
+                raise ValueError("not yet")
+            tune.report(
+                {"loss": config["x"], "begin": begin},
+                checkpoint=tune.Checkpoint.from_dict({"step": step}),
+            )
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("how", ["resume_errored", "restart_errored", None])
+def test_failed_trials_go_on_or_start_anew_or_stay(tmp_path: Path, how: str | None) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    tuner = tune.Tuner(
+        Flaky(flag),
+        param_space={"x": tune.grid_search([0, 1, 2])},
+        run_config=tune.RunConfig(name="run", storage_path=tmp_path, verbose=0),
+    )
+    assert tuner.fit().num_errors == 1
+    flag.unlink()
+    restored = tune.Tuner.restore(
+        tmp_path / "run", Flaky(flag), **({} if how is None else {how: True})
+    )
+    grid = restored.fit()
+    assert len(grid) == 3
+    trial = grid.experiment.trials[1]
+    if how is None:
+        assert grid.num_errors == 1
+        assert "not yet" in str(grid.errors[0])
+        return
+    assert grid.num_errors == 0
+    begins = trial.history.column("begin")
+    assert begins == ([0, 0, 2] if how == "resume_errored" else [0, 0, 0])
+    assert not (tmp_path / "run" / trial.trial_id / "error.txt").exists()
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_run_that_is_over_is_restored_as_it_was(tmp_path: Path) -> None:
+    space = {"x": tune.uniform(0, 1)}
+    first = tune.run(
+        once, config=space, num_samples=4, storage_path=tmp_path, name="a", verbose=0, seed=1
+    )
+    # It may have been moved meanwhile.
+    (tmp_path / "a").rename(tmp_path / "b")
+    second = tune.Tuner.restore(tmp_path / "b", once).fit()
+    assert [result.config for result in second] == [trial.config for trial in first.trials]
+    assert [result.metrics["loss"] for result in second if result.metrics] == [
+        trial.last_result["loss"] for trial in first.trials
+    ]
+    # More of it: the searcher goes on where it was.
+    third = tune.run(
+        once, config=space, num_samples=6, storage_path=tmp_path, name="b", verbose=0, resume=True
+    )
+    assert [trial.config for trial in third.trials][:4] == [t.config for t in first.trials]
+    assert len({trial.config["x"] for trial in third.trials}) == 6
+
+
+@pytest.mark.usefixtures("inline")
+def test_interrupted_trials_go_on(tmp_path: Path) -> None:
+    class Interrupt(tune.Callback):
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+        ) -> None:
+            if trial.trial_id.endswith("2"):
+                raise KeyboardInterrupt
+
+    options: dict[str, Any] = {
+        "config": {"x": tune.grid_search([1, 2, 3, 4, 5])},
+        "storage_path": tmp_path,
+        "name": "run",
+        "verbose": 0,
+        "max_concurrent_trials": 1,
+    }
+    first = tune.run(once, callbacks=[Interrupt()], **options)
+    assert [trial.stop_reason for trial in first.trials][-1] == "interrupted"
+    left = tune.Tuner.restore(tmp_path / "run", once, resume_unfinished=False).fit()
+    assert left.experiment.trials[2].stop_reason == "interrupted"
+    first = tune.run(once, callbacks=[Interrupt()], **{**options, "name": "again"})
+    analysis = tune.run(once, resume="AUTO", **{**options, "name": "again"})
+    assert [trial.last_result["loss"] for trial in analysis.trials] == [1, 2, 3, 4, 5]
+    assert {trial.stop_reason for trial in analysis.trials} == {"completed"}
+
+
+@pytest.mark.usefixtures("inline")
+def test_what_cannot_be_resumed(tmp_path: Path) -> None:
+    assert not tune.Tuner.can_restore(tmp_path)
+    with pytest.raises(tune.TuneError, match="no run to resume at"):
+        tune.Tuner.restore(tmp_path, once)
+    options: dict[str, Any] = {"storage_path": tmp_path, "config": {"x": 1}, "verbose": 0}
+    with pytest.raises(tune.TuneError, match="no run to resume at"):
+        tune.run(once, name="none", resume=True, **options)
+    assert len(tune.run(once, name="none", resume="AUTO", **options).trials) == 1
+    with pytest.raises(ValueError, match="name="):
+        tune.run(once, resume=True, **options)
+    with pytest.raises(ValueError, match="resume wants"):
+        tune.run(once, name="none", resume="PROMPTLY", **options)
+    state = tmp_path / "none" / "experiment_state.pkl"
+    fields = pickle.loads(state.read_bytes())
+    state.write_bytes(pickle.dumps({**fields, "version": 99}))
+    with pytest.raises(ValueError, match="version 99"):
+        tune.run(once, name="none", resume=True, **options)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_searcher_that_cannot_be_pickled_is_no_reason_to_fail(tmp_path: Path) -> None:
+    class Stuck(tune.search.BasicVariantGenerator):
+        def get_state(self) -> dict[str, Any]:
+            return {"lock": threading.Lock()}
+
+    with pytest.warns(RuntimeWarning, match="cannot be resumed"):
+        analysis = tune.run(
+            once, config={"x": 1}, search_alg=Stuck(), storage_path=tmp_path, name="r", verbose=0
+        )
+    assert len(analysis.trials) == 1
+    assert not tune.Tuner.can_restore(tmp_path / "r")
+
+
+def test_words_for_resuming() -> None:
+    assert parse_resume(None) is None
+    assert parse_resume(False) is None
+    assert parse_resume(True) == parse_resume("LOCAL") == Resume()
+    assert parse_resume("auto") == Resume(required=False)
+    assert parse_resume("ERRORED_ONLY") == Resume(unfinished=False, errored=True)
+    assert parse_resume("AUTO+ERRORED") == Resume(errored=True, required=False)
+    assert parse_resume("AUTO+RESTART_ERRORED_ONLY") == Resume(
+        unfinished=False, restart_errored=True, required=False
+    )
