@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -373,3 +374,52 @@ def test_a_class_by_itself(tmp_path: Path) -> None:
     assert other.train()["step"] == 3
     with pytest.raises(TypeError, match="Bare has to have a method step"):
         tune.Tuner(type("Bare", (tune.Trainable,), {}))
+
+
+def test_a_clone_of_a_function_that_does_not_stop(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "inline":
+        pytest.skip("a thread cannot be ended, only the process that it is in")
+    monkeypatch.setattr("skate.tune.runner.STOP_GRACE_S", 0.2)
+
+    def stubborn(config: dict[str, Any]) -> None:
+        try:
+            count(config)
+        except BaseException:
+            threading.Event().wait()
+
+    def verdict(controller: Controller) -> Exploit:
+        return Exploit(controller.trials[1], {"x": 1, "steps": 6})
+
+    (_, trial, _) = run(stubborn, Once(verdict, only=1), max_concurrent_trials=1)
+    assert (trial.status, trial.failures) == ("TERMINATED", 0)
+    assert trial.history.column("begin") == [0, 0, 0, 3, 3, 3]
+
+
+@pytest.mark.parametrize("trainable", [count, Counter])
+def test_fresh_processes_are_paused_too(trainable: Any) -> None:
+    for trial in run(trainable, Once("PAUSE"), reuse_actors=False):
+        assert steps(trial) == [1, 2, 3, 4, 5, 6]
+        assert trial.last_result["begin"] == 3
+
+
+def test_a_run_that_ends_while_trials_are_paused(tmp_path: Path) -> None:
+    class Slow(Reusable):
+        def step(self) -> dict[str, Any]:
+            threading.Event().wait(0.01)
+            return super().step()
+
+    class Sleepy(Once):
+        """Does not let go on what it has paused."""
+
+        def choose_trial_to_run(self, controller: Controller) -> Trial | None:
+            pending = [t for t in controller.live_trials if t.status == Trial.PENDING]
+            return pending[0] if pending else None
+
+    scheduler = Sleepy("PAUSE", only=0)
+    config = {"x": tune.grid_search([0, 1]), "folder": str(tmp_path), "steps": 10**6}
+    analysis = tune.run(Slow, config=config, scheduler=scheduler, time_budget_s=1.5, verbose=0)
+    assert [trial.stop_reason for trial in analysis.trials] == ["time budget", "time budget"]
+    assert [trial.status for trial in analysis.trials] == ["TERMINATED", "TERMINATED"]
+    assert analysis.trials[0].iterations == 3
