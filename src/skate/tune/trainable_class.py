@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-
-from skate.tune.checkpoint import DICT_FILE, Checkpoint, PackedCheckpoint
+from skate.tune.checkpoint import DICT_FILE, Checkpoint, PackedCheckpoint, pickled
 
 if TYPE_CHECKING:
     from skate.tune.resources import PlacementGroupFactory
@@ -195,7 +193,7 @@ class Trainable:
             saved = self.save_checkpoint(folder)
             packed = PackedCheckpoint.from_folder(Path(folder))
         if isinstance(saved, dict):
-            packed.files[DICT_FILE] = cloudpickle.dumps(saved, protocol=5)
+            packed.files[DICT_FILE] = pickled(saved)
         done = {"iteration": self._iteration, "time_total_s": self._time_total}
         return packed.with_metadata(done)
 
