@@ -157,3 +157,108 @@ def test_pandas_is_not_installed(
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"pip install 'skate\[tune\]'"):
         analysis.dataframe()
+
+
+def test_all_pictures(analysis: tune.ExperimentAnalysis, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    paths = analysis.save_plots(tmp_path / "new")
+    # Five trials reported a number: too few to say what matters.
+    assert [path.name for path in paths] == [
+        "learning_curves.png",
+        "ends.png",
+        "parallel_coordinates.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def trial(number: int, params: dict[str, Any], loss: float) -> tune.Trial:
+    made = tune.Trial(f"t_{number}", params, params)
+    made.record({"training_iteration": 1, "loss": loss})
+    made.status, made.stop_reason = tune.Trial.TERMINATED, "completed"
+    return made
+
+
+def many(count: int = 40) -> list[tune.Trial]:
+    """Return trials whose loss follows from ``lr`` and a little from ``kind``, not from ``no``."""
+    trials = []
+    for at in range(count):
+        # Without pattern, and without chance: the golden ratio spreads them.
+        params: dict[str, Any] = {"lr": 10 ** -(1 + 4 * (at * 0.618 % 1)), "no": at * 0.414 % 1}
+        params["kind"] = "ab"[at % 2]
+        if at % 3:
+            params["sometimes"] = at % 5
+        loss = -math.log10(params["lr"]) + (0.2 if at % 2 else 0.0)
+        trials.append(trial(at, params, loss if at else 1e12))
+    return trials
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_what_matters(library: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from skate.tune.importance import importances
+
+    if library:
+        pytest.importorskip("sklearn")
+    else:
+        monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    found = importances(many(), "loss", "min")
+    assert found is not None
+    assert math.fsum(found.shares.values()) == pytest.approx(1)
+    assert set(found.shares) == {"lr", "no", "kind", "sometimes"}
+    assert next(iter(found.shares)) == "lr"
+    assert found.shares["lr"] > 0.7
+    assert ("forest" in found.method) == library
+
+
+def test_too_little_to_say_what_matters() -> None:
+    from skate.tune.importance import importances
+
+    assert importances(many(5), "loss", "min") is None
+    assert importances([trial(at, {"x": at}, 1.0) for at in range(9)], "loss", "min") is None
+    assert importances([trial(at, {"x": 1}, at) for at in range(9)], "loss", "min") is None
+
+
+def test_ranks() -> None:
+    from skate.tune.importance import ranks
+
+    assert ranks([3.0, 1.0, 3.0, 2.0]) == [2.5, 0.0, 2.5, 1.0]
+    assert ranks([]) == []
+
+
+def test_kinds_of_parameters() -> None:
+    from skate.tune.importance import parameters
+
+    known = {parameter.name: parameter for parameter in parameters(many())}
+    assert known["lr"].logarithmic
+    assert not known["no"].logarithmic
+    assert known["kind"].categories() == ["a", "b"]
+    assert known["kind"].places()[:3] == [0.0, 1.0, 0.0]
+    assert math.isnan(known["sometimes"].places()[0])
+
+
+def test_parallel_coordinates() -> None:
+    figures = pytest.importorskip("matplotlib.figure")
+    from skate.tune.parameter_plots import draw_parallel
+
+    figure = figures.Figure()
+    assert draw_parallel(figure, many(), "loss", "min", "title", None)
+    axes = figure.axes[0]
+    titles = [label.get_text() for label in axes.get_xticklabels()]
+    assert titles == ["lr\n(log)", "no", "kind", "sometimes", "loss"]
+    lines = axes.collections[0].get_segments()
+    assert len(lines) == 40
+    # The one that diverged does not press all others together.
+    assert sum(line[-1][1] > 0.2 for line in lines) > 10
+    assert not draw_parallel(figures.Figure(), many(1), "loss", "min", "title", None)
+
+
+def test_where_trials_ended(analysis: tune.ExperimentAnalysis) -> None:
+    pytest.importorskip("matplotlib")
+    from skate.tune.plots import draw_ends
+
+    axes = draw_ends(learning_curves(analysis.experiment), "title").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4", "9"]
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["ran to its end (2)", "stopped early (2)", "failed (1)"]
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "2"]

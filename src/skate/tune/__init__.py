@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skate.tune.error import MetricError, StorageError, TuneError
     from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
-    from skate.tune.plots import save_learning_curves
+    from skate.tune.plots import save_learning_curves, save_plots
     from skate.tune.resources import PlacementGroupFactory
     from skate.tune.result_grid import Result, ResultGrid
     from skate.tune.schedulers import create_scheduler
@@ -73,7 +73,7 @@ _HOMES = {
     "error": ["MetricError", "StorageError", "TuneError"],
     "experiment_analysis": ["ExperimentAnalysis"],
     "html_report": ["save_report"],
-    "plots": ["save_learning_curves"],
+    "plots": ["save_learning_curves", "save_plots"],
     "resources": ["PlacementGroupFactory"],
     "result_grid": ["Result", "ResultGrid"],
     "schedulers": ["create_scheduler"],
@@ -155,6 +155,7 @@ __all__ = [
     "run",
     "sample_from",
     "save_learning_curves",
+    "save_plots",
     "save_report",
     "schedulers",
     "search",

@@ -26,8 +26,15 @@ class Curve:
     trial: Trial
     iterations: list[float]
     values: list[float]
-    #: "best", "completed", "stopped" (early) or "failed".
+    #: "best", "completed", "stopped" (early), "failed" or "running" (or paused).
     kind: str
+
+    @property
+    def end(self) -> str:
+        """The same, but also the best trial ended in one of the other ways."""
+        if self.kind != "best":
+            return self.kind
+        return _end(self.trial)
 
 
 @dataclass(slots=True)
@@ -69,10 +76,16 @@ def _curve(trial: Trial, metric: str, is_best: bool) -> Curve:
         for iteration, value in zip(iterations, values, strict=True)
         if math.isfinite(value)
     ]
-    kind = "best" if is_best else "failed" if trial.status == Trial.ERROR else "completed"
-    if trial.early_stopped and not is_best:
-        kind = "stopped"
+    kind = "best" if is_best else _end(trial)
     return Curve(trial, [p[0] for p in pairs], [p[1] for p in pairs], kind)
+
+
+def _end(trial: Trial) -> str:
+    if trial.early_stopped:
+        return "stopped"
+    if trial.status == Trial.ERROR:
+        return "failed"
+    return "completed" if trial.status == Trial.TERMINATED else "running"
 
 
 def value_limits(curves: Sequence[Curve]) -> tuple[float, float] | None:
@@ -81,7 +94,12 @@ def value_limits(curves: Sequence[Curve]) -> tuple[float, float] | None:
     A few trials that diverge would otherwise flatten all others: the interval ends where it is
     several times as wide as the middle four fifths of the values.  None if nothing is cut off.
     """
-    values = sorted(value for curve in curves for value in curve.values)
+    return worth_drawing([value for curve in curves for value in curve.values])
+
+
+def worth_drawing(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return an interval of numbers as ``value_limits`` does."""
+    values = sorted(values)
     if len(values) < 20:
         return None
     low, high = values[len(values) // 10], values[-1 - len(values) // 10]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skate.tune.analysis import (
@@ -221,6 +222,12 @@ class ExperimentAnalysis:
         from skate.tune.plots import save_learning_curves
 
         save_learning_curves(self, path, metric)
+
+    def save_plots(self, folder: str | os.PathLike[str], metric: str | None = None) -> list[Path]:
+        """Draw all there is to draw, each picture as a PNG in ``folder``; return the files."""
+        from skate.tune.plots import save_plots
+
+        return save_plots(self, folder, metric)
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page about the run."""

@@ -5,21 +5,46 @@ from __future__ import annotations
 import html
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 from skate.tune.analysis import best_trial
-from skate.tune.curves import Results, learning_curves
+from skate.tune.curves import Results
 from skate.tune.display import duration, number
 from skate.tune.experiment import Experiment
-from skate.tune.plots import learning_curves_svg
+from skate.tune.plots import pictures, svg
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 #: Parameters that get a column of their own.
 _MAX_PARAMETERS = 12
+
+_PICTURES = {
+    "learning_curves": (
+        "Learning curves",
+        "One line per trial. Those that did not run to their end are dashed and end in a cross.",
+    ),
+    "ends": (
+        "Where trials ended",
+        "How many trials made their last report at which iteration, and what became of them.",
+    ),
+    "parallel_coordinates": (
+        "Parallel coordinates",
+        "One line per trial, from its parameters to what it reached in its last report."
+        " Where dark lines meet on an axis there is a good value of that parameter.",
+    ),
+    "importance": (
+        "Importance of parameters",
+        "How much of the differences between the trials' last reports each parameter explains."
+        " With few trials this is a hint, not more.",
+    ),
+}
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -50,8 +75,7 @@ tr.best { background: #dafbe1; font-weight: 600; }
 <dl class="facts">$facts</dl>
 <h2>Best configuration</h2>
 $best
-<h2>Learning curves</h2>
-$curves
+$pictures
 <h2>Trials</h2>
 <div class="scroll">$trials</div>
 $errors
@@ -72,24 +96,32 @@ def save_report(results: Results, path: str | os.PathLike[str]) -> None:
     experiment = results.experiment
     metric, mode = experiment.objective.metric, experiment.objective.mode
     best: Trial | None = None
-    curves = "<p>No trial reported anything to draw.</p>"
+    drawn: dict[str, Figure] = {}
     if metric is not None and mode is not None:
         best = best_trial(experiment.trials, metric, mode)
-        data = learning_curves(experiment)
-        if data.curves:
-            curves = learning_curves_svg(data, "")
+        drawn = pictures(experiment, metric, "")
     page = _PAGE.substitute(
         title=html.escape(experiment.name),
         subtitle=f"Hyperparameter search, finished {time.strftime('%Y-%m-%d %H:%M')}",
         facts=_facts(experiment, best),
         best=_best(best),
-        curves=curves,
+        pictures=_pictures(drawn),
         trials=_trials(experiment, best),
         errors=_errors(experiment),
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
+
+
+def _pictures(drawn: Mapping[str, Figure]) -> str:
+    if not drawn:
+        return "<h2>Learning curves</h2><p>No trial reported anything to draw.</p>"
+    parts = []
+    for name, (title, words) in _PICTURES.items():
+        if name in drawn:
+            parts.append(f'<h2>{title}</h2><p class="muted">{words}</p>{svg(drawn[name])}')
+    return "\n".join(parts)
 
 
 def _facts(experiment: Experiment, best: Trial | None) -> str:
@@ -116,7 +148,7 @@ def _best(best: Trial | None) -> str:
     if best is None:
         return "<p>No trial reported a number to compare.</p>"
     rows = [
-        [_cell(name), _cell(number(value), "number" if isinstance(value, (int, float)) else "")]
+        [_cell(name), _cell(number(value), "number")]
         for name, value in flatten(best.config).items()
     ]
     return f"<p>Trial {html.escape(best.trial_id)}</p>{_table(['parameter', 'value'], rows, [])}"
@@ -128,7 +160,7 @@ def _trials(experiment: Experiment, best: Trial | None) -> str:
     names = names[:_MAX_PARAMETERS]
     header = ["trial", "status", *names, "iterations", metric or "metric", "time"]
     rows, classes = [], []
-    for trial in experiment.trials:
+    for trial in _best_first(experiment):
         row = [_cell(trial.trial_id), _status(trial)]
         for name in names:
             value = trial.evaluated_params.get(name)
@@ -142,6 +174,18 @@ def _trials(experiment: Experiment, best: Trial | None) -> str:
         rows.append(row)
         classes.append("best" if trial is best else "")
     return _table(header, rows, classes)
+
+
+def _best_first(experiment: Experiment) -> list[Trial]:
+    metric, mode = experiment.objective.metric, experiment.objective.mode
+    if metric is None or mode is None:
+        return experiment.trials
+
+    def badness(trial: Trial) -> tuple[bool, float]:
+        value = trial.metric(metric, mode)
+        return (value != value, value if mode == "min" else -value)
+
+    return sorted(experiment.trials, key=badness)
 
 
 def _errors(experiment: Experiment) -> str:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skate.tune.curves import Curve, Curves, Results, learning_curves, value_limits
 from skate.tune.display import number, params
+from skate.tune.experiment import Experiment
+from skate.tune.importance import importances
+from skate.tune.parameter_plots import draw_importances, draw_parallel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = {"completed": "#4878a8", "stopped": "#d9822b", "failed": "#c23b3b", "best": "#1a7f37"}
+_COLOURS = {
+    "completed": "#4878a8",
+    "stopped": "#d9822b",
+    "failed": "#c23b3b",
+    "best": "#1a7f37",
+    "running": "#8a8f98",
+}
 _LABELS = {
     "completed": "ran to its end",
     "stopped": "stopped early",
     "failed": "failed",
+    "running": "not over",
     "best": "best",
 }
+#: From so many points on, all but the best curve become an image.
+_HEAVY = 20_000
 #: From so many curves on, lines are thinned so that the picture stays readable.
 _MANY = 25
 
@@ -47,21 +60,116 @@ def save_learning_curves(
     draw(curves, results.experiment.name).savefig(path, dpi=150)
 
 
-def learning_curves_svg(curves: Curves, title: str) -> str:
-    """Return the picture as an ``<svg>`` element, for a page."""
+def save_plots(
+    results: Results, folder: str | os.PathLike[str], metric: str | None = None
+) -> list[Path]:
+    """Draw everything there is to draw about a run, each picture as a PNG.
+
+    Args:
+        results: what ``tune.run`` or ``Tuner.fit`` returned.
+        folder: where to; it is made if it is not there.
+        metric: what to draw; defaults to the run's.
+
+    Returns:
+        The files: ``learning_curves.png``, ``ends.png``, and, where parameters vary and enough
+        trials reported, ``parallel_coordinates.png`` and ``importance.png``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        MetricError: no trial reported the metric.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in pictures(results.experiment, metric, results.experiment.name).items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+def pictures(experiment: Experiment, metric: str | None, title: str) -> dict[str, Figure]:
+    """Return all figures that there are data for, by name; none if no trial reported a number.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        MetricError: no trial reported the metric.
+    """
+    curves = learning_curves(experiment, metric)
+    found: dict[str, Figure] = {}
+    if not curves.curves:
+        return found
+    found["learning_curves"] = draw(curves, title)
+    found["ends"] = draw_ends(curves, title)
+    shares = importances(experiment.trials, curves.metric, curves.mode)
+    figure = _figure(4.8)
+    if draw_parallel(figure, experiment.trials, curves.metric, curves.mode, title, shares):
+        found["parallel_coordinates"] = figure
+    if shares is not None:
+        found["importance"] = figure = _figure(1.2 + 0.36 * min(20, len(shares.shares)))
+        draw_importances(figure, shares, curves.metric, title)
+    return found
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an ``<svg>`` element, for a page."""
     buffer = io.StringIO()
-    draw(curves, title).savefig(buffer, format="svg")
+    figure.savefig(buffer, format="svg", dpi=110)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
+def draw_ends(curves: Curves, title: str) -> Figure:
+    """Return a figure of how many trials ended at which iteration, and why."""
+    figure = _figure(3.2)
+    axes = figure.subplots()
+    ends = {
+        kind: Counter(int(curve.iterations[-1]) for curve in curves.curves if curve.end == kind)
+        for kind in ("completed", "stopped", "failed", "running")
+    }
+    places = _bins([end for counts in ends.values() for end in counts])
+    below = [0] * len(places)
+    for kind, counts in ends.items():
+        heights = [sum(counts[end] for end in place) for place in places]
+        if not any(heights):
+            continue
+        label = f"{_LABELS[kind]} ({sum(heights)})"
+        axes.bar(range(len(places)), heights, 0.7, below, color=_COLOURS[kind], label=label)
+        below = [low + height for low, height in zip(below, heights, strict=True)]
+    for position, height in enumerate(below):
+        axes.annotate(
+            str(height), (position, height), (0, 3), textcoords="offset points", ha="center"
+        )
+    axes.margins(y=0.12)
+    axes.set_xticks(range(len(places)), [_bin_title(place) for place in places])
+    axes.set_xlabel("training iteration of the last report")
+    axes.set_ylabel("trials")
+    axes.yaxis.set_major_locator(_integers())
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize="small")
+    return figure
+
+
+def _bins(ends: list[int]) -> list[list[int]]:
+    """Return the iterations at which trials ended, neighbours together if there are many."""
+    every = sorted(set(ends))
+    size = -(-len(every) // 16)
+    return [every[first : first + size] for first in range(0, len(every), size)]
+
+
+def _bin_title(place: list[int]) -> str:
+    return str(place[0]) if len(place) == 1 else f"{place[0]}-{place[-1]}"
+
+
 def draw(curves: Curves, title: str) -> Figure:
     """Return the learning curves as a figure; no window is opened and no backend changed."""
-    figure_class = _figure_class()
-    figure: Figure = figure_class(figsize=(9, 5.4), layout="constrained")
+    figure = _figure(5.4)
     axes = figure.subplots()
     crowded = len(curves.curves) > _MANY
-    for kind in ("failed", "stopped", "completed", "best"):
+    if sum(len(curve.values) for curve in curves.curves) > _HEAVY:
+        # As lines they would make a page of many megabytes.
+        axes.set_rasterization_zorder(4)
+    for kind in ("running", "failed", "stopped", "completed", "best"):
         for position, curve in enumerate(curves.of(kind)):
             _draw_curve(axes, curve, crowded, label=_label(curves, kind) if not position else None)
     if curves.longest == 1:
@@ -122,9 +230,9 @@ def _integers() -> Any:
     return MaxNLocator(integer=True)
 
 
-def _figure_class() -> Any:
+def _figure(height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install 'skate[tune]'") from error
-    return Figure
+    return Figure(figsize=(9, height), layout="constrained")

@@ -181,6 +181,12 @@ class ResultGrid:
 
         save_learning_curves(self, path, metric)
 
+    def save_plots(self, folder: str | os.PathLike[str], metric: str | None = None) -> list[Path]:
+        """Draw all there is to draw, each picture as a PNG in ``folder``; return the files."""
+        from skate.tune.plots import save_plots
+
+        return save_plots(self, folder, metric)
+
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page about the run."""
         from skate.tune.html_report import save_report
