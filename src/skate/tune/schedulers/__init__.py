@@ -9,10 +9,12 @@ from skate.tune.schedulers.async_hyperband import ASHAScheduler, AsyncHyperBandS
 from skate.tune.schedulers.hb_bohb import HyperBandForBOHB
 from skate.tune.schedulers.hyperband import HyperBandScheduler
 from skate.tune.schedulers.median_stopping_rule import MedianStoppingRule
+from skate.tune.schedulers.pb2 import PB2
 from skate.tune.schedulers.pbt import PopulationBasedTraining
 from skate.tune.schedulers.trial_scheduler import FIFOScheduler, Gate, TrialScheduler
 
 __all__ = [
+    "PB2",
     "ASHAScheduler",
     "AsyncHyperBandScheduler",
     "FIFOScheduler",
@@ -35,6 +37,7 @@ _BY_NAME: dict[str, type[TrialScheduler]] = {
     "hyperband": HyperBandScheduler,
     "hb_bohb": HyperBandForBOHB,
     "pbt": PopulationBasedTraining,
+    "pb2": PB2,
 }
 
 
@@ -42,7 +45,7 @@ def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
     """Return the scheduler of a name; ``kwargs`` are its arguments.
 
     Names: "fifo", "asha" (also "async_hyperband", "asynchyperband"), "median_stopping_rule" (also
-    "medianstopping"), "hyperband", "hb_bohb" and "pbt".
+    "medianstopping"), "hyperband", "hb_bohb", "pbt" and "pb2".
 
     Raises:
         ValueError: there is none of that name.
