@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +192,55 @@ def test_nobody_goes_on_asking_for_a_worker_for_a_cancelled_task(session: None) 
         skate.cancel(ref)
     while demanded() > 0:
         assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def slow_module(tmp_path: Path) -> str:
+    """A module that takes long to import, and whose extension can be loaded once in a process."""
+    (tmp_path / "slow_to_import.py").write_text(
+        textwrap.dedent(
+            """
+            import builtins, os, time
+            if hasattr(builtins, "slow_to_import_was_loaded"):
+                raise ImportError("cannot load module more than once per process")
+            builtins.slow_to_import_was_loaded = True
+            open(os.path.dirname(__file__) + "/started", "w").close()
+            for _ in range(100):
+                time.sleep(0.01)
+            """
+        )
+    )
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["task", "actor", "threaded actor"])
+def test_a_cancelled_import_spoils_nothing_for_later_calls(
+    cluster: Callable[..., None], slow_module: str, kind: str
+) -> None:
+    started = Path(slow_module) / "started"
+    cluster(num_cpus=1)
+
+    def use(seconds: float) -> str:
+        sys.path[:] = [slow_module, *(entry for entry in sys.path if entry != slow_module)]
+        import slow_to_import
+
+        time.sleep(seconds)
+        return str(slow_to_import.__name__)
+
+    @skate.remote(max_concurrency=1 + (kind == "threaded actor"))
+    class Actor:
+        def use(self, seconds: float) -> str:
+            for _ in range(100):
+                result = use(seconds / 100)
+            return result
+
+    call = skate.remote(use).remote if kind == "task" else Actor.remote().use.remote
+    ref = call(60)
+    deadline = time.monotonic() + 30
+    while not started.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    skate.cancel(ref)
+    with pytest.raises(exceptions.TaskCancelledError):
+        skate.get(ref, timeout=30)
+    assert skate.get(call(0), timeout=30) == "slow_to_import"

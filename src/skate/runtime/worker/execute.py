@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import Strategy
@@ -30,6 +31,7 @@ from skate.runtime.wire.messages import (
     Task,
     TaskStarted,
 )
+from skate.runtime.worker import finalizing, importing
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.blocking import Blocking
 from skate.runtime.worker.events import describe_error
@@ -73,6 +75,8 @@ class Executor:
         self.async_calls: AsyncCalls | None = None
         #: Calls to interrupt.
         self._cancelling: set[bytes] = set()
+        #: A task was interrupted while it imported something.
+        self._tears_import = False
         #: The main thread has taken a call off the queue and not put it on the stack yet ...
         self._popping = False
         #: ... and these were cancelled meanwhile, or are no longer here.
@@ -238,9 +242,14 @@ class Executor:
         ):
             self.producers.drop_early(task_id)
 
-    def handle_interrupt(self, _signum: int, _frame: object) -> None:
+    def handle_interrupt(self, _signum: int, frame: FrameType | None) -> None:
         """SIGINT in a worker: raise KeyboardInterrupt in the task that is being cancelled."""
-        if self.stack and self.stack[-1].task_id in self._cancelling:
+        if not self.stack or self.stack[-1].task_id not in self._cancelling:
+            return
+        if self.stack[-1].task.actor_id and importing.is_inside(frame):
+            finalizing.signal_again(self._main, importing.AGAIN_SECONDS)
+        else:
+            self._tears_import = self._tears_import or importing.is_inside(frame)
             self.core.pump.interrupt(KeyboardInterrupt())
 
     # ------------------------------------------------------------------ the main loop
@@ -436,6 +445,8 @@ class Executor:
             )
             self._cancelling.discard(task.task_id)
             self.reply_error(task, peer, error, duration, running.name, cancelled)
+            if cancelled and self._tears_import:
+                self.retirement.begin(peer)
         self.core.events.ran(running, finished, error_type, error_message)
         invoker.flush_output()
         if task.terms is not None and task.terms.max_calls:

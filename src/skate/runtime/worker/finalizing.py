@@ -32,11 +32,11 @@ def is_inside(frame: FrameType | None) -> bool:
     return False
 
 
-def signal_again(thread: int | None) -> None:
-    """Send SIGINT to a thread, by its identifier, when its finalizer has had time to end."""
+def signal_again(thread: int | None, seconds: float = AGAIN_SECONDS) -> None:
+    """Send SIGINT to a thread, by its identifier, when what it met has had time to end."""
 
     def send() -> None:
-        time.sleep(AGAIN_SECONDS)
+        time.sleep(seconds)
         if thread is not None:
             signal.pthread_kill(thread, signal.SIGINT)
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, TypeVar
 
+from skate.runtime.worker import importing
 from skate.runtime.worker.invoke import Invoker, Running
 from skate.runtime.worker.producer import Producers
 
@@ -64,9 +65,14 @@ def _is_core(code: CodeType) -> bool:
 
 
 def _runs_user_code(frame: FrameType) -> bool:
-    """Whether the innermost frame of a thread is the user's, and so is all below it in the call."""
+    """Whether the innermost frame of a thread is the user's, and so is all below it in the call.
+
+    Not while it imports: see ``importing``.
+    """
     outer: FrameType | None = frame
     while outer is not None and not _is_core(outer.f_code):
+        if importing.is_part(outer.f_code):
+            return False
         outer = outer.f_back
     return outer is not None and outer is not frame and outer.f_code in _CALLERS
 

@@ -1,4 +1,4 @@
-"""Workers that end after so many calls of a function (``max_calls``)."""
+"""Workers that end early: after so many calls of a function (``max_calls``), or a torn import."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ class Retirement:
         """A call of a function with a limit has been answered."""
         assert task.terms is not None
         count = self._counts[task.function_id] = self._counts.get(task.function_id, 0) + 1
-        if count >= task.terms.max_calls and not self.begun:
-            self._begin(caller)
+        if count >= task.terms.max_calls:
+            self.begin(caller)
 
-    def _begin(self, caller: Peer) -> None:
+    def begin(self, caller: Peer) -> None:
+        """Run nothing more."""
+        if self.begun:
+            return
         executor = self._executor
         core = executor.core
         with core.lock:
