@@ -29,8 +29,10 @@ def storage(
         pytest.importorskip("fsspec")
         yield open_storage(f"memory://{tmp_path.name}/run")
         return
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     pytest.importorskip("moto")
+    # They keep the address of the server that they were made with.
+    s3fs.S3FileSystem.clear_instance_cache()
     from s3_server import Server
 
     server = Server(tmp_path / "server.log", BUCKET)

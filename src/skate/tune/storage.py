@@ -236,10 +236,12 @@ class RemoteStorage(Storage):
         """Send it."""
         path = f"{self._root}/{name}"
         try:
-            self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             if self._whole_files:
+                # Folders are not made there, only buckets would be: a name that nobody has made
+                # is a mistake.
                 self._filesystem.pipe_file(path, bytes(content))
                 return
+            self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             beside = f"{path}.partial"
             self._filesystem.pipe_file(beside, bytes(content))
             if self._filesystem.exists(path):
