@@ -507,6 +507,17 @@ class WholeLife(RuleBasedStateMachine):
             self.run.on_reports(trial, [result(trial, 0.5)])
         self.run.on_finished(trial)
 
+    @precondition(lambda self: self.live)
+    @rule(data=st.data())
+    def lose_the_checkpoint(self, data: st.DataObject) -> None:
+        trial = data.draw(st.sampled_from(self.live))
+        self.live.remove(trial)
+        del self.held[trial.trial_id]
+        failures = trial.failures
+        self.run.on_checkpoint_lost(trial, None)
+        assert (trial.status, trial.iterations) == (Trial.PENDING, 0)
+        assert trial.failures == failures
+
     @precondition(lambda self: self.stopping)
     @rule()
     def release(self) -> None:

@@ -89,6 +89,14 @@ class CheckpointKeeper:
             checkpoint.release()
         self._bring(checkpoint)
 
+    def older(self, trial: Trial) -> TrialCheckpoint | None:
+        """Return the newest checkpoint of a trial that has files; for one whose memory is lost."""
+        for checkpoint in reversed(self._kept.get(trial.trial_id, [])):
+            if checkpoint.path is not None:
+                checkpoint.ref = None
+                return checkpoint
+        return None
+
     def trial_ended(self, trial: Trial) -> None:
         """Give the memory of a trial back that will not run any more."""
         kept = self._kept.get(trial.trial_id, [])

@@ -376,6 +376,19 @@ class Orchestrator:
         if self.limits.fail_fast:
             self.end_reason = "fail_fast"
 
+    def on_checkpoint_lost(self, trial: Trial, older: TrialCheckpoint | None) -> None:
+        """The trial could not start: the node that had its checkpoint is gone.
+
+        That is no failure of the trial; it goes on from ``older``.
+        """
+        self.on_released(trial)
+        if trial.is_finished:
+            return
+        trial.checkpoint = older
+        trial.status = Trial.PENDING
+        self._rewind(trial)
+        self._waiting[trial.trial_id] = trial
+
     def on_released(self, trial: Trial) -> None:
         """The process of a stopped or killed trial is free or gone."""
         if self._holding.pop(trial.trial_id, None) is not None:

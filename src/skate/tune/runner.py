@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import skate
-from skate.exceptions import ActorError
+from skate.exceptions import ActorError, ObjectLostError
 from skate.tune.actions import Answer, Continue, Pause, Renew, Start, Stop
 from skate.tune.callback import Callback
 from skate.tune.checkpoints import CheckpointKeeper
@@ -203,6 +203,9 @@ class Runner:
             case "fail" | "pause" if not isinstance(error, ActorError):
                 self._release(home)
                 self._failed(trial, error)
+            case _ if isinstance(error, ObjectLostError) and trial.checkpoint is not None:
+                self._destroy(home)
+                self._orchestrator.on_checkpoint_lost(trial, self._keeper.older(trial))
             case _:
                 self._destroy(home)
                 self._failed(trial, error)
