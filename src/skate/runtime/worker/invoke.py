@@ -24,7 +24,7 @@ from skate.runtime.wire.messages import (
     Value,
 )
 from skate.runtime.worker.actors import ActorSpec
-from skate.runtime.worker.objects import INLINE_MAX
+from skate.runtime.worker.objects import INLINE_MAX, failure
 from skate.runtime.worker.output import NamedOutput
 from skate.serialization import (
     Serialized,
@@ -194,7 +194,7 @@ class Invoker:
     def _fill(self, task: Task, loaded: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Unpickle the arguments; ``loaded`` has the values of those slots that have cells."""
         values = [
-            value if slot.value.data is None else deserialize(slot.value.data)
+            value if slot.value.data is None else value_in(slot.value)
             for slot, value in zip(task.slots, loaded, strict=True)
         ]
         args, kwargs = deserialize_arguments(task.arguments)
@@ -366,6 +366,17 @@ class Invoker:
         with core.lock:
             core.links.send_node(ActorStarted(actor_id, failure))
             core.links.flush()
+
+
+def value_in(value: Value) -> Any:
+    """Return an argument that came with its call, or raise what the object failed with.
+
+    It may have failed after the call was found to be ready: lost with a node, a moment ago.
+    """
+    assert value.data is not None
+    if value.error:
+        raise failure(value.data)
+    return deserialize(value.data)
 
 
 def _split_result(result: Any, count: int, name: str) -> list[Any]:

@@ -77,6 +77,12 @@ def follow(object_id: bytes, handle: StoredObject, answer: ObjectLocated) -> Non
     handle.location = answer.location
 
 
+def failure(data: bytes) -> BaseException:
+    """Return what ``get`` raises for an object that has failed."""
+    error: BaseException = deserialize(data)
+    return error.as_instanceof_cause() if isinstance(error, TaskError) else error
+
+
 class _AllOrFailure(Waiter):
     """Waits for several cells, but not longer than until one of them fails."""
 
@@ -258,10 +264,7 @@ class Objects:
             if status == PENDING:
                 self._await([cell], deadline, timeout)
                 continue
-            failure = deserialize(cell.data)
-            if isinstance(failure, TaskError):
-                raise failure.as_instanceof_cause()
-            raise failure
+            raise failure(cell.data)
 
     def report_lost(self, cell: Any, location: Location, reason: str) -> None:
         """No copy of a stored object can be had: its owner has to make it again."""
