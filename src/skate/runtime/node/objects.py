@@ -38,8 +38,9 @@ SWEEP_SECONDS = 1.0
 KEEP_SECONDS = 0.05
 
 #: How long an object that is to be brought here waits for room without anything that could be
-#: spilled, in seconds.
-BRING_SECONDS = 5.0
+#: spilled, in seconds.  Many fresh workers may hold an argument each, and have to import half a
+#: library before they look at it.
+BRING_SECONDS = 10.0
 #: Objects that could not be read, remembered with the reason.
 MOST_DAMAGED = 1000
 #: Memory that no segment has is given to the machine when nobody has waited for any for so long.
