@@ -20,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skate.tune import schedulers, search, stopper, suggest
+    from skate.tune import logger, schedulers, search, stopper, suggest
     from skate.tune.callback import Callback
     from skate.tune.checkpoint import Checkpoint
     from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
@@ -111,7 +111,7 @@ _HOMES = {
     "tuner": ["Tuner"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_PACKAGES = ("schedulers", "search", "stopper", "suggest")
+_PACKAGES = ("logger", "schedulers", "search", "stopper", "suggest")
 
 __all__ = [
     "Callback",
@@ -142,6 +142,7 @@ __all__ = [
     "get_trial_name",
     "grid_search",
     "is_session_enabled",
+    "logger",
     "lograndint",
     "loguniform",
     "qlograndint",

@@ -1,0 +1,208 @@
+"""Loggers, each against the real library; MLflow against a real server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skate import tune
+from skate.tune.logger import (
+    CSVLoggerCallback,
+    JsonLoggerCallback,
+    LoggerCallback,
+    MLflowLoggerCallback,
+    TBXLoggerCallback,
+    WandbLoggerCallback,
+)
+
+pytestmark = pytest.mark.usefixtures("inline")
+
+
+def train(config: dict[str, Any]) -> None:
+    checkpoint = tune.get_checkpoint()
+    begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+    for step in range(begin + 1, 4):
+        if step == 3 and config["x"] == 1 and begin == 0:
+            raise ValueError("once")
+        tune.report(
+            {"loss": config["x"] + 1 / step, "valid": {"acc": 0.5}},
+            checkpoint=tune.Checkpoint.from_dict({"step": step}),
+        )
+    if config["x"] == 2:
+        raise ValueError("for good")
+
+
+def run(folder: Path, *callbacks: tune.Callback) -> tune.ExperimentAnalysis:
+    return tune.run(
+        train,
+        config={"x": tune.grid_search([0, 1, 2]), "nested": {"a b:c": "text"}},
+        storage_path=folder,
+        name="run",
+        callbacks=callbacks,
+        max_failures=1,
+        raise_on_failed_trial=False,
+        verbose=0,
+    )
+
+
+def test_what_happens_to_a_trial(tmp_path: Path) -> None:
+    class Log(LoggerCallback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.events: dict[str, list[str]] = {}
+
+        def note(self, trial: Any, event: str) -> None:
+            self.events.setdefault(trial.trial_id[-1], []).append(event)
+
+        def log_trial_start(self, trial: Any) -> None:
+            self.note(trial, "start")
+
+        def log_trial_restart(self, trial: Any) -> None:
+            self.note(trial, "restart")
+
+        def log_trial_result(self, iteration: int, trial: Any, result: Any) -> None:
+            self.note(trial, str(result["training_iteration"]))
+
+        def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+            self.note(trial, "failed" if failed else "end")
+
+    log = Log()
+    run(tmp_path, log, CSVLoggerCallback(), JsonLoggerCallback())
+    assert log.events == {
+        "0": ["start", "1", "2", "3", "end"],
+        "1": ["start", "1", "2", "restart", "3", "end"],
+        "2": ["start", "1", "2", "3", "restart", "failed"],
+    }
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    analysis = run(tmp_path, TBXLoggerCallback())
+    for trial in analysis.trials[:2]:
+        assert trial.local_path is not None
+        found: dict[int, float] = {}
+        for path in sorted(trial.local_path.glob("events.out.tfevents.*")):
+            content, at = path.read_bytes(), 0
+            while at < len(content):
+                # TFRecord: length, checksum of it, content, checksum of it.
+                length = int.from_bytes(content[at : at + 8], "little")
+                event = Event.FromString(content[at + 12 : at + 12 + length])
+                at += 16 + length
+                for value in event.summary.value:
+                    if value.tag == "ray/tune/loss":
+                        found[event.step] = value.simple_value
+        assert found == pytest.approx(
+            {1: trial.config["x"] + 1.0, 2: trial.config["x"] + 0.5, 3: trial.config["x"] + 1 / 3}
+        )
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    pytest.importorskip("mlflow", reason="MLflow is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path / "mlflow.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "mlflow.server.fastapi_app:app",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
+            stdout=file,
+            stderr=file,
+            env={
+                **os.environ,
+                "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{tmp_path}/mlflow.db",
+                "_MLFLOW_SERVER_ARTIFACT_ROOT": str(tmp_path / "artifacts"),
+                "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db",
+            },
+        )
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 100
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=30):
+                break
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                pytest.fail(f"the server does not start: {log.read_text()}")
+            time.sleep(0.1)
+    yield url
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.timeout(200)
+def test_mlflow(tmp_path: Path, mlflow_server: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    callback = MLflowLoggerCallback(mlflow_server, experiment_name="tuned", tags={"team": "a"})
+    analysis = run(tmp_path, callback)
+    client = MlflowClient(mlflow_server)
+    experiment = client.get_experiment_by_name("tuned")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {trial.trial_id for trial in analysis.trials}
+    for trial in analysis.trials:
+        logged = runs[trial.trial_id]
+        assert logged.info.status == ("FAILED" if trial.status == "ERROR" else "FINISHED")
+        assert logged.data.params["x"] == str(trial.config["x"])
+        assert logged.data.params["nested/a b_c"] == "text"
+        assert logged.data.tags["team"] == "a"
+        history = client.get_metric_history(logged.info.run_id, "loss")
+        assert {point.step: point.value for point in history} == pytest.approx(
+            {1: trial.config["x"] + 1.0, 2: trial.config["x"] + 0.5, 3: trial.config["x"] + 1 / 3}
+        )
+
+
+@pytest.mark.timeout(200)
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    analysis = run(tmp_path, WandbLoggerCallback("project", mode="offline"))
+    for trial in analysis.trials:
+        assert trial.local_path is not None
+        (folder,) = trial.local_path.glob("wandb/offline-run-*")
+        assert folder.name.endswith(trial.trial_id)
+        (log,) = folder.glob("*.wandb")
+        content = log.read_bytes()
+        assert b"loss" in content
+        assert b"valid/acc" in content
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "extra"),
+    [
+        ("tensorboardX", TBXLoggerCallback, "tensorboard"),
+        ("mlflow.tracking", MLflowLoggerCallback, "mlflow"),
+        ("wandb", WandbLoggerCallback, "wandb"),
+    ],
+)
+def test_a_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, make: Any, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"skate\[{extra}\]"):
+        make()
