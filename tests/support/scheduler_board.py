@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skate.tune.schedulers import TrialScheduler
-from skate.tune.schedulers.trial_scheduler import Exploit, Verdict
+from skate.tune.schedulers.trial_scheduler import Exploit, Resize, Verdict
 from skate.tune.trial import Trial, TrialCheckpoint
 
 
@@ -18,6 +18,7 @@ class Board:
         self.trials: list[Trial] = []
         self.total = total
         self.saves = True
+        self.total_resources: dict[str, float] | None = None
         scheduler.set_search_properties(scheduler.metric or "score", scheduler.mode or "max")
 
     @property
@@ -59,6 +60,8 @@ class Board:
         verdict = self.scheduler.on_trial_result(self, trial, result)
         if verdict == TrialScheduler.PAUSE:
             trial.status = Trial.PAUSED
+        elif isinstance(verdict, Resize):
+            trial.resources = verdict.resources
         elif isinstance(verdict, Exploit):
             self._adopt(trial, verdict)
         elif verdict in (TrialScheduler.STOP, TrialScheduler.COMPLETE):

@@ -23,10 +23,12 @@ from skate.tune.orchestrator import Limits, Orchestrator
 from skate.tune.schedulers import (
     PB2,
     ASHAScheduler,
+    DistributeResourcesToTopJob,
     HyperBandForBOHB,
     HyperBandScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
+    ResourceChangingScheduler,
     TrialScheduler,
 )
 from skate.tune.search import BasicVariantGenerator, ConcurrencyLimiter
@@ -49,6 +51,11 @@ MAKERS: dict[str, Callable[[], TrialScheduler]] = {
     "bohb": lambda: HyperBandForBOHB(max_t=4, reduction_factor=2),
     "pbt": lambda: population(PopulationBasedTraining),
     "pbt, together": lambda: population(PopulationBasedTraining, synch=True),
+    "resources": lambda: ResourceChangingScheduler(),
+    "resources, hyperband": lambda: ResourceChangingScheduler(HyperBandScheduler(max_t=LAST)),
+    "resources, pbt": lambda: ResourceChangingScheduler(
+        population(PopulationBasedTraining), DistributeResourcesToTopJob()
+    ),
     "pb2": lambda: bandit(),
     "pb2, together": lambda: bandit(synch=True),
 }
@@ -88,7 +95,7 @@ class SchedulerLife(RuleBasedStateMachine):
             self.make(),
             ThresholdStopper({TIME: LAST}),
             Objective("score", "max"),
-            Limits(slots=slots, num_samples=8, max_failures=1),
+            Limits(slots=slots, num_samples=8, max_failures=1, resources={"CPU": 4}),
             SPACE,
         )
 

@@ -102,6 +102,11 @@ class Orchestrator:
         return len(self.trials) if self._exhausted else self._total
 
     @property
+    def total_resources(self) -> Mapping[str, float] | None:
+        """What all trials together may hold; None for no limit."""
+        return self.limits.resources
+
+    @property
     def exhausted(self) -> bool:
         """Whether all trials have been made."""
         return self._exhausted or bool(self.end_reason)

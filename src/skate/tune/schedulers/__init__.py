@@ -11,18 +11,26 @@ from skate.tune.schedulers.hyperband import HyperBandScheduler
 from skate.tune.schedulers.median_stopping_rule import MedianStoppingRule
 from skate.tune.schedulers.pb2 import PB2
 from skate.tune.schedulers.pbt import PopulationBasedTraining
+from skate.tune.schedulers.resource_changing_scheduler import (
+    DistributeResources,
+    DistributeResourcesToTopJob,
+    ResourceChangingScheduler,
+)
 from skate.tune.schedulers.trial_scheduler import FIFOScheduler, Gate, TrialScheduler
 
 __all__ = [
     "PB2",
     "ASHAScheduler",
     "AsyncHyperBandScheduler",
+    "DistributeResources",
+    "DistributeResourcesToTopJob",
     "FIFOScheduler",
     "Gate",
     "HyperBandForBOHB",
     "HyperBandScheduler",
     "MedianStoppingRule",
     "PopulationBasedTraining",
+    "ResourceChangingScheduler",
     "TrialScheduler",
     "create_scheduler",
 ]
@@ -38,6 +46,7 @@ _BY_NAME: dict[str, type[TrialScheduler]] = {
     "hb_bohb": HyperBandForBOHB,
     "pbt": PopulationBasedTraining,
     "pb2": PB2,
+    "resource_changing": ResourceChangingScheduler,
 }
 
 
@@ -45,7 +54,7 @@ def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
     """Return the scheduler of a name; ``kwargs`` are its arguments.
 
     Names: "fifo", "asha" (also "async_hyperband", "asynchyperband"), "median_stopping_rule" (also
-    "medianstopping"), "hyperband", "hb_bohb", "pbt" and "pb2".
+    "medianstopping"), "hyperband", "hb_bohb", "pbt", "pb2" and "resource_changing".
 
     Raises:
         ValueError: there is none of that name.

@@ -68,6 +68,10 @@ class Controller(Protocol):
     def total(self) -> int | None:
         """How many trials there will be; None if that is not known."""
 
+    @property
+    def total_resources(self) -> Mapping[str, float] | None:
+        """What all trials together may hold, by name; None if there is no limit."""
+
     def stop_trial(self, trial: Trial) -> None:
         """End a trial that is paused or has not started.
 
