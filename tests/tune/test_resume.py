@@ -24,7 +24,7 @@ CODE = """
     import json, sys, time
     import skate
     from skate import tune
-    from skate.tune.schedulers import ASHAScheduler
+    from skate.tune.schedulers import ASHAScheduler, PopulationBasedTraining
     from skate.tune.search.optuna import OptunaSearch
 
     folder, strategy, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -54,7 +54,12 @@ CODE = """
                     seed=7,
                     search_alg="optuna" if strategy == "optuna" else None,
                     scheduler=ASHAScheduler(max_t=9, reduction_factor=3)
-                    if strategy == "asha" else None,
+                    if strategy == "asha"
+                    else PopulationBasedTraining(
+                        perturbation_interval=3, hyperparam_mutations={"x": tune.uniform(0, 10)}
+                    )
+                    if strategy == "pbt"
+                    else None,
                 ),
                 run_config=tune.RunConfig(
                     name="run",
@@ -144,6 +149,29 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, strategy: str) 
         assert [line["training_iteration"] for line in lines] == list(range(1, len(lines) + 1))
         rows = (trial / "progress.csv").read_text().splitlines()
         assert len(rows) == len(lines) + 1
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_population_goes_on(tmp_path: Path) -> None:
+    driver = Driver(tmp_path, "pbt", pause=0.03)
+    deadline = time.monotonic() + 100
+    # Trials take turns: one has been stopped at its first perturbation, others wait.
+    while sum(trial["reports"] >= 3 for trial in driver.summary()) < 8:
+        assert driver.process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.process.send_signal(signal.SIGKILL)
+    driver.process.communicate()
+    before = {trial["trial_id"]: trial for trial in driver.summary()}
+    resumed = Driver(tmp_path, "pbt").result()
+    assert len(resumed["steps"]) == 12
+    after = {trial["trial_id"]: trial for trial in driver.summary()}
+    assert set(before) <= set(after)
+    assert {trial["status"] for trial in after.values()} == {"TERMINATED"}
+    # What was copied and what went on began where a checkpoint was.
+    assert any(begin > 0 for begins in resumed["begins"] for begin in begins)
+    best = min((x - 3) ** 2 for x in resumed["x"])
+    assert resumed["loss"] == pytest.approx(best + 1 / 9, abs=0.5)
 
 
 def once(config: dict[str, Any]) -> None:

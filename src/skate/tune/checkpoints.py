@@ -51,6 +51,8 @@ class CheckpointKeeper:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._errors: queue.SimpleQueue[StorageError] = queue.SimpleQueue()
+        # What the newest state names that waits to be written: it has to be there before the state.
+        self._promised: Collection[str] = ()
         # The thread's: what the state on the storage names, and what is to be deleted as soon as
         # another state is there.
         self._named: Collection[str] = ()
@@ -115,6 +117,8 @@ class CheckpointKeeper:
             write: does it.
             named: the checkpoints that the state names; None if it is no new state.
         """
+        if named is not None:
+            self._promised = named
         self._enqueue(functools.partial(self._write_state, write, named))
 
     def take_errors(self) -> list[StorageError]:
@@ -178,7 +182,9 @@ class CheckpointKeeper:
                     self._doomed.add(name)
                 else:
                     self._storage.delete(name)
-            return
+                return
+            if name not in self._promised:
+                return
         ref = checkpoint.ref  # the other thread may let go of it
         if checkpoint.path is not None or ref is None:
             return
@@ -192,6 +198,8 @@ class CheckpointKeeper:
             where = self._storage.where(name)
             raise StorageError(f"cannot write {where}: {error}", where) from error
         checkpoint.path = self._storage.where(name)
+        if not checkpoint.keep_files and name in self._named:
+            self._doomed.add(name)
         if not checkpoint.keep_ref:
             checkpoint.ref = None
 
