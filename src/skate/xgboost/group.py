@@ -37,23 +37,19 @@ class ActorDeathError(Exception):
 class ActorGroup:
     """Starts the actors, hands out shards, and tells what happens to them.
 
-    Rank 0 reserves the resources of all, so that a training gets either all that it needs or
-    nothing.  If each actor reserved its own, two trainings might end up with half of their actors
-    each, and wait for the other half for ever.
-
     Args:
         plan: how many actors, and what they need.
-        reserved: what they ask the cluster for, all together.
+        reserved: what each of them asks the cluster for.
         whole_library: see ``TrainingActor``.
     """
 
     def __init__(
-        self, plan: ActorPlan, *, reserved: Mapping[str, float], whole_library: bool
+        self, plan: ActorPlan, *, reserved: Sequence[Mapping[str, float]], whole_library: bool
     ) -> None:
         self._plan = plan
         actor_class = skate.remote(TrainingActor)
         self._actors = [
-            actor_class.options(**actor_options({} if rank else reserved)).remote(
+            actor_class.options(**actor_options(reserved[rank])).remote(
                 rank, plan.num_actors, os.getpid(), whole_library
             )
             for rank in range(plan.num_actors)
@@ -81,13 +77,16 @@ class ActorGroup:
                 ' all actors in one: use RayParams(num_actors=1), or skate.init(engine="native")'
             )
         if self._plan.gpus:
+            reserved = dict.fromkeys(
+                gpu for _, answer in sorted(prepared.items()) for gpu in answer.gpu_ids
+            )
             # Those of the trial if it lends its own.
-            self._share_gpus(prepared[0].gpu_ids or skate.get_gpu_ids())
+            self._share_gpus(list(reserved) or skate.get_gpu_ids())
         tracker: dict[str, Any] | None = prepared[0].tracker
         return tracker
 
     def _await_start(self, answer: Any) -> None:
-        """Tell the user what the training waits for if rank 0, who reserves it, does not start."""
+        """Tell the user what the training waits for if rank 0 does not start."""
         ready, _ = skate.wait([answer], timeout=PATIENCE_S)
         if not ready:
             logger.warning(

@@ -100,7 +100,7 @@ def train(
     )
     log = ScoreLog(checks.print_period(verbose_eval) if evals else 0, report)
     policy = RestartPolicy(distribution.max_actor_restarts)
-    reserved = tune.to_reserve(plan)
+    reserved = tune.reservations(plan)
     training = _Training(spec, skate.put(spec), matrices, plan, policy, log, reserved)
     model = training.run()
     log.finish()
@@ -144,7 +144,7 @@ class _Training:
     policy: RestartPolicy
     log: ScoreLog
     #: What the actors ask the cluster for, all together.
-    reserved: Mapping[str, float]
+    reserved: list[dict[str, float]]
     #: Seconds in the boosting loop, of all attempts.
     training_seconds: float = 0.0
 

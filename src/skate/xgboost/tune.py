@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import skate
+from skate.util.placement_group import get_current_placement_group
 from skate.xgboost.messages import Scores
 from skate.xgboost.params import ActorPlan
 
@@ -91,6 +92,32 @@ def split(
             callback(rounds, scores)
 
     return report, others
+
+
+def reservations(plan: ActorPlan) -> list[dict[str, float]]:
+    """Return what each actor has to ask the cluster for, by name.
+
+    Rank 0 asks for all, so that a training gets either all that it needs or nothing.  If each
+    actor asked for its own, two trainings might end up with half of their actors each, and wait for
+    the other half for ever.  In the placement group of a trial all is there already, in bundles
+    of one actor each.
+    """
+    reserved = to_reserve(plan)
+    if reserved and in_trial() and _bundles_for(plan) >= plan.num_actors:
+        own = {name: plan.amounts[name] for name in reserved}
+        return [own] * plan.num_actors
+    return [reserved, *[{}] * (plan.num_actors - 1)]
+
+
+def _bundles_for(plan: ActorPlan) -> int:
+    """Return how many bundles of the placement group around this trial have room for an actor."""
+    group = get_current_placement_group()
+    if group is None:
+        return 0
+    return sum(
+        all(bundle.get(name, 0) >= amount for name, amount in plan.amounts.items())
+        for bundle in group.bundle_specs
+    )
 
 
 def to_reserve(plan: ActorPlan) -> dict[str, float]:
