@@ -11,6 +11,7 @@ from skate.tune.schedulers.hyperband import HyperBandScheduler
 from skate.tune.schedulers.median_stopping_rule import MedianStoppingRule
 from skate.tune.schedulers.pb2 import PB2
 from skate.tune.schedulers.pbt import PopulationBasedTraining
+from skate.tune.schedulers.pbt_replay import PopulationBasedTrainingReplay
 from skate.tune.schedulers.resource_changing_scheduler import (
     DistributeResources,
     DistributeResourcesToTopJob,
@@ -30,6 +31,7 @@ __all__ = [
     "HyperBandScheduler",
     "MedianStoppingRule",
     "PopulationBasedTraining",
+    "PopulationBasedTrainingReplay",
     "ResourceChangingScheduler",
     "TrialScheduler",
     "create_scheduler",
@@ -45,6 +47,7 @@ _BY_NAME: dict[str, type[TrialScheduler]] = {
     "hyperband": HyperBandScheduler,
     "hb_bohb": HyperBandForBOHB,
     "pbt": PopulationBasedTraining,
+    "pbt_replay": PopulationBasedTrainingReplay,
     "pb2": PB2,
     "resource_changing": ResourceChangingScheduler,
 }
@@ -54,7 +57,7 @@ def create_scheduler(scheduler: str, **kwargs: Any) -> TrialScheduler:
     """Return the scheduler of a name; ``kwargs`` are its arguments.
 
     Names: "fifo", "asha" (also "async_hyperband", "asynchyperband"), "median_stopping_rule" (also
-    "medianstopping"), "hyperband", "hb_bohb", "pbt", "pb2" and "resource_changing".
+    "medianstopping"), "hyperband", "hb_bohb", "pbt", "pbt_replay", "pb2" and "resource_changing".
 
     Raises:
         ValueError: there is none of that name.
