@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _imp
+import functools
 import gc
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from importlib import _bootstrap as bootstrap
 from typing import Any
 
 import pytest
@@ -470,4 +473,29 @@ def test_ctrl_c_that_meets_a_finalizer_comes_again(session: None) -> None:
     finally:
         core.finalized.nudge = nudge
     assert signals == 1
+    assert interrupted
+
+
+def test_ctrl_c_leaves_the_import_lock_alone(session: None, monkeypatch: Any) -> None:
+    """Raised in a finalizer of the import system it was lost, and nobody could import any more."""
+    interrupted = False
+    acquire_lock, release_lock = _imp.acquire_lock, _imp.release_lock
+    # A module's lock is a weak reference, with a callback that takes the import lock.
+    lock = bootstrap._get_module_lock("a module")  # type: ignore[attr-defined]
+    # Taken here already: what is called there must be C, for the signal to meet the callback.
+    acquire_lock()
+    press = functools.partial(signal.raise_signal, signal.SIGINT)
+    monkeypatch.setattr(_imp, "acquire_lock", press)
+    try:
+        del lock
+        monkeypatch.undo()
+        threading.Event().wait(5)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        monkeypatch.undo()
+        is_held = _imp.lock_held()
+        if is_held:
+            release_lock()
+    assert not is_held
     assert interrupted

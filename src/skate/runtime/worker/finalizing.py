@@ -1,7 +1,9 @@
-"""Signals that meet a finalizer of Skate's.
+"""Signals that meet a finalizer, of Skate's or of Python's import system.
 
 What is raised in a finalizer Python prints and drops, and the rest of the finalizer with it: Ctrl-C
-would do nothing, and an object would never be freed.  Such a signal is sent again a little later.
+would do nothing, and an object would never be freed.  Where modules are imported there are
+finalizers too, and more: raised between taking and releasing the interpreter's import lock, an
+exception leaves it taken for ever.  Such a signal is sent again a little later.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import signal
 import time
 from types import FrameType
 
+from skate.runtime.worker import importing
+
 #: Seconds after which the signal comes again.
 AGAIN_SECONDS = 0.001
 #: Frames below which no finalizer of ours begins.
@@ -21,7 +25,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 
 
 def is_inside(frame: FrameType | None) -> bool:
-    """Whether a finalizer of ours is among the innermost frames."""
+    """Whether a finalizer of ours is among the innermost frames, or the innermost one imports."""
+    if frame is not None and importing.is_part(frame.f_code):
+        return True
     for _ in range(MOST_FRAMES):
         if frame is None:
             return False

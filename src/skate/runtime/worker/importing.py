@@ -16,7 +16,7 @@ AGAIN_SECONDS = 0.01
 
 def is_part(code: CodeType) -> bool:
     """Whether a frame of this code is one of Python's that import."""
-    return code.co_filename == "<frozen importlib._bootstrap>"
+    return code.co_filename.startswith("<frozen importlib._bootstrap")
 
 
 def is_inside(frame: FrameType | None) -> bool:

@@ -249,7 +249,7 @@ class Pump:
         """
         waiter = self.main_waiter
         if waiter is None and not self._lock._is_owned() and not self.is_busy_elsewhere():
-            if not finalizing.is_inside(sys._getframe(1)):
+            if not finalizing.is_inside(sys._getframe(2)):
                 raise error
             finalizing.signal_again(self.main)
             return
