@@ -272,6 +272,77 @@ def test_interrupted_trials_go_on(tmp_path: Path) -> None:
     assert {trial.stop_reason for trial in analysis.trials} == {"completed"}
 
 
+class Interrupt(tune.Callback):
+    """Ctrl-C after so many results."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+    ) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def steps(config: dict[str, Any]) -> None:
+    checkpoint = tune.get_checkpoint()
+    begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+    for step in range(begin + 1, 10):
+        tune.report(
+            {"loss": config["x"] + 1 / step, "begin": begin},
+            checkpoint=tune.Checkpoint.from_dict({"step": step}),
+        )
+
+
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "asynchyperband": {"max_t": 9},
+    "hyperband": {"max_t": 9},
+    "median_stopping_rule": {"grace_period": 2, "min_samples_required": 2},
+    "pbt": {"perturbation_interval": 3, "hyperparam_mutations": {"x": tune.uniform(0, 9)}},
+    "pb2": {"perturbation_interval": 3, "hyperparam_bounds": {"x": [0, 9]}},
+}
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("after", [7, 30])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_every_scheduler_goes_on(tmp_path: Path, scheduler: str, after: int) -> None:
+    tuner = tune.Tuner(
+        steps,
+        param_space={"x": tune.uniform(0, 9)},
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            num_samples=9,
+            seed=3,
+            scheduler=tune.create_scheduler(scheduler, **SCHEDULERS[scheduler]),
+        ),
+        run_config=tune.RunConfig(
+            name="run", storage_path=tmp_path, verbose=0, callbacks=[Interrupt(after)]
+        ),
+    )
+    tuner.fit()
+    grid = tune.Tuner.restore(tmp_path / "run", steps).fit()
+    assert grid.num_errors == 0
+    assert len(grid) == 9
+    assert {trial.status for trial in grid.experiment.trials} == {"TERMINATED"}
+    assert all(trial.iterations for trial in grid.experiment.trials)
+    assert not any(trial.stop_reason == "interrupted" for trial in grid.experiment.trials)
+
+
+@pytest.mark.usefixtures("inline")
+def test_another_run_in_the_same_folder_keeps_its_checkpoints(tmp_path: Path) -> None:
+    space = {"x": tune.grid_search([1, 2])}
+    options: dict[str, Any] = {"storage_path": tmp_path, "name": "run", "verbose": 0}
+    first = tune.run(steps, config=space, **options)
+    tune.run(steps, config=space, **options)
+    tune.run(steps, config=space, resume=True, **options)
+    for kept in first.experiment.checkpoints.values():
+        assert all(Path(each.path or "").is_dir() for each in kept)
+
+
 @pytest.mark.usefixtures("inline")
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     assert not tune.Tuner.can_restore(tmp_path)

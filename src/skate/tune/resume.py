@@ -177,7 +177,7 @@ def load_run(storage: Storage, folder: Path) -> SavedRun:
             named.add(held.name)
         else:
             saved.exploits[key] = exploit, None
-    _delete_strays(storage, named)
+    _delete_strays(storage, saved.id_prefix, named)
     return saved
 
 
@@ -210,9 +210,12 @@ def _find_checkpoints(saved: SavedTrial, storage: Storage) -> None:
         trial.checkpoint = saved.kept[-1] if saved.kept else None
 
 
-def _delete_strays(storage: Storage, named: set[str]) -> None:
-    """Delete checkpoints that are newer than the state: their numbers will be used again."""
-    found = {_checkpoint_of(name) for name in storage.files()}
+def _delete_strays(storage: Storage, id_prefix: str, named: set[str]) -> None:
+    """Delete checkpoints that are newer than the state: their numbers will be used again.
+
+    Those of another run in the same folder are none of this one's business.
+    """
+    found = {_checkpoint_of(name) for name in storage.files() if name.startswith(f"{id_prefix}_")}
     for name in found - named:
         if name is not None:
             storage.delete(name)
