@@ -68,6 +68,23 @@ def test_one_trial_goes_through_all_configurations(two_changes: Path) -> None:
         board.add()
 
 
+def test_a_resumed_trial_goes_on_with_what_is_due(two_changes: Path) -> None:
+    replay = PopulationBasedTrainingReplay(two_changes)
+    board = Board(replay)
+    trial = board.add()
+    board.report(trial, 5, 1.0)
+    board.report(trial, 10, 1.0)
+    assert trial.config == {"lr": 3}
+    assert trial.checkpoint is not None
+    trial.checkpoint.iteration = 7
+    replay.on_trial_add(board, trial)
+    assert trial.config == {"lr": 2}
+    assert replay.next_decision(trial) == {"training_iteration": 10}
+    trial.checkpoint = None
+    replay.on_trial_add(board, trial)
+    assert trial.config == {"lr": 1}
+
+
 def test_a_trial_without_checkpoints_is_told_so(two_changes: Path) -> None:
     board = Board(PopulationBasedTrainingReplay(two_changes))
     board.saves = False

@@ -170,6 +170,14 @@ class SchedulerLife(RuleBasedStateMachine):
         self.run.stop_trial(data.draw(st.sampled_from(self.waiting())))
         self.run.take_ended()
 
+    def failed(self) -> list[Trial]:
+        return [trial for trial in self.run.trials if trial.status == Trial.ERROR]
+
+    @precondition(lambda self: self.failed())
+    @rule(data=st.data())
+    def run_a_failed_one_again(self, data: st.DataObject) -> None:
+        self.run.revive(data.draw(st.sampled_from(self.failed())))
+
     @rule()
     def resume_in_another_process(self) -> None:
         """Nothing that matters is anywhere but in the state."""

@@ -14,6 +14,9 @@ from skate.tune.search.sample import Float
 from skate.tune.search.space import join
 from skate.tune.trial import Trial
 
+#: Scores beyond that teach the bandit nothing: their squares are no numbers.
+LARGEST = 1e100
+
 
 class PB2(PopulationBasedTraining):
     """Population Based Training for small populations.
@@ -93,7 +96,7 @@ class PB2(PopulationBasedTraining):
         score = self.score(result)
         assert score is not None
         begin = self._begin.pop(trial.trial_id, None)
-        if not math.isfinite(score):
+        if not abs(score) <= LARGEST:
             return
         if begin is not None and time > begin[0]:
             growth = (score - begin[1]) / (time - begin[0])

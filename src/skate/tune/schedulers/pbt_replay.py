@@ -61,19 +61,24 @@ class PopulationBasedTrainingReplay(TrialScheduler):
         self._late = 0
 
     def on_trial_add(self, controller: Controller, trial: Trial) -> None:
-        """Have the trial begin with the first configuration of the policy.
+        """Have the trial begin with the configuration of the policy.
 
         Raises:
             ValueError: there is more than one trial.
         """
-        if self._trial_id is not None:
+        if self._trial_id not in (None, trial.trial_id):
             raise ValueError(
                 "PopulationBasedTrainingReplay replays one trial: leave out num_samples (it is 1"
                 " then) and have no grid_search in the space"
             )
         self._trial_id = trial.trial_id
-        trial.config.update(self.config)
-        trial.evaluated_params.update(self.config)
+        # A trial of a resumed run may have a checkpoint: it goes on with what is due from there.
+        checkpoint = controller.checkpoint_of(trial)
+        done = 0 if checkpoint is None else checkpoint.iteration
+        self.changed = sum(change.iteration <= done for change in self.changes)
+        config = self.config if not self.changed else self.changes[self.changed - 1].config
+        trial.config.update(config)
+        trial.evaluated_params.update(config)
 
     def next_decision(self, trial: Trial) -> Gate:
         """The next change."""

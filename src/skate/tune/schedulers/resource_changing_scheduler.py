@@ -296,7 +296,7 @@ class ResourceChangingScheduler(TrialScheduler):
         """Pass on."""
         if self.base_trial_resources is None:
             self.base_trial_resources = trial.resources
-        self._bases[trial.trial_id] = trial.resources
+        self._bases.setdefault(trial.trial_id, trial.resources)
         self.base_scheduler.on_trial_add(controller, trial)
         if controller.exhausted:  # what the last one leaves free can be given away
             self._shares_changed(controller)
