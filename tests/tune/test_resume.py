@@ -333,6 +333,15 @@ def test_every_scheduler_goes_on(tmp_path: Path, scheduler: str, after: int) -> 
 
 
 @pytest.mark.usefixtures("inline")
+def test_a_trial_goes_on_from_the_last_checkpoint_that_is_kept(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"storage_path": tmp_path, "name": "run", "verbose": 0}
+    # With the third result came a checkpoint that nobody has kept yet.
+    tune.run(steps, config={"x": 1}, callbacks=[Interrupt(3)], **options)
+    analysis = tune.run(steps, config={"x": 1}, resume=True, **options)
+    assert analysis.trials[0].history.column("begin") == [0, 0, 2, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("inline")
 def test_another_run_in_the_same_folder_keeps_its_checkpoints(tmp_path: Path) -> None:
     space = {"x": tune.grid_search([1, 2])}
     options: dict[str, Any] = {"storage_path": tmp_path, "name": "run", "verbose": 0}

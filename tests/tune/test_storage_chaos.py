@@ -55,7 +55,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_run_on_an_s3_server(server: Any, results_folder: Path) -> None:
     first = run(f"s3://{BUCKET}/all", max_failures=1, keep_checkpoints_num=2)
     assert first.experiment.storage_errors == []
-    assert first.experiment.place == f"s3://{BUCKET}/all/run"
+    assert first.experiment_path == f"s3://{BUCKET}/all/run"
     for trial in first.trials:
         assert trial.history.column("begin") == [0, 0, 0, 0, 4, 4]
     storage = open_storage(f"s3://{BUCKET}/all/run")

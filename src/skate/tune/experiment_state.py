@@ -165,7 +165,8 @@ def _encode_trial(
     written = [each for each in kept if not each.failed]
     newest = trial.checkpoint
     if newest is not None and (newest.failed or not newest.name):
-        newest = None
+        # Nor is one that came a moment ago.
+        newest = written[-1] if written else None
     fields = {
         "trial_id": trial.trial_id,
         "config": trial.config,

@@ -125,8 +125,8 @@ class ResultGrid:
 
     @property
     def experiment_path(self) -> str:
-        """The folder of the run."""
-        return str(self.experiment.path)
+        """The folder of the run, or its URL."""
+        return self.experiment.place or str(self.experiment.path)
 
     @property
     def errors(self) -> list[BaseException]:
