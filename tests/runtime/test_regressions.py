@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from importlib import _bootstrap as bootstrap
 from typing import Any
@@ -499,3 +500,37 @@ def test_ctrl_c_leaves_the_import_lock_alone(session: None, monkeypatch: Any) ->
             release_lock()
     assert not is_held
     assert interrupted
+
+
+@pytest.mark.parametrize("where", ["running", "waiting"])
+def test_nothing_of_what_ctrl_c_has_ended_is_kept(session: None, where: str) -> None:
+    """The exception was in a circle with its own frames: views stayed until the next collection."""
+
+    class Kept:
+        pass
+
+    weak: list[weakref.ref[Kept]] = []
+    pending = sleep.remote(60)
+
+    def work() -> None:
+        kept = Kept()
+        weak.append(weakref.ref(kept))
+        if where == "waiting":
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            skate.get(pending)
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            work()
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("it was not interrupted")
+        assert weak[0]() is None
+    finally:
+        gc.enable()
+        skate.cancel(pending)

@@ -250,7 +250,11 @@ class Pump:
         waiter = self.main_waiter
         if waiter is None and not self._lock._is_owned() and not self.is_busy_elsewhere():
             if not finalizing.is_inside(sys._getframe(2)):
-                raise error
+                try:
+                    raise error
+                finally:
+                    # It refers to this frame, by its traceback, and to all that the user's hold.
+                    del error
             finalizing.signal_again(self.main)
             return
         self.interrupted = error
@@ -271,7 +275,10 @@ class Pump:
         """Raise what ``interrupt`` left."""
         error, self.interrupted = self.interrupted, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # see ``interrupt``
 
     # ------------------------------------------------------------------ waiting
 
