@@ -202,7 +202,7 @@ class Climber(tune.Trainable):
 
 @pytest.mark.parametrize("trainable", [climb, Climber])
 @pytest.mark.parametrize("kind", [HyperBandScheduler, HyperBandForBOHB])
-def test_whole_runs(native: None, kind: type[HyperBandScheduler], trainable: Any) -> None:
+def test_whole_runs(engine: str, kind: type[HyperBandScheduler], trainable: Any) -> None:
     analysis = tune.run(
         trainable,
         config={"x": tune.grid_search(list(range(8)))},
@@ -221,7 +221,7 @@ def test_whole_runs(native: None, kind: type[HyperBandScheduler], trainable: Any
         assert came == [1, 1, 2, 4, 2, 2, 4, 4]
 
 
-def test_functions_without_checkpoints_are_told_so(native: None) -> None:
+def test_functions_without_checkpoints_are_told_so(engine: str) -> None:
     def train(config: dict[str, Any]) -> None:
         for _ in range(9):
             tune.report(score=1.0)

@@ -115,7 +115,7 @@ def test_state_goes_on_as_if_nothing_had_happened() -> None:
         assert twin.report(twin.add(), 1, score) == board.report(board.add(), 1, score)
 
 
-def test_a_whole_run(native: None) -> None:
+def test_a_whole_run(engine: str) -> None:
     def train(config: dict[str, Any]) -> None:
         for step in range(10):
             tune.report(score=config["x"] * (step + 1))

@@ -216,7 +216,7 @@ def climb(config: dict[str, Any]) -> None:
         tune.report({"score": state["score"]}, checkpoint=tune.Checkpoint.from_dict(state))
 
 
-def test_a_whole_run(native: None) -> None:
+def test_a_whole_run(engine: str) -> None:
     scheduler = make()
     analysis = tune.run(
         climb,

@@ -309,7 +309,7 @@ def climb(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("synch", [False, True])
 @pytest.mark.parametrize("trainable", [climb, Climber])
-def test_whole_runs(native: None, tmp_path: Path, trainable: Any, synch: bool) -> None:
+def test_whole_runs(engine: str, tmp_path: Path, trainable: Any, synch: bool) -> None:
     scheduler = make(synch=synch, hyperparam_mutations={"x": tune.uniform(0, 1)})
     analysis = tune.run(
         trainable,

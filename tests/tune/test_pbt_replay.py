@@ -117,9 +117,7 @@ def climb(config: dict[str, Any]) -> None:
         )
 
 
-def test_a_replay_has_the_score_of_the_trial_of_the_population(
-    native: None, tmp_path: Path
-) -> None:
+def test_a_replay_has_the_score_of_the_trial_of_the_population(engine: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "stop": {"training_iteration": 24},
         "metric": "score",

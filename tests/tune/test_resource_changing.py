@@ -196,7 +196,7 @@ class Worker(tune.Trainable):
 
 
 @pytest.mark.parametrize("trainable", [train, Worker])
-def test_a_whole_run(native: None, trainable: Any) -> None:
+def test_a_whole_run(engine: str, trainable: Any) -> None:
     analysis = tune.run(
         trainable,
         config={"steps": 40},

@@ -14,6 +14,8 @@ from skate.tune.search.space import join
 #: What may be changed, and how: a domain, a list of values in their order, a function that draws a
 #: value, or a dict of such for a nested configuration.
 Mutations: TypeAlias = Mapping[str, Any]
+#: A function of the user that has the last word about a changed configuration.
+Explore: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def check_mutations(mutations: Mapping[str, Any], name: str = "") -> None:
@@ -107,6 +109,3 @@ def _moved(value: Any, way: Any, factors: Sequence[float], rng: random.Random) -
     if isinstance(way, (Float, Integer)) and way.q not in (None, 1):
         moved = round_to_step(moved, float(way.q or 1))
     return int(moved) if isinstance(value, int) else moved
-
-
-Explore: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
