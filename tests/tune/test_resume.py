@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from skate import tune
 from skate.tune.resume import Resume, parse_resume
+from skate.tune.storage import open_storage
 
 #: A run of 12 trials, one at a time so that nothing depends on which is faster.
 CODE = """
@@ -27,6 +29,9 @@ CODE = """
     from skate.tune.schedulers import ASHAScheduler, PopulationBasedTraining
     from skate.tune.search.optuna import OptunaSearch
 
+    from skate.tune import state_writer
+
+    state_writer.REMOTE_S = 0.5
     folder, strategy, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 
     def train(config):
@@ -85,25 +90,24 @@ CODE = """
 class Driver:
     """A process that runs, or resumes, a run in a folder."""
 
-    def __init__(self, folder: Path, strategy: str, pause: float = 0.0, code: str = CODE) -> None:
-        self.run = folder / "run"
-        self.run.parent.mkdir(exist_ok=True)
+    def __init__(
+        self, folder: Path, strategy: str, pause: float = 0.0, place: str | None = None
+    ) -> None:
+        place = place or str(folder)
+        self.storage = open_storage(f"{place}/run")
         script = folder / "script.py"
-        script.write_text(textwrap.dedent(code))
+        script.write_text(textwrap.dedent(CODE))
         environment = {key: v for key, v in os.environ.items() if key != "SKATE_ENGINE"}
         self.process = subprocess.Popen(
-            [sys.executable, str(script), str(folder), strategy, str(pause)],
+            [sys.executable, str(script), place, strategy, str(pause)],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
         )
 
     def summary(self) -> list[dict[str, Any]]:
-        try:
-            content = json.loads((self.run / "experiment_state.json").read_text())
-        except FileNotFoundError:
-            return []
-        return list(content.get("trials", []))
+        content = self.storage.read("experiment_state.json")
+        return [] if content is None else list(json.loads(content).get("trials", []))
 
     def kill_after(self, ended: int) -> None:
         """Kill the driver when so many trials have ended and another one has a checkpoint."""
@@ -149,6 +153,32 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, strategy: str) 
         assert [line["training_iteration"] for line in lines] == list(range(1, len(lines) + 1))
         rows = (trial / "progress.csv").read_text().splitlines()
         assert len(rows) == len(lines) + 1
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_run_goes_on_from_an_s3_server(
+    tmp_path: Path, results_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    from s3_server import Server
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    server = Server(tmp_path / "server.log", "runs")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        (tmp_path / "calm").mkdir()
+        calm = Driver(tmp_path / "calm", "random").result()
+        Driver(tmp_path, "random", 0.1, "s3://runs/all").kill_after(1)
+        # The other machine has nothing of it.
+        shutil.rmtree(results_folder)
+        resumed = Driver(tmp_path, "random", 0.0, "s3://runs/all").result()
+    finally:
+        server.stop()
+    for what in ("x", "best", "loss", "steps"):
+        assert resumed[what] == calm[what]
+    assert any(begin > 0 for begins in resumed["begins"] for begin in begins)
 
 
 @pytest.mark.timeout(240)
