@@ -28,6 +28,8 @@ TASKS = 1_000_000
 TASKS_AT_ONCE = 10_000
 ACTORS = 10_000
 ACTORS_AT_ONCE = 50
+#: So much of the work with actors is done before the first count.
+WARM_UP_PART = 0.3
 GIGABYTES = 100.0
 STORE_BYTES = 1_000_000_000
 ARRAY_BYTES = 50_000_000
@@ -219,9 +221,10 @@ def soak(scale: float, console: Console) -> list[str]:
         (f"{round(ACTORS * scale):,} actors", lambda: run_actors(round(ACTORS * scale))),
         (f"{GIGABYTES * scale:.4g} GB of data", lambda: run_data(GIGABYTES * scale)),
     ]
-    # Everything that is made once, and the sizes of batches, are there before the first count.
+    # Everything that is made once, and the sizes of batches, are there before the first count; the
+    # histories with a limit (events, the last 1,000 actors that died) are full.
     run_tasks(2 * TASKS_AT_ONCE)
-    run_actors(2 * ACTORS_AT_ONCE)
+    run_actors(max(2 * ACTORS_AT_ONCE, round(WARM_UP_PART * ACTORS * scale)))
     run_data(0.5)
     before = settled()
     for title, run in work:
