@@ -297,3 +297,17 @@ def test_a_function_may_be_tried_by_itself(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("skate.tune.session._warned", False)
     with pytest.warns(UserWarning, match="does nothing outside a trial"):
         count({"n": 3})
+
+
+def test_the_main_thread_is_in_no_trial() -> None:
+    started, may_end = threading.Event(), threading.Event()
+
+    def wait(config: dict[str, Any]) -> None:
+        started.set()
+        may_end.wait(60)
+
+    session = start(wait, {})
+    assert started.wait(60)
+    assert not tune.is_session_enabled()
+    may_end.set()
+    assert session.join(60)

@@ -322,9 +322,17 @@ def _leave(session: Session) -> None:
 
 def _current() -> Session | None:
     session: Session | None = getattr(_local, "session", None)
-    if session is None and len(_running) == 1:
+    if session is None and len(_running) == 1 and not _in_main_thread():
         return _running[0]
     return session
+
+
+def _in_main_thread() -> bool:
+    """Say whether this thread can belong to no trial: trials have threads of their own.
+
+    It matters on the inline engine, where a driver goes on beside the thread of a killed trial.
+    """
+    return threading.current_thread() is threading.main_thread()
 
 
 _warned = False
