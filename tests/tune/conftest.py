@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sessions import running
+
+from skate.tune import session
+
+
+@pytest.fixture(autouse=True)
+def no_trial_goes_on() -> Iterator[None]:
+    """Nothing of a trial runs on in this process when its test is over."""
+    yield
+    deadline = time.monotonic() + 30
+    while session._running:
+        assert time.monotonic() < deadline, [
+            each.context.get_trial_id() for each in session._running
+        ]
+        gc.collect()  # an actor of the inline engine ends when nobody has it any more
+        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -128,6 +128,7 @@ def test_a_replay_has_the_score_of_the_trial_of_the_population(engine: str, tmp_
         "training_iteration",
         perturbation_interval=4,
         hyperparam_mutations={"x": tune.uniform(0, 1)},
+        synch=True,  # somebody is the worst, however fast each of them is
     )
     population = tune.run(
         climb,

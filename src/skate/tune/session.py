@@ -111,7 +111,7 @@ class Session:
         self.checkpoint = checkpoint
         self.done = done
         self.error: BaseException | None = None
-        self._function = function
+        self.function = function
         self._config = config
         self._gate = gate
         self._condition = threading.Condition()
@@ -259,7 +259,7 @@ class Session:
         _enter(self)
         error: BaseException | None = None
         try:
-            returned = self._function(self._config)
+            returned = self.function(self._config)
             if isinstance(returned, GeneratorType):
                 for result in returned:
                     report(result)

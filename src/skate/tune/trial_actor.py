@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -51,7 +52,6 @@ class TrialActor:
             from skate.tune.class_runs import ClassRuns
 
             self._runs = ClassRuns(trainable, saving)  # type: ignore[arg-type]  # it is a class
-            self._function = self._run_class
 
     @skate.method(num_returns=2)
     def run(
@@ -73,9 +73,13 @@ class TrialActor:
         """
         checkpoint = None if source is None else _open(source)
         context = TrialContext(*facts, self._resources)
-        self._session = Session(self._function, config, context, gate, checkpoint, done)
-        self._session.start()
-        return self._session.collect()
+        session = Session(self._function, config, context, gate, checkpoint, done)
+        if self._runs is not None:
+            # The thread holds no reference to this actor: see __del__.
+            session.function = functools.partial(self._runs.run, session)
+        self._session = session
+        session.start()
+        return session.collect()
 
     @skate.method(num_returns=2)
     def renew(
@@ -144,10 +148,6 @@ class TrialActor:
     def _running(self) -> Session:
         assert self._session is not None
         return self._session
-
-    def _run_class(self, config: dict[str, Any]) -> None:
-        assert self._runs is not None
-        self._runs.run(self._running(), config)
 
     def __del__(self) -> None:
         # Where an actor is killed without its process (the inline engine), the thread learns so.
