@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE, until
 
 import skate
 from skate import state
@@ -23,16 +22,7 @@ from skate.runtime.wire.logs import LOG, PIECE_SIZE, LogPiece, LogRange
 
 pytestmark = pytest.mark.timeout(180)
 
-PATIENCE = 90.0
 THERE = {"resources": {"there": 1}}
-
-
-def until(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-    return found
 
 
 def text_of(**what: Any) -> str:

@@ -10,32 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from patience import until
 
 import skate
 from skate import state
 from skate.cluster_utils import Cluster
 
 pytestmark = pytest.mark.timeout(180)
-
-PATIENCE = 90.0
-
-
-def until(look: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
-    return found
 
 
 @skate.remote

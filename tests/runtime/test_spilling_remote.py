@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from s3_server import Server
+from s3_server import Server, serving
 
 import skate
 from skate import exceptions
@@ -23,11 +23,8 @@ BUCKET = "spilled"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path / "server.log", BUCKET)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.stop()
+    with serving(tmp_path, BUCKET, monkeypatch) as server:
+        yield server
 
 
 @pytest.mark.timeout(240)

@@ -8,7 +8,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 class Server:
@@ -57,3 +61,22 @@ class Server:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def serving(folder: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Run a server, and have clients of this process and its children find it.
+
+    Skips the test if a package for that is missing.
+    """
+    s3fs = pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    # They keep the address of the server that they were made with.
+    s3fs.S3FileSystem.clear_instance_cache()
+    server = Server(folder / "server.log", bucket)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield server
+    finally:
+        server.stop()

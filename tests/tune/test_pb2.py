@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from climbing import climb
 from scheduler_board import Board
 
 from skate import tune
@@ -206,14 +207,6 @@ def compare(name: str, seeds: int) -> dict[str, float]:
         for label, scheduler in (("pbt", pbt), ("pb2", pb2)):
             scores[label].append(simulate(scheduler, problem, begin, configs, 100, seed))
     return {label: float(np.mean(values)) for label, values in scores.items()}
-
-
-def climb(config: dict[str, Any]) -> None:
-    checkpoint = tune.get_checkpoint()
-    state = checkpoint.to_dict() if checkpoint else {"step": 0, "score": 0.0}
-    for step in range(state["step"] + 1, 100):
-        state = {"step": step, "score": state["score"] + config["x"]}
-        tune.report({"score": state["score"]}, checkpoint=tune.Checkpoint.from_dict(state))
 
 
 def test_a_whole_run(engine: str) -> None:

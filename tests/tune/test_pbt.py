@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from climbing import climb
 from scheduler_board import Board
 
 from skate import tune
@@ -297,14 +298,6 @@ class Climber(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         self.score = checkpoint["score"]
-
-
-def climb(config: dict[str, Any]) -> None:
-    checkpoint = tune.get_checkpoint()
-    state = checkpoint.to_dict() if checkpoint else {"step": 0, "score": 0.0}
-    for step in range(state["step"] + 1, 100):
-        state = {"step": step, "score": state["score"] + config["x"]}
-        tune.report({"score": state["score"]}, checkpoint=tune.Checkpoint.from_dict(state))
 
 
 @pytest.mark.parametrize("synch", [False, True])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from climbing import climb
 from scheduler_board import Board
 
 from skate import tune
@@ -104,17 +105,6 @@ def test_files_that_are_no_policies(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("hello\n")
     with pytest.raises(ValueError, match=r"line 1 of .* is no step"):
         PopulationBasedTrainingReplay(tmp_path / "x.txt")
-
-
-def climb(config: dict[str, Any]) -> None:
-    checkpoint = tune.get_checkpoint()
-    state = checkpoint.to_dict() if checkpoint else {"step": 0, "score": 0.0}
-    for step in range(state["step"] + 1, 100):
-        state = {"step": step, "score": state["score"] + config["x"]}
-        tune.report(
-            {"score": state["score"], "x": config["x"]},
-            checkpoint=tune.Checkpoint.from_dict(state),
-        )
 
 
 def test_a_replay_has_the_score_of_the_trial_of_the_population(engine: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import serving
 
 from skate import tune
 from skate.tune.resume import Resume, parse_resume
@@ -159,23 +160,13 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, strategy: str) 
 def test_a_killed_run_goes_on_from_an_s3_server(
     tmp_path: Path, results_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("moto")
-    from s3_server import Server
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    server = Server(tmp_path / "server.log", "runs")
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    try:
+    with serving(tmp_path, "runs", monkeypatch):
         (tmp_path / "calm").mkdir()
         calm = Driver(tmp_path / "calm", "random").result()
         Driver(tmp_path, "random", 0.1, "s3://runs/all").kill_after(1)
         # The other machine has nothing of it.
         shutil.rmtree(results_folder)
         resumed = Driver(tmp_path, "random", 0.0, "s3://runs/all").result()
-    finally:
-        server.stop()
     for what in ("x", "best", "loss", "steps"):
         assert resumed[what] == calm[what]
     assert any(begin > 0 for begins in resumed["begins"] for begin in begins)

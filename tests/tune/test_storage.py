@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import serving
+from small_disk import mounted
 
 from skate.tune import StorageError
 from skate.tune.storage import MANIFEST, LocalStorage, Storage, append, open_storage
@@ -29,17 +31,8 @@ def storage(
         pytest.importorskip("fsspec")
         yield open_storage(f"memory://{tmp_path.name}/run")
         return
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("moto")
-    # They keep the address of the server that they were made with.
-    s3fs.S3FileSystem.clear_instance_cache()
-    from s3_server import Server
-
-    server = Server(tmp_path / "server.log", BUCKET)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield open_storage(f"s3://{BUCKET}/run")
-    server.stop()
+    with serving(tmp_path, BUCKET, monkeypatch):
+        yield open_storage(f"s3://{BUCKET}/run")
 
 
 @pytest.mark.timeout(150)
@@ -118,15 +111,8 @@ def test_a_writer_that_is_killed_leaves_no_half_behind(tmp_path: Path, seed: int
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "1m") as folder:
+        yield folder
 
 
 def test_a_full_disk_names_the_file_and_keeps_what_was_there(small_disk: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import serving
+from small_disk import mounted
 
 from skate import tune
 from skate.tune.storage import open_storage
@@ -37,17 +38,8 @@ def run(folder: str | Path, size: int = 1000, **more: Any) -> tune.ExperimentAna
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    s3fs = pytest.importorskip("s3fs")
-    pytest.importorskip("moto")
-    # They keep the address of the server that they were made with.
-    s3fs.S3FileSystem.clear_instance_cache()
-    from s3_server import Server
-
-    server = Server(tmp_path / "server.log", BUCKET)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    yield server
-    server.stop()
+    with serving(tmp_path, BUCKET, monkeypatch) as server:
+        yield server
 
 
 @pytest.mark.timeout(200)
@@ -118,15 +110,8 @@ def test_a_run_outlives_its_bucket(server: Any) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
 @pytest.mark.usefixtures("engine")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import skate
 from skate.tune.checkpoint import Checkpoint
 from skate.tune.error import MetricError
-from skate.tune.objective import Objective, check_mode, guess_mode
+from skate.tune.mode import check_mode
+from skate.tune.objective import Objective, guess_mode
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 

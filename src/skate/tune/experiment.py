@@ -18,7 +18,8 @@ from skate.tune.config import RunConfig, TuneConfig, results_folder, results_pla
 from skate.tune.error import StorageError
 from skate.tune.files import ResultFiles
 from skate.tune.homes import Homes
-from skate.tune.objective import Objective, check_mode
+from skate.tune.mode import check_mode
+from skate.tune.objective import Objective
 from skate.tune.orchestrator import Limits, Orchestrator
 from skate.tune.resources import (
     UNBOUNDED_CONCURRENCY,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skate.tune.error import MetricError
+from skate.tune.mode import check_mode
 from skate.tune.trial import user_metrics
 
 #: Parts of a name that say "more is better".  Everything else is minimized: what trainings report
@@ -78,16 +79,6 @@ def guess_mode(metric: str) -> str:
     # Words may be joined in any fashion: valAccuracy, val_accuracy, val/accuracy.
     words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", metric).lower()
     return "max" if _MAXIMIZED.search(words) else "min"
-
-
-def check_mode(mode: object) -> None:
-    """Check a mode.
-
-    Raises:
-        ValueError: it is neither None nor "min" nor "max".
-    """
-    if mode not in (None, "min", "max"):
-        raise ValueError(f"mode has to be 'min' or 'max', got {mode!r}")
 
 
 def _names(reported: Mapping[str, Any]) -> str:

@@ -153,22 +153,16 @@ class Orchestrator:
         for trial in trials:
             if trial.is_finished:
                 continue
-            if trial.status == Trial.PAUSED:
-                # With nothing to go on from, it begins anew.
-                if trial.checkpoint is None and trial.trial_id not in exploits:
-                    self.searcher.on_unpause(trial.trial_id)
-                    trial.status = Trial.PENDING
-                    self._rewind(trial)
+            has_start = trial.checkpoint is not None or trial.trial_id in exploits
+            if trial.status == Trial.PAUSED and has_start:
+                self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
             else:
-                trial.status = Trial.PENDING
-                self._rewind(trial)
-            self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
+                self._begin_again(trial)
 
     def revive(self, trial: Trial) -> None:
         """Have a trial that failed run again, from its checkpoint if it has one."""
-        trial.status, trial.error, trial.failures = Trial.PENDING, None, 0
-        self._rewind(trial)
-        self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
+        trial.error, trial.failures = None, 0
+        self._begin_again(trial)
         self.scheduler.on_trial_add(self, trial)
 
     def abandon(self, trial: Trial) -> None:
@@ -371,11 +365,7 @@ class Orchestrator:
         trial.error = error
         allowed = self.limits.max_failures
         if not self.limits.fail_fast and (allowed < 0 or trial.failures <= allowed):
-            if trial.status == Trial.PAUSED:
-                self.searcher.on_unpause(trial.trial_id)
-            trial.status = Trial.PENDING
-            self._rewind(trial)
-            self._waiting[trial.trial_id] = trial
+            self._begin_again(trial)
             return
         self._give_up(trial, error)
         if self.limits.fail_fast:
@@ -390,9 +380,7 @@ class Orchestrator:
         if trial.is_finished:
             return
         trial.checkpoint = older
-        trial.status = Trial.PENDING
-        self._rewind(trial)
-        self._waiting[trial.trial_id] = trial
+        self._begin_again(trial)
 
     def on_released(self, trial: Trial) -> None:
         """The process of a stopped or killed trial is free or gone."""
@@ -498,6 +486,14 @@ class Orchestrator:
         self.searcher.set_search_properties(metric, mode, {})
         self.scheduler.set_search_properties(metric, mode)
         self._informed = True
+
+    def _begin_again(self, trial: Trial) -> None:
+        """Have a trial wait to start from its checkpoint, or anew if it has none."""
+        if trial.status == Trial.PAUSED:
+            self.searcher.on_unpause(trial.trial_id)
+        trial.status = Trial.PENDING
+        self._rewind(trial)
+        self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
 
     def _rewind(self, trial: Trial) -> None:
         """Forget what a trial reported after its checkpoint: it will report that again."""

@@ -9,19 +9,17 @@ exception leaves it taken for ever.  Such a signal is sent again a little later.
 from __future__ import annotations
 
 import _thread
-import os
 import signal
 import time
 from types import FrameType
 
 from skate.runtime.worker import importing
+from skate.runtime.worker.own_code import PACKAGE
 
 #: Seconds after which the signal comes again.
 AGAIN_SECONDS = 0.001
 #: Frames below which no finalizer of ours begins.
 MOST_FRAMES = 16
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 
 
 def is_inside(frame: FrameType | None) -> bool:
@@ -32,7 +30,7 @@ def is_inside(frame: FrameType | None) -> bool:
         if frame is None:
             return False
         code = frame.f_code
-        if code.co_name == "__del__" and code.co_filename.startswith(_PACKAGE):
+        if code.co_name == "__del__" and code.co_filename.startswith(PACKAGE):
             return True
         frame = frame.f_back
     return False

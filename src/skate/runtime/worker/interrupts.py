@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from skate.runtime.worker import importing
 from skate.runtime.worker.invoke import Invoker, Running
+from skate.runtime.worker.own_code import PACKAGE
 from skate.runtime.worker.producer import Producers
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ _clear_exception = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void
 #: No thread has this identifier; threads that are about to start may have 0.
 _NOBODY = ctypes.c_ulong(-1).value
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 #: Code of ours that must not be torn; the libraries are like user code.
 _CORE_PARTS = frozenset(("api", "engine", "runtime"))
 #: Who calls the user's code.
@@ -58,9 +58,9 @@ _CALLERS = frozenset((Invoker.call.__code__, Producers.run.__code__))
 
 def _is_core(code: CodeType) -> bool:
     path = code.co_filename
-    if not path.startswith(_PACKAGE):
+    if not path.startswith(PACKAGE):
         return False
-    part, separator, _ = path[len(_PACKAGE) :].partition(os.sep)
+    part, separator, _ = path[len(PACKAGE) :].partition(os.sep)
     return not separator or part in _CORE_PARTS
 
 

@@ -7,7 +7,6 @@ unpickle or copy.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import types
@@ -43,6 +42,7 @@ from skate.runtime.worker.cells import (
     Cell,
     StoredObject,
 )
+from skate.runtime.worker.own_code import PACKAGE
 from skate.runtime.worker.pump import Waiter
 from skate.runtime.worker.reading_ahead import ReadAhead
 from skate.runtime.worker.writing import MAKE_ROOM, Writing
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 
 #: How often the daemon is told which objects were read, in seconds.
 REPORT_SECONDS = 1.0
-#: Where the code of Skate itself is.
-_OWN_CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 #: Values up to this many bytes travel in messages, larger ones through shared memory.
 INLINE_MAX = 100 * 1024
 
@@ -474,7 +472,7 @@ def call_site() -> str:
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.startswith(_OWN_CODE):
+        if not path.startswith(PACKAGE):
             return f"{path}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -28,6 +28,7 @@ from skate.runtime.wire.waits import (
 from skate.runtime.worker import execute
 from skate.runtime.worker.completions import Completions
 from skate.runtime.worker.objects import Objects
+from skate.runtime.worker.own_code import PACKAGE
 from skate.runtime.worker.streams import Stream
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ MOST_ROWS = 10_000
 MOST_OBJECTS = 10_000
 
 _HERE = os.path.dirname(__file__)
-#: Files below this are ours: users want to see theirs.
-_OWN_CODE = os.path.dirname(os.path.dirname(_HERE)) + os.sep
 _LOOP_FILE = os.path.join(_HERE, "event_loop.py")
 _DEBUGGER_FILE = os.path.join(_HERE, "debugger.py")
 #: Below this frame the call of the frames above is another one.
@@ -137,7 +136,7 @@ class Waits:
                 row.needed = min(row.needed, max(0, MOST_OBJECTS + row.needed - len(missing)))
             elif not row.kind and code.co_filename == _DEBUGGER_FILE:
                 row.kind = DEBUGGER
-            elif not row.place and not code.co_filename.startswith(_OWN_CODE):
+            elif not row.place and not code.co_filename.startswith(PACKAGE):
                 row.place = f"{code.co_filename}:{frame.f_lineno}"
                 row.function = code.co_name
             frame = frame.f_back

@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from skate.tune.error import MetricError
-from skate.tune.schedulers.trial_scheduler import Controller, Gate, TrialScheduler
+from skate.tune.schedulers.trial_scheduler import Controller, Gate, TrialScheduler, progress
 from skate.tune.trial import Trial
 
 
@@ -147,19 +146,12 @@ class AsyncHyperBandScheduler(TrialScheduler):
         self, controller: Controller, trial: Trial, result: Mapping[str, object]
     ) -> str:
         """Judge the trial if it has come to a rung."""
-        time = result.get(self.time_attr)
-        if not isinstance(time, (int, float)):
-            raise MetricError(
-                f"the scheduler compares trials by time_attr={self.time_attr!r}, which they do not"
-                f" report; reported: {', '.join(sorted(result))}"
-            )
+        time = progress(result, self.time_attr)
         if self.stop_last_trials and time >= self.max_t:
             return self.COMPLETE
         score = self.score(result)
         if score is None:
             return self.CONTINUE
-        if math.isnan(score):
-            score = -math.inf
         good = self._bracket_of[trial.trial_id].judge(trial.trial_id, time, score)
         return self.CONTINUE if good else self.STOP
 

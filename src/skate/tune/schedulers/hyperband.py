@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from skate.tune.error import MetricError
-from skate.tune.schedulers.trial_scheduler import Controller, Gate, TrialScheduler, Verdict
+from skate.tune.schedulers.trial_scheduler import (
+    Controller,
+    Gate,
+    TrialScheduler,
+    Verdict,
+    progress,
+)
 from skate.tune.trial import Trial
 
 
@@ -219,12 +224,7 @@ class HyperBandScheduler(TrialScheduler):
         self, controller: Controller, trial: Trial, result: Mapping[str, object]
     ) -> Verdict:
         """Have the trial wait at the milestone until the others are there, then compare."""
-        time = result.get(self.time_attr)
-        if not isinstance(time, (int, float)):
-            raise MetricError(
-                f"the scheduler compares trials by time_attr={self.time_attr!r}, which they do not"
-                f" report; reported: {', '.join(sorted(result))}"
-            )
+        time = progress(result, self.time_attr)
         if self.stop_last_trials and time >= self.max_t:
             return self.COMPLETE
         score = self.score(result)
@@ -233,7 +233,7 @@ class HyperBandScheduler(TrialScheduler):
         bracket, name = self._bracket_of[trial.trial_id], trial.trial_id
         if name not in bracket.live:  # compared with the others while it started again
             return self.STOP
-        bracket.observe(name, time, -math.inf if math.isnan(score) else score)
+        bracket.observe(name, time, score)
         if bracket.may_run(name):
             return self.CONTINUE
         self.on_arrival(bracket, trial)

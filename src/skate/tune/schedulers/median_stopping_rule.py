@@ -104,7 +104,6 @@ class MedianStoppingRule(TrialScheduler):
         if not isinstance(time, (int, float)) or score is None or name in self._bad:
             return self.CONTINUE
         curve = self._curves.setdefault(name, _Curve())
-        score = -math.inf if math.isnan(score) else score
         curve.add(time, score, counts=time >= self.grace_period)
         if time < self.grace_period:
             return self.CONTINUE

@@ -205,7 +205,7 @@ class PopulationBasedTraining(TrialScheduler):
             return self.CONTINUE
         self.on_judged(trial, member, time, result)
         member.time = time
-        member.score = -math.inf if math.isnan(score) else score
+        member.score = score
         member.judged += 1
         if self.synch:
             if self._complete(controller):

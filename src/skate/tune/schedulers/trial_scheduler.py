@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from skate.tune.error import MetricError
+from skate.tune.mode import check_mode
 from skate.tune.resources import PlacementGroupFactory
 from skate.tune.trial import Trial, TrialCheckpoint
 
@@ -115,8 +118,7 @@ class TrialScheduler(ABC):
     changes_config: bool = False
 
     def __init__(self, metric: str | None = None, mode: str | None = None) -> None:
-        if mode not in (None, "min", "max"):
-            raise ValueError(f"mode has to be 'min' or 'max', got {mode!r}")
+        check_mode(mode)
         self.metric = metric
         self.mode = mode
 
@@ -126,10 +128,15 @@ class TrialScheduler(ABC):
         self.mode = mode
 
     def score(self, result: Mapping[str, object]) -> float | None:
-        """Return the metric of a result, signed so that larger is better; None if it has none."""
+        """Return the metric of a result, signed so that larger is better; None if it has none.
+
+        NaN, of a trial that has diverged, is the worst there is.
+        """
         value = result.get(self.metric) if self.metric is not None else None
         if not isinstance(value, (int, float)):
             return None
+        if math.isnan(value):
+            return -math.inf
         return -float(value) if self.mode == "min" else float(value)
 
     def on_trial_add(self, controller: Controller, trial: Trial) -> None:  # noqa: B027
@@ -197,6 +204,21 @@ class TrialScheduler(ABC):
     def debug_string(self) -> str:
         """Return a line about the scheduler's state, for people."""
         return type(self).__name__
+
+
+def progress(result: Mapping[str, object], time_attr: str) -> float:
+    """Return how far a trial is, for schedulers that cannot do without.
+
+    Raises:
+        MetricError: the result does not say it.
+    """
+    time = result.get(time_attr)
+    if not isinstance(time, (int, float)):
+        raise MetricError(
+            f"the scheduler compares trials by time_attr={time_attr!r}, which they do not"
+            f" report; reported: {', '.join(sorted(result))}"
+        )
+    return time
 
 
 class FIFOScheduler(TrialScheduler):

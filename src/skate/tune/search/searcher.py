@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import cloudpickle
 
+from skate.tune.mode import check_mode
 from skate.tune.search import space as spaces
 
 #: Returned by ``suggest`` when there will be no further configuration.
@@ -237,8 +238,7 @@ def check_objective(metric: Any, mode: Any) -> None:
         ValueError: a mode is neither "min" nor "max", or there are not as many of both.
     """
     for one in mode if isinstance(mode, list) else [mode]:
-        if one not in (None, "min", "max"):
-            raise ValueError(f"mode has to be 'min' or 'max', got {one!r}")
+        check_mode(one)
     for one in metric if isinstance(metric, list) else [metric]:
         if one is not None and not isinstance(one, str):
             raise TypeError(f"metric has to be a name or a list of names, got {metric!r}")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from skate.tune.mode import check_mode
 from skate.tune.schedulers.trial_scheduler import Gate
 from skate.tune.stopper.stopper import Stopper, reported
 
@@ -36,8 +37,7 @@ class TrialPlateauStopper(Stopper):
         metric_threshold: float | None = None,
         mode: str | None = None,
     ) -> None:
-        if mode not in (None, "min", "max"):
-            raise ValueError(f"mode has to be 'min' or 'max', got {mode!r}")
+        check_mode(mode)
         if metric_threshold is not None and mode is None:
             raise ValueError(
                 "metric_threshold wants to know what is better; give mode='min' or 'max'"
