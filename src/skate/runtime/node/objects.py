@@ -39,8 +39,8 @@ KEEP_SECONDS = 0.05
 
 #: How long an object that is to be brought here waits for room without anything that could be
 #: spilled, in seconds.  Many fresh workers may hold an argument each, and have to import half a
-#: library before they look at it.
-BRING_SECONDS = 10.0
+#: library before they look at it: on a busy machine, all at once, that has taken more than 10.
+BRING_SECONDS = 30.0
 #: Objects that could not be read, remembered with the reason.
 MOST_DAMAGED = 1000
 #: Memory that no segment has is given to the machine when nobody has waited for any for so long.
