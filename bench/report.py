@@ -41,7 +41,7 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the goal was reached; None if that cannot be told."""
-        return self.workload.wanted.met(*map(self.figure, ("skate", "ray", "plain")))
+        return self.workload.met(*map(self.figure, ("skate", "ray", "plain")))
 
 
 def show(rows: list[Row], console: Console) -> None:

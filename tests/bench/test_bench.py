@@ -23,24 +23,26 @@ def test_every_workload_is_a_function_of_its_script(workload: Workload) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "good", "bad"),
+    ("wanted", "more_is_better", "good", "bad"),
     [
-        (Wanted("at most", 2.0), 2.0, 2.1),
-        (Wanted("at least", 2.0), 2.0, 1.9),
-        (Wanted("times Ray", 3.0), 30.0, 29.0),
-        (Wanted("of plain", 0.5), 50.0, 49.0),
-        (Wanted("times plain", 1.5), 150.0, 151.0),
+        (Wanted("at most", 2.0), False, 2.0, 2.1),
+        (Wanted("at least", 2.0), True, 2.0, 1.9),
+        (Wanted("times Ray", 3.0), True, 30.0, 29.0),
+        (Wanted("times Ray", 2.0), False, 5.0, 5.1),
+        (Wanted("of plain", 0.5), True, 50.0, 49.0),
+        (Wanted("times plain", 1.5), False, 150.0, 151.0),
     ],
 )
-def test_goals(wanted: Wanted, good: float, bad: float) -> None:
-    assert wanted.met(good, ray=10.0, plain=100.0) is True
-    assert wanted.met(bad, ray=10.0, plain=100.0) is False
-    assert wanted.met(None, ray=10.0, plain=100.0) is None
+def test_goals(wanted: Wanted, more_is_better: bool, good: float, bad: float) -> None:
+    workload = Workload("a.b", "", "", wanted, more_is_better)
+    assert workload.met(good, ray=10.0, plain=100.0) is True
+    assert workload.met(bad, ray=10.0, plain=100.0) is False
+    assert workload.met(None, ray=10.0, plain=100.0) is None
 
 
 def test_a_goal_against_something_that_was_not_measured_is_open() -> None:
-    assert Wanted("times Ray", 3.0).met(30.0, ray=None, plain=None) is None
-    assert Wanted("times plain", 1.5).met(30.0, ray=10.0, plain=None) is None
+    for wanted in (Wanted("times Ray", 3.0), Wanted("times plain", 1.5)):
+        assert Workload("a.b", "", "", wanted).met(30.0, ray=None, plain=None) is None
 
 
 def test_ratio_says_how_many_times_better_skate_is() -> None:
