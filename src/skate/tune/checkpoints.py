@@ -159,8 +159,9 @@ class CheckpointKeeper:
 
     def _enqueue(self, job: Callable[[], None]) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="tune-checkpoints", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="tune-checkpoints", daemon=True)
+            thread.start()
+            self._thread = thread
         self._queue.put(job)
 
     def _work(self) -> None:

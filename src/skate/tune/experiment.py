@@ -15,6 +15,7 @@ from skate.tune.callback import Callback, CallbackList
 from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.class_runs import Saving
 from skate.tune.config import RunConfig, TuneConfig, results_folder, results_place
+from skate.tune.ctrl_c import CtrlC
 from skate.tune.error import StorageError
 from skate.tune.files import ResultFiles
 from skate.tune.homes import Homes
@@ -185,19 +186,22 @@ def execute(
     homes = Homes(skate.put(function), saving, tune_config.reuse_actors)
     if saved is not None and resume is not None:
         apply(saved, orchestrator, keeper, resume)
-    runner = Runner(orchestrator, homes, keeper, callback, name, saving is not None, budget)
     start = time.monotonic()
-    callback.setup(name=name, path=path, orchestrator=orchestrator)
-    try:
-        runner.run()
-    finally:
+    with CtrlC() as ctrl_c:
+        runner = Runner(
+            orchestrator, homes, keeper, callback, ctrl_c, name, saving is not None, budget
+        )
+        callback.setup(name=name, path=path, orchestrator=orchestrator)
         try:
-            callback.on_experiment_end(
-                orchestrator.trials, end_reason=orchestrator.end_reason, cpu_s=runner.cpu_s
-            )
+            runner.run()
         finally:
-            keeper.close()
-            troubles.note(keeper.take_errors())
+            try:
+                callback.on_experiment_end(
+                    orchestrator.trials, end_reason=orchestrator.end_reason, cpu_s=runner.cpu_s
+                )
+            finally:
+                keeper.close()
+                troubles.note(keeper.take_errors())
     elapsed = time.monotonic() - start
     return Experiment(
         name,

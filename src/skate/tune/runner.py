@@ -12,6 +12,7 @@ from skate.exceptions import ActorError, ObjectLostError
 from skate.tune.actions import Answer, Continue, Pause, Renew, Start, Stop
 from skate.tune.callback import Callback
 from skate.tune.checkpoints import CheckpointKeeper
+from skate.tune.ctrl_c import CtrlC
 from skate.tune.homes import Home, Homes
 from skate.tune.orchestrator import Orchestrator
 from skate.tune.session import FAILED, FINISHED, RUNNING, Batch, Report
@@ -50,6 +51,7 @@ class Runner:
         homes: where trials run.
         keeper: writes their checkpoints.
         callback: is told what happens.
+        ctrl_c: is let in while the loop waits.
         experiment: name of the run.
         has_cleanup: whether what trials run wants to be cleaned up.
         time_budget_s: the run ends after so many seconds; None for no limit.
@@ -61,6 +63,7 @@ class Runner:
         homes: Homes,
         keeper: CheckpointKeeper,
         callback: Callback,
+        ctrl_c: CtrlC,
         experiment: str,
         has_cleanup: bool = False,
         time_budget_s: float | None = None,
@@ -69,6 +72,7 @@ class Runner:
         self._homes = homes
         self._keeper = keeper
         self._callback = callback
+        self._ctrl_c = ctrl_c
         self._experiment = experiment
         self._has_cleanup = has_cleanup
         self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
@@ -101,7 +105,8 @@ class Runner:
             self._start_trials()
             if not self._calls:
                 return
-            ready, _ = skate.wait(list(self._calls), num_returns=1, timeout=self._timeout())
+            with self._ctrl_c.waiting():
+                ready, _ = skate.wait(list(self._calls), num_returns=1, timeout=self._timeout())
             for ref in ready:
                 self._handle(ref, self._calls.pop(ref))
             now = time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from skate.runtime.node.loop import Loop
-from skate.runtime.node.objects import NodeObjects
+from skate.runtime.node.objects import BRING_SECONDS, NodeObjects
 from skate.runtime.store import header
 from skate.runtime.store.server import SegmentTable
 from skate.runtime.store.spill.local import LocalStorage
@@ -162,12 +162,12 @@ def test_what_waited_in_vain_once_waits_less_the_next_time(
         assert "somebody looks" in refused[0]
         return round(now[0] - started)
 
-    assert [seconds_in_vain() for _ in range(3)] == [10, 1, 1]
+    assert [seconds_in_vain() for _ in range(3)] == [BRING_SECONDS, 1, 1]
     # Somebody was served since: there is hope again.
     for entry in node.table.segments():
         node.table.give_back(WRITER, entry.segment_id)
     node.objects.room.request(READER, 1 << 20, 5.0, lambda error: None)
     assert node.table.acquire(READER, 1 << 20)[1] is not None
     assert node.table.acquire(WRITER, 15 << 20)[1] is not None
-    now[0] += 10
-    assert seconds_in_vain() == 10
+    now[0] += BRING_SECONDS
+    assert seconds_in_vain() == BRING_SECONDS
