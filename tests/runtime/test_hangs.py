@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -38,8 +40,6 @@ class Barrier:
     """Lets calls go when all have come."""
 
     def __init__(self, parties):
-        import asyncio
-
         self.left = parties
         self.complete = asyncio.Event()
 
@@ -220,6 +220,136 @@ def test_a_circle_across_nodes(caplog):
     finally:
         skate.shutdown()
         nodes.shutdown()
+
+
+@skate.remote(concurrency_groups={"few": 2})
+class Recursive:
+    """An async actor that awaits itself, in several ways."""
+
+    async def down(self, this, depth, how="await"):
+        if depth == 0:
+            return 0
+        ref = this.down.remote(this, depth - 1, how)
+        if how == "gather":
+            [below] = await asyncio.gather(ref)
+        elif how == "task":
+            below = await asyncio.create_task(self.below(ref))
+        else:
+            below = await ref
+        return 1 + below
+
+    async def below(self, ref):
+        return await ref
+
+    async def hopeful(self, this, depth):
+        try:
+            async with asyncio.timeout(3):
+                return depth and 1 + await this.hopeful.remote(this, depth - 1)
+        except TimeoutError:
+            return 100
+
+    async def beat(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await asyncio.sleep(0.05)
+
+    @skate.method(concurrency_group="few")
+    async def down_in_group(self, this, depth):
+        return depth and 1 + await this.down_in_group.remote(this, depth - 1)
+
+
+def check_that_it_is_told(caplog, actor, ref, calls, limit):
+    [text] = warnings_with(caplog, "circle")
+    assert text.startswith(calls)
+    assert "in a circle and will never end (deadlock):\n" in text
+    name = f"Recursive (pid {pid_of(actor)})"
+    call = re.escape(name).replace("Recursive", r"Recursive\.down\w*")
+    assert re.search(f"{call} waits in await at {re.escape(__file__)}:", text)
+    assert re.search(f"for {call}, which is queued behind {call}", text)
+    assert f"({name} {limit})" in text
+    assert "if more calls of the actor may run at the same time" in text
+    # Told once; breaking the circle lets others go on.
+    skate.cancel(ref)
+    with pytest.raises(skate.exceptions.TaskCancelledError):
+        skate.get(ref, timeout=50)
+    assert skate.get(actor.down.remote(actor, 0), timeout=50) == 0
+    assert len([message for message in caplog.messages if "circle" in message]) == 1
+
+
+@pytest.mark.parametrize("how", ["await", "gather", "task"])
+def test_an_async_actor_that_awaits_itself_deeper_than_its_limit(cluster, caplog, how):
+    cluster(num_cpus=1, hang_warning_s=None)
+    actor = Recursive.options(max_concurrency=3).remote()
+    with caplog.at_level(logging.WARNING, logger="skate"):
+        assert skate.get(actor.down.remote(actor, 2, how), timeout=50) == 2
+        # Something that goes on all the time does not hide it.
+        beats = actor.beat.remote(0.5)
+        ref = actor.down.remote(actor, 7, how)
+        skate.get(beats, timeout=50)
+        check_that_it_is_told(
+            caplog, actor, ref, "3 calls wait for each other", "has max_concurrency=3"
+        )
+
+
+@pytest.mark.parametrize("cpus", [0, 1])
+def test_an_async_actor_with_one_call_at_a_time_awaits_itself(cluster, caplog, cpus):
+    cluster(num_cpus=1, hang_warning_s=None)
+    actor = Recursive.options(max_concurrency=1, num_cpus=cpus).remote()
+    with caplog.at_level(logging.WARNING, logger="skate"):
+        ref = actor.down.remote(actor, 1)
+        check_that_it_is_told(
+            caplog, actor, ref, "1 call waits for itself", "has max_concurrency=1"
+        )
+
+
+def test_a_concurrency_group_of_an_async_actor_that_awaits_itself(cluster, caplog):
+    cluster(num_cpus=1, hang_warning_s=None)
+    actor = Recursive.remote()
+    with caplog.at_level(logging.WARNING, logger="skate"):
+        # Another group goes on meanwhile.
+        beats = actor.beat.remote(4)
+        ref = actor.down_in_group.remote(actor, 2)
+        limit = "runs 2 at a time in the group 'few'"
+        check_that_it_is_told(caplog, actor, ref, "2 calls wait for each other", limit)
+        skate.get(beats, timeout=50)
+
+
+def test_two_async_actors_that_await_each_other(cluster, caplog):
+    cluster(num_cpus=1, hang_warning_s=None)
+
+    @skate.remote(max_concurrency=1)
+    class Meets:
+        async def meet(self, other, barrier):
+            await barrier.arrive.remote()
+            return await other.ping.remote()
+
+        async def ping(self):
+            return "pong"
+
+    one, two = Meets.remote(), Meets.remote()
+    barrier = Barrier.remote(2)
+    with caplog.at_level(logging.WARNING, logger="skate"):
+        refs = [one.meet.remote(two, barrier), two.meet.remote(one, barrier)]
+        [text] = warnings_with(caplog, "circle")
+        assert text.startswith("2 calls wait for each other in a circle")
+        assert text.count("has max_concurrency=1") == 2
+        skate.kill(one)
+        with pytest.raises(skate.exceptions.ActorDiedError):
+            skate.get(refs[0], timeout=50)
+
+
+def test_awaiting_calls_that_can_go_on_are_not_told_of(cluster, caplog):
+    cluster(num_cpus=1, hang_warning_s=1)
+    actor = Recursive.options(max_concurrency=2).remote()
+    with caplog.at_level(logging.WARNING, logger="skate"):
+        # The one behind gets its turn when a timeout has passed.
+        assert skate.get(actor.hopeful.remote(actor, 3), timeout=50) >= 100
+        # Queues, and the calls in front only take long.
+        refs = [actor.beat.remote(2.5) for _ in range(4)]
+        skate.wait([skate.put(None)], timeout=0.1)
+        assert skate.get(refs, timeout=50) == [None] * 4
+    assert not [text for text in caplog.messages if "circle" in text]
+    assert not [text for text in caplog.messages if text.startswith("Recursive")]
 
 
 @pytest.mark.parametrize("how", ["wait", "next", "as_completed"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from skate.runtime.node.hangs import LongWaits, Patience
 from skate.runtime.node.wait_graph import WaitGraph
 from skate.runtime.wire.state import TaskRow
-from skate.runtime.wire.waits import DEBUGGER, GET, CallRow, MadeRow, WaitPage
+from skate.runtime.wire.waits import DEBUGGER, GET, CallRow, MadeRow, QueueRow, WaitPage
 
 NODE = b"node"
 
@@ -58,6 +58,40 @@ def test_a_concurrent_actor_may_yet_answer():
         (b"B", WaitPage([waits("b1", "a2")], [made("a2", b"A")], False)),
     )
     assert built.stuck() == set()
+
+
+def test_calls_behind_a_limit_need_one_of_those_that_run():
+    def built(*running):
+        made_here = [made("d1", b"A"), made("d0", b"A")]
+        queue = QueueRow("", 2, [b"d2", b"d1"], [b"d0"])
+        return graph((b"A", WaitPage(list(running), made_here, True, [queue])))
+
+    stuck = built(waits("d2", "d1"), waits("d1", "d0"))
+    assert stuck.stuck() == {b"d2", b"d1", b"d0"}
+    [circle] = stuck.circles()
+    assert set(circle) == {b"d2", b"d1", b"d0"}
+    assert stuck.has_limit(circle)
+    assert "queued behind d2 (pid 1), d1 (pid 1) (the actor (pid 1) has max_concurrency=2)" in (
+        stuck.explain_circle(circle)
+    )
+    assert built(waits("d2"), waits("d1", "d0")).stuck() == set()
+    assert built(waits("d2", "d1"), waits("d1", "d0", bounded=True)).stuck() == set()
+
+
+def test_calls_that_are_in_no_queue_of_a_concurrent_actor_begin():
+    row, makes = waits("d1", "d0"), made("d0", b"A")
+    assert graph((b"A", WaitPage([row], [makes], True))).stuck() == set()
+
+
+def test_a_circle_of_many_is_told_in_few_lines():
+    names = [f"t{number:02}" for number in range(30)]
+    following = dict(zip(names, [*names[1:], names[0]], strict=True))
+    rows = [waits(name, other) for name, other in following.items()]
+    built = graph((b"A", WaitPage(rows, [made(name) for name in names], False)))
+    [circle] = built.circles()
+    lines = built.explain_circle(circle).splitlines()
+    assert len(lines) == 9
+    assert lines[-2] == "  ... (22 more)"
 
 
 def test_what_is_not_known_may_go_on():

@@ -15,7 +15,7 @@ from skate.runtime.node.looking import Looking
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.wait_graph import Key, WaitGraph
 from skate.runtime.wire.state import Inspection
-from skate.runtime.wire.waits import WAITS, WaitPage
+from skate.runtime.wire.waits import AWAIT, WAITS, WaitPage
 
 #: How long a worker is blocked before anybody looks, in seconds.
 FIRST_LOOK_SECONDS = 1.0
@@ -169,11 +169,16 @@ class Hangs:
                     continue
                 self._told.add(members)
                 running = sum(1 for key in circle if key in graph.calls)
+                who = "1 call waits for itself"
+                if running != 1:
+                    who = f"{running} calls wait for each other"
+                remedy = "if one of the actors is async or has a higher max_concurrency"
+                if graph.has_limit(circle):
+                    remedy = "if more calls of the actor may run at the same time"
                 self._warn(
-                    f"{running} calls wait for each other in a circle and will never end"
-                    f" (deadlock):\n{graph.explain_circle(circle)}\n"
-                    "Cancel one of them to break the circle; it does not arise if one of the actors"
-                    " is async or has a higher max_concurrency"
+                    f"{who} in a circle and will never end (deadlock):\n"
+                    f"{graph.explain_circle(circle)}\n"
+                    f"Cancel one of them to break the circle; it does not arise {remedy}"
                 )
         fresh = set(circles) - self._suspected
         self._suspected = set(circles)
@@ -192,7 +197,8 @@ class Hangs:
         waiting = {
             key: needs
             for key, row in graph.calls.items()
-            if row.kind
+            # A call that is suspended keeps nobody: it may be meant to wait for long.
+            if row.kind not in ("", AWAIT)
             and key not in in_circles
             and graph.node_of[key] == self._node_id
             and (needs := graph.needs(key))

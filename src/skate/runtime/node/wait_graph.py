@@ -14,7 +14,8 @@ from collections.abc import Hashable, Iterable
 
 import msgspec
 
-from skate.runtime.wire.waits import DEBUGGER, CallRow, MadeRow, WaitPage
+from skate.runtime.wire.state import TaskRow
+from skate.runtime.wire.waits import AWAIT, DEBUGGER, CallRow, MadeRow, QueueRow, WaitPage
 
 #: Calls named in one explanation.
 MOST_STEPS = 8
@@ -29,6 +30,19 @@ class Need(msgspec.Struct, frozen=True):
     count: int
 
 
+class _OpenNeed:
+    """How much of a need is left, and who has it."""
+
+    __slots__ = ("left", "need", "targets", "waiting")
+
+    def __init__(self, need: Need, keys: set[Key]) -> None:
+        #: Kept, so that nothing else gets its id.
+        self.need = need
+        self.targets = [target for target in need.targets if target in keys]
+        self.left = need.count - (len(need.targets) - len(self.targets))
+        self.waiting: list[Key] = []
+
+
 class WaitGraph:
     """One look at all processes."""
 
@@ -39,6 +53,10 @@ class WaitGraph:
         self._made: dict[Key, MadeRow] = {}
         self._makers: dict[bytes, Key] = {}
         self._running_in: dict[bytes, list[Key]] = defaultdict(list)
+        #: For calls that a concurrent actor has not begun: why, and what that means.
+        self._queued: dict[bytes, tuple[QueueRow, Need]] = {}
+        #: What calls that were sent to other processes need.
+        self._turns: dict[bytes, Need] = {}
         self._concurrent: set[bytes] = set()
         self._known: set[bytes] = set()
 
@@ -57,6 +75,9 @@ class WaitGraph:
             self._made[made.task.task_id] = made
             for object_id in made.objects:
                 self._makers[object_id] = made.task.task_id
+        for queue in page.queues:
+            need = Need(tuple(queue.running), 1)
+            self._queued.update(dict.fromkeys(queue.queued, (queue, need)))
 
     # ------------------------------------------------------------------ needs
 
@@ -75,16 +96,22 @@ class WaitGraph:
             return [Need(self._targets(made.arguments), len(made.arguments))]
         task = made.task
         if task.worker_id:
-            return self._turn(task.worker_id)
+            return self._turn(task)
         # The actor does not exist yet: its constructor is a call with the actor's own id.
         return [Need((task.actor_id,), 1)] if task.actor_id in self.calls else []
 
-    def _turn(self, worker_id: bytes) -> list[Need]:
+    def _turn(self, task: TaskRow) -> list[Need]:
         """A call that was sent to a process waits for its turn there."""
-        running = tuple(self._running_in.get(worker_id, ()))
-        if not running:
+        if task.task_id in self._queued:
+            return [self._queued[task.task_id][1]]
+        worker_id = task.worker_id
+        if worker_id in self._concurrent or worker_id not in self._running_in:
+            # It is just about to begin.
             return []
-        return [Need(running, 1 if worker_id in self._concurrent else len(running))]
+        if worker_id not in self._turns:
+            running = tuple(self._running_in[worker_id])
+            self._turns[worker_id] = Need(running, len(running))
+        return [self._turns[worker_id]]
 
     def _targets(self, objects: Iterable[bytes]) -> tuple[Key | None, ...]:
         return tuple(self._makers.get(object_id) for object_id in objects)
@@ -94,29 +121,36 @@ class WaitGraph:
     def stuck(self) -> set[Key]:
         """Return the calls and threads that can never go on."""
         keys = {*self.calls, *self._made}
-        waiting: dict[Key, list[int]] = {}
-        dependents: dict[Key, list[tuple[Key, int]]] = defaultdict(list)
+        #: Needs that are not fulfilled.  Thousands of calls in one queue share one.
+        open_needs: dict[int, _OpenNeed] = {}
+        #: How many of them each call or thread has.
+        waiting: dict[Key, int] = {}
+        dependents: dict[Key, list[_OpenNeed]] = defaultdict(list)
         free: deque[Key] = deque()
         for key in keys:
-            left: list[int] = []
+            count = 0
             for need in self.needs(key):
-                known = [target for target in need.targets if target in keys]
-                left.append(need.count - (len(need.targets) - len(known)))
-                for target in known:
-                    dependents[target].append((key, len(left) - 1))
-            if all(count <= 0 for count in left):
-                free.append(key)
+                known = open_needs.get(id(need))
+                if known is None:
+                    known = open_needs[id(need)] = _OpenNeed(need, keys)
+                    for target in known.targets:
+                        dependents[target].append(known)
+                if known.left > 0:
+                    known.waiting.append(key)
+                    count += 1
+            if count:
+                waiting[key] = count
             else:
-                waiting[key] = left
+                free.append(key)
         while free:
-            for key, index in dependents[free.popleft()]:
-                counts = waiting.get(key)
-                if counts is None:
-                    continue
-                counts[index] -= 1
-                if all(count <= 0 for count in counts):
-                    del waiting[key]
-                    free.append(key)
+            for known in dependents[free.popleft()]:
+                known.left -= 1
+                if known.left == 0:
+                    for key in known.waiting:
+                        waiting[key] -= 1
+                        if not waiting[key]:
+                            del waiting[key]
+                            free.append(key)
         return set(waiting)
 
     def circles(self) -> list[list[Key]]:
@@ -168,7 +202,7 @@ class WaitGraph:
             if row.kind == DEBUGGER:
                 return f"stands at a breakpoint{where}: attach with skate debug"
             if row.kind:
-                return f"waits in {row.kind}(){where}"
+                return f"waits in {row.kind}{'' if row.kind == AWAIT else '()'}{where}"
             if row.below:
                 return f"waits{where} for a call that runs on top of it"
             return f"runs{where}"
@@ -176,13 +210,36 @@ class WaitGraph:
         if made.arguments:
             return "waits for an argument"
         if made.task.worker_id:
-            running = self._running_in.get(made.task.worker_id)
-            names = ", ".join(self.name(other) for other in running[:3]) if running else ""
-            return f"is queued behind {names}" if names else "was sent to its worker"
+            return self._describe_turn(made.task)
         if made.task.actor_id:
             return "waits for its actor to start"
         wanted = ", ".join(f"{name}: {amount:g}" for name, amount in made.task.resources.items())
         return f"waits for a worker with {{{wanted}}}"
+
+    def _describe_turn(self, task: TaskRow) -> str:
+        if task.task_id in self._queued:
+            queue, need = self._queued[task.task_id]
+            running = [key for key in need.targets if key in self.calls]
+        else:
+            queue, running = None, self._running_in.get(task.worker_id, [])
+        if not running:
+            return "was sent to its worker"
+        names = ", ".join(self.name(other) for other in running[:3])
+        if len(running) > 3:
+            names += f" and {len(running) - 3} more"
+        text = f"is queued behind {names}"
+        if queue is not None and queue.limit:
+            name, pid = self.calls[running[0]].task.name, self.calls[running[0]].task.pid
+            actor = f"{name.rpartition('.')[0] or 'the actor'} (pid {pid})"
+            if queue.group:
+                text += f" ({actor} runs {queue.limit} at a time in the group {queue.group!r})"
+            else:
+                text += f" ({actor} has max_concurrency={queue.limit})"
+        return text
+
+    def has_limit(self, circle: list[Key]) -> bool:
+        """Whether a call of this circle waits because an actor runs no more at the same time."""
+        return any(key in self._queued and self._queued[key][0].limit for key in circle)
 
     def explain_circle(self, circle: list[Key]) -> str:
         """Say who waits for whom, a line for each call that runs."""
@@ -193,6 +250,9 @@ class WaitGraph:
                 lines.append(f"  {self.name(key)} {self.describe(key)}")
             else:
                 lines[-1] += f", for {self.name(key)}, which {self.describe(key)}"
+        if len(lines) > MOST_STEPS:
+            more = len(lines) - MOST_STEPS
+            lines[MOST_STEPS - 1 : -1] = [f"  ... ({more} more)"]
         return "\n".join(lines)
 
     def explain(self, key: Key) -> str:

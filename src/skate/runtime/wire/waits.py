@@ -14,6 +14,8 @@ GET = "get"
 WAIT = "wait"
 NEXT = "next"
 AS_COMPLETED = "as_completed"
+#: A call of an async actor is suspended.
+AWAIT = "await"
 DEBUGGER = "debugger"
 
 
@@ -47,6 +49,17 @@ class MadeRow(msgspec.Struct, array_like=True, gc=False):
     arguments: list[bytes]
 
 
+class QueueRow(msgspec.Struct, array_like=True, gc=False):
+    """Calls that a concurrent actor has not begun: one of those that run has to end first."""
+
+    #: The concurrency group, and how many calls of it may run at the same time; 0: one call blocks
+    #: the event loop.
+    group: str
+    limit: int
+    running: list[bytes]
+    queued: list[bytes]
+
+
 class WaitPage(msgspec.Struct, array_like=True, gc=False):
     """What one process knows."""
 
@@ -54,3 +67,5 @@ class WaitPage(msgspec.Struct, array_like=True, gc=False):
     made: list[MadeRow]
     #: Its calls do not wait for each other's end: an async or threaded actor.
     concurrent: bool
+    #: Those of its calls that do wait, all the same.
+    queues: list[QueueRow] = []

@@ -82,6 +82,11 @@ class _Awaited(asyncio.Future[Any]):
                 self.set_result(value)
 
 
+def source_of(future: object) -> Any:
+    """Return the cell or stream that a future listens to; None if it is another future."""
+    return future._source if isinstance(future, _Awaited) else None
+
+
 class _Told(Answer):
     """An answer of the daemon that a future waits for."""
 

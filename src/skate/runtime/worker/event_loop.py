@@ -35,6 +35,9 @@ logger = logging.getLogger("skate")
 
 #: Items of a plain generator between two turns of the loop.
 ITEMS_PER_TURN = 32
+#: When no call has ended for so many seconds while others wait for that, the daemon is told, in
+#: seconds.
+STALLED_SECONDS = 1.0
 #: How long one look of a loop inside a blocking ``get`` takes at most, in seconds.
 NESTED_SECONDS = 0.02
 
@@ -154,8 +157,10 @@ class AsyncCalls:
     def __init__(self, executor: Executor, limits: Mapping[str, int]) -> None:
         self._executor = executor
         self._core = executor.core
-        self._groups: ConcurrencyGroups[tuple[Task, Peer]] = ConcurrencyGroups(limits)
+        self.groups: ConcurrencyGroups[tuple[Task, Peer]] = ConcurrencyGroups(limits)
         self.running: set[Running] = set()
+        #: Threaded actors may have calls beyond the limits.
+        self.beyond: frozenset[Running] = frozenset()
         #: Calls that were admitted, by id; None until they run.
         self._tasks: dict[bytes, asyncio.Task[None] | None] = {}
         self._cancelling: set[bytes] = set()
@@ -163,6 +168,11 @@ class AsyncCalls:
         self._blocking: list[Running] = []
         self._is_open = False
         self._waits = False
+        #: Calls that have ended, and how many those were when the queues were looked at.
+        self._ended = self._ended_before = 0
+        self._looks_at_queues = False
+        #: The daemon was told that calls wait for the end of others.
+        self._is_stalled = False
         self._warned = False
         self._selector = PumpSelector(executor.core, self._before_wait, self._after_wait)
         self.loop = ActorLoop(self._selector)
@@ -234,10 +244,12 @@ class AsyncCalls:
     def start(self, task: Task, peer: Peer) -> None:
         """Start a call as soon as its group allows."""
         group = group_of(task)
-        if group not in self._groups:
-            self._executor.refuse_group(task, peer, self._groups.limits)
-        elif self._groups.admit(group, (task, peer)):
+        if group not in self.groups:
+            self._executor.refuse_group(task, peer, self.groups.limits)
+        elif self.groups.admit(group, (task, peer)):
             self._begin(task, peer)
+        elif not self._looks_at_queues:
+            self._look_at_queues_later()
 
     def _begin(self, task: Task, peer: Peer) -> None:
         self._tasks[task.task_id] = None
@@ -257,7 +269,10 @@ class AsyncCalls:
             await self._invoke(running, task, peer)
             self.running.discard(running)
         del self._tasks[task_id]
-        following = self._groups.leave(group_of(task))
+        self._ended += 1
+        if self._is_stalled:
+            self._set_stalled(False)
+        following = self.groups.leave(group_of(task))
         if following is not None:
             self._begin(*following)
         elif self._executor.is_exiting and not self._tasks:
@@ -341,11 +356,47 @@ class AsyncCalls:
                 producer.waiter = _Wakes(self.loop, future)
             await future
 
+    # ------------------------------------------------------------------ calls that wait for others
+
+    def suspended(self) -> dict[bytes, asyncio.Task[None]]:
+        """Return the tasks of the calls, by the calls' ids."""
+        return {task_id: task for task_id, task in list(self._tasks.items()) if task is not None}
+
+    def is_own_timer(self, callback: object) -> bool:
+        """Whether a timer of the loop is the one with which queues are looked at."""
+        return getattr(callback, "__self__", None) is self
+
+    def _look_at_queues_later(self) -> None:
+        self._looks_at_queues = True
+        self._ended_before = self._ended
+        self.loop.call_later(STALLED_SECONDS, self._look_at_queues)
+
+    def _look_at_queues(self) -> None:
+        """Calls that await refs may wait for the queued ones: the daemon finds out."""
+        self._looks_at_queues = False
+        if self.groups.queued:
+            stalls = self._ended == self._ended_before and self._core.awaiting.pending > 0
+            if stalls and not self._is_stalled:
+                self._set_stalled(True)
+            self._look_at_queues_later()
+        elif self._is_stalled:
+            self._set_stalled(False)
+
+    def _set_stalled(self, is_stalled: bool) -> None:
+        blocking = self._executor.blocking
+        self._is_stalled = is_stalled
+        with self._core.lock:
+            if is_stalled:
+                blocking.begin_wait()
+            else:
+                blocking.end_wait()
+            self._core.pump.nudge()
+
     # ------------------------------------------------------------------ cancelling
 
     def withdraw(self, task_id: bytes) -> tuple[Task, Peer] | None:
         """Locked.  Take a call back that waits for others of its group."""
-        return self._groups.withdraw(lambda call: call[0].task_id == task_id)
+        return self.groups.withdraw(lambda call: call[0].task_id == task_id)
 
     def interrupt(self, task_id: bytes) -> None:
         """Locked.  Cancel a call that was admitted."""

@@ -384,6 +384,10 @@ class Executor:
         calls = self.concurrent
         return calls.coroutines() if calls is not None else {}
 
+    def queued_ids(self) -> list[bytes]:
+        """Return the ids of the calls that nobody has looked at."""
+        return [item[0].task_id for item in list(self.queue) if isinstance(item, tuple)]
+
     def refuse_group(self, task: Task, peer: Peer, known: Mapping[str, int]) -> None:
         """Answer a call that names a concurrency group which the actor does not have."""
         names = ", ".join(repr(name) for name in known if name) or "none"

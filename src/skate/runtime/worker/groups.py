@@ -6,7 +6,7 @@ Plain decisions: no threads, no loop.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -35,6 +35,12 @@ class ConcurrencyGroups(Generic[T]):
     def queued(self) -> int:
         """Calls that wait."""
         return sum(len(queue) for queue in self._queues.values())
+
+    def waiting(self) -> Iterator[tuple[str, int, list[T]]]:
+        """Yield the groups in which calls wait, with their limits and these calls."""
+        for name, queue in self._queues.items():
+            if queue:
+                yield name, self.limits[name], list(queue)
 
     def admit(self, name: str, call: T) -> bool:
         """Return whether a call may start now; otherwise it is queued."""

@@ -86,11 +86,16 @@ def _start_of_user_code(summary: traceback.StackSummary) -> int | None:
 
 def _describe_coroutine(coroutine: Any) -> str:
     """Return the stack of what a coroutine awaits, outermost first."""
-    lines = list(_awaited(coroutine))
-    return "".join(lines) or "  (has not started)\n"
+    entries = [
+        traceback.FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        for frame in frames_of(coroutine)
+        if frame.f_code.co_filename not in _RUNTIME_FILES
+    ]
+    return "".join(traceback.format_list(entries)) or "  (has not started)\n"
 
 
-def _awaited(coroutine: Any) -> Iterable[str]:
+def frames_of(coroutine: Any) -> Iterable[FrameType]:
+    """Yield the frames of a coroutine and of those that it awaits, outermost first."""
     while coroutine is not None:
         # Coroutines, generators and asynchronous generators name these differently.
         for prefix in ("cr", "gi", "ag"):
@@ -99,10 +104,6 @@ def _awaited(coroutine: Any) -> Iterable[str]:
                 break
         else:
             return
-        if frame.f_code.co_filename not in _RUNTIME_FILES:
-            entry = traceback.FrameSummary(
-                frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-            )
-            yield from traceback.format_list([entry])
+        yield frame
         following = "gi_yieldfrom" if prefix == "gi" else f"{prefix}_await"
         coroutine = getattr(coroutine, following, None)

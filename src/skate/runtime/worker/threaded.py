@@ -31,14 +31,14 @@ class ThreadedCalls:
     def __init__(self, executor: Executor, class_name: str, limits: Mapping[str, int]) -> None:
         self._executor = executor
         self._core = executor.core
-        self._groups: ConcurrencyGroups[tuple[Task, Peer]] = ConcurrencyGroups(limits)
+        self.groups: ConcurrencyGroups[tuple[Task, Peer]] = ConcurrencyGroups(limits)
         self._class_name = class_name
         self._pool = self._make_pool(sum(limits.values()))
         #: Calls that were admitted and have not ended.
         self._admitted: set[ThreadedCall] = set()
         #: Those of them that the limits would not have admitted, and their threads, if any were
         #: needed.
-        self._beyond: set[ThreadedCall] = set()
+        self.beyond: set[ThreadedCall] = set()
         self._further: concurrent.futures.ThreadPoolExecutor | None = None
 
     def _make_pool(self, size: int) -> concurrent.futures.ThreadPoolExecutor:
@@ -52,11 +52,11 @@ class ThreadedCalls:
     def start(self, task: Task, peer: Peer) -> None:
         """Run a call as soon as its group allows."""
         group = group_of(task)
-        if group not in self._groups:
-            self._executor.refuse_group(task, peer, self._groups.limits)
+        if group not in self.groups:
+            self._executor.refuse_group(task, peer, self.groups.limits)
             return
         with self._core.lock:
-            call = self._admit(task, peer) if self._groups.admit(group, (task, peer)) else None
+            call = self._admit(task, peer) if self.groups.admit(group, (task, peer)) else None
             if call is None and task.chain:
                 self.look_for_awaited()
         if call is not None:
@@ -74,7 +74,7 @@ class ThreadedCalls:
         while call is not None:
             self._run_one(call)
             with self._core.lock:
-                following = self._groups.leave(group)
+                following = self.groups.leave(group)
                 call = self._admit(*following) if following is not None else None
 
     def look_for_awaited(self) -> None:
@@ -82,14 +82,14 @@ class ThreadedCalls:
 
         To be called when a call has been queued or blocks.
         """
-        if not self._groups.queued or not all(call.blocked for call in self._beyond):
+        if not self.groups.queued or not all(call.blocked for call in self.beyond):
             return
         blocked = {call.link for call in self._admitted if call.blocked}
-        found = self._groups.withdraw(lambda queued: not blocked.isdisjoint(queued[0].chain))
+        found = self.groups.withdraw(lambda queued: not blocked.isdisjoint(queued[0].chain))
         if found is None:
             return
         call = self._admit(*found)
-        self._beyond.add(call)
+        self.beyond.add(call)
         if self._further is None:
             self._further = self._make_pool(MOST_BEYOND)
         self._further.submit(self._run_beyond, call)
@@ -97,7 +97,7 @@ class ThreadedCalls:
     def _run_beyond(self, call: ThreadedCall) -> None:
         self._run_one(call)
         with self._core.lock:
-            self._beyond.discard(call)
+            self.beyond.discard(call)
             self.look_for_awaited()
 
     def _run_one(self, call: ThreadedCall) -> None:
@@ -120,7 +120,7 @@ class ThreadedCalls:
 
     def withdraw(self, task_id: bytes) -> tuple[Task, Peer] | None:
         """Locked.  Take a call back that waits for others of its group."""
-        return self._groups.withdraw(lambda call: call[0].task_id == task_id)
+        return self.groups.withdraw(lambda call: call[0].task_id == task_id)
 
     def coroutines(self) -> dict[bytes, Any]:
         """There are none: each call has a thread."""
@@ -141,7 +141,7 @@ class ThreadedCalls:
         """Wait for the calls to end, unless the actor has to end at once."""
         if at_once:
             with self._core.lock:
-                self._groups.clear()
+                self.groups.clear()
         self._pool.shutdown(wait=not at_once, cancel_futures=at_once)
         if self._further is not None:
             self._further.shutdown(wait=not at_once, cancel_futures=at_once)

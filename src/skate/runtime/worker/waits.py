@@ -6,6 +6,7 @@ objects that it waits for in their variables.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -23,10 +24,12 @@ from skate.runtime.wire.waits import (
     WAIT,
     CallRow,
     MadeRow,
+    QueueRow,
     WaitPage,
 )
 from skate.runtime.worker import execute
 from skate.runtime.worker.completions import Completions
+from skate.runtime.worker.invoke import group_of
 from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.own_code import PACKAGE
 from skate.runtime.worker.streams import Stream
@@ -105,16 +108,58 @@ class Waits:
             rows += self._thread(ident, frame)
         if executor is not None and executor.is_concurrent:
             told = {row.task.task_id for row in rows}
-            rows += [
+            others = [
                 CallRow(self._running_row(running, self._clock), 0)
                 for running in executor.running_calls()
                 if running.task_id not in told
             ]
+            self._describe_suspended(others)
+            rows += others
         return WaitPage(
             rows[:MOST_ROWS],
             self._made({one for row in rows for one in row.objects}),
             executor is not None and executor.is_concurrent,
+            self._queues(),
         )
+
+    def _describe_suspended(self, rows: list[CallRow]) -> None:
+        calls = self._core.executor.async_calls if self._core.executor is not None else None
+        if calls is None:
+            return
+        from skate.runtime.worker import suspended  # it imports asyncio, as this actor has
+
+        tasks = calls.suspended()
+        bounded = suspended.may_time_out(calls)
+        for row in rows[:MOST_ROWS]:
+            task = tasks.get(row.task.task_id)
+            if task is not None:
+                suspended.describe(row, task)
+                row.bounded = bounded
+
+    def _queues(self) -> list[QueueRow]:
+        """Locked.  Return which calls of a concurrent actor wait for the end of which others."""
+        executor = self._core.executor
+        calls = executor.concurrent if executor is not None else None
+        if executor is None or calls is None:
+            return []
+        rows: list[QueueRow] = []
+        running = sorted(calls.running, key=lambda call: call.started)
+        beyond = [call for call in running if call in calls.beyond]
+        for group, limit, queue in calls.groups.waiting():
+            inside = [
+                call
+                for call in running
+                if group_of(call.task) == group and call not in calls.beyond
+            ]
+            # With fewer one is just about to begin.
+            if len(inside) >= limit:
+                queued = [task.task_id for task, _peer in itertools.islice(queue, MOST_ROWS)]
+                ahead = [call.task_id for call in (*inside, *beyond)]
+                rows.append(QueueRow(group, limit, ahead, queued))
+        if executor.async_calls is not None and (blocking := executor.async_calls.blocking):
+            queued = executor.queued_ids()[:MOST_ROWS]
+            rows.append(QueueRow("", 0, [blocking[-1].task_id], queued))
+        return rows
 
     def _thread(self, ident: int, frame: FrameType | None) -> Iterator[CallRow]:
         """Walk one stack from the inside out: the innermost call first."""
