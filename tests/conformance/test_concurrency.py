@@ -212,3 +212,30 @@ def test_available_resources_follow_what_runs() -> None:
     while skate.available_resources() != total:
         assert time.monotonic() < deadline, skate.available_resources()
         time.sleep(0.02)
+
+
+@pytest.mark.differs("inline", reason="nothing holds resources when the caller can look")
+def test_memory_is_a_resource() -> None:
+    total = skate.cluster_resources()["memory"]
+    most = max(row["Resources"]["memory"] for row in skate.nodes())
+
+    @skate.remote(num_cpus=0)
+    class Holder:
+        def held(self) -> float:
+            return float(skate.get_runtime_context().get_assigned_resources()["memory"])
+
+    @skate.remote(num_cpus=0)
+    def one() -> int:
+        return 1
+
+    part = int(most * 0.75)
+    holders = [Holder.options(memory=part).remote() for _ in skate.nodes()]
+    assert skate.get([holder.held.remote() for holder in holders], timeout=30) == [part] * len(
+        holders
+    )
+    assert skate.available_resources()["memory"] == total - part * len(holders)
+    waiting = one.options(memory=part).remote()
+    assert skate.get(one.options(memory=int(most * 0.2)).remote(), timeout=30) == 1
+    assert skate.wait([waiting], timeout=0.3)[0] == []
+    skate.kill(holders[0])
+    assert skate.get(waiting, timeout=30) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,11 @@ def first(array: Any) -> int:
     return int(array[0])
 
 
+@skate.remote
+def large_part(pair: tuple[int, Any]) -> Any:
+    return pair[1]
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> str:
     path = tmp_path / "log"
@@ -58,6 +65,33 @@ def test_the_owner_makes_it_again(session: None, log: str) -> None:
     lose(ref)
     assert skate.get(ref, timeout=30)[-1] == 7
     assert _lines(log) == ["make 7", "make 7"]
+
+
+def test_the_worker_that_holds_the_only_copy_is_killed(session: None, log: str) -> None:
+    """What it wrote belongs to the node; what was on its way to the owner is made again."""
+
+    @skate.remote
+    def make_here(log: str, size: int) -> tuple[int, Any]:
+        _note(log, f"make {size}")
+        return os.getpid(), np.full(size, 7, dtype=np.int64)
+
+    large = make_here.remote(log, SIZE)
+    on_top = [add.remote(log, large_part.remote(large), 1) for _ in range(3)]
+    skate.wait([large, *on_top], num_returns=4, timeout=30)
+    pids = {row["pid"] for row in current().state("workers") if row["pid"]}
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert [int(value[-1]) for value in skate.get(on_top, timeout=30)] == [8] * 3
+    pid, array = skate.get(large, timeout=30)
+    assert pid in pids
+    assert array[-1] == 7
+    # And when its memory is gone as well, by its task.
+    del array
+    lose(large)
+    again, array = skate.get(large, timeout=30)
+    assert again not in pids
+    assert array[-1] == 7
+    assert _lines(log).count(f"make {SIZE}") == 2
 
 
 def test_a_task_that_needs_it_has_it_made_again(session: None, log: str) -> None:

@@ -30,6 +30,12 @@ def total(array: Any) -> int:
     return int(array.sum())
 
 
+def _running(name: str) -> list[Any]:
+    from skate.state import list_tasks
+
+    return list_tasks(filters=[("name", "=", name), ("state", "=", "RUNNING")])
+
+
 def test_arrays_are_read_only_and_shared(session: None) -> None:
     array = np.arange(MB, dtype=np.int64)
     ref = skate.put(array)
@@ -165,9 +171,27 @@ def test_waiting_for_a_ref_whose_owner_dies(session: None) -> None:
     pid, [ref] = skate.get(maker.make.remote(), timeout=20)
     ready, _ = skate.wait([ref], timeout=0.05)
     assert not ready
+
+    @skate.remote(num_cpus=0)
+    def wait_too(refs: list[Any]) -> float:
+        try:
+            skate.get(refs[0], timeout=20)
+        except exceptions.OwnerDiedError:
+            return time.time()
+        return 0.0
+
+    borrowers = [wait_too.remote([ref]) for _ in range(3)]
+    deadline = time.monotonic() + 20
+    while len(_running("wait_too")) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed = time.time()
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(exceptions.OwnerDiedError):
         skate.get(ref, timeout=20)
+    # At once, not when somebody looks again; the machine may be busy.
+    assert time.time() - killed < 5
+    assert all(killed < told < killed + 5 for told in skate.get(borrowers, timeout=20))
 
 
 def test_a_view_survives_the_process_that_wrote_it(cluster: Callable[..., None]) -> None:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 from importlib import _bootstrap as bootstrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -304,32 +305,48 @@ def test_refs_of_the_parent_fail_in_a_forked_child(script: Callable[[str], Scrip
     running.finish()
 
 
+@pytest.mark.parametrize("recursive", [True, False])
 def test_cancel_reaches_what_the_task_has_started(
-    cluster: Callable[..., None], tmp_path: Any
+    cluster: Callable[..., None], tmp_path: Path, recursive: bool
 ) -> None:
     cluster(num_cpus=2)
-    mark = str(tmp_path / "child")
 
     @skate.remote
-    def child(path: str) -> None:
-        with open(path, "w") as file:
-            file.write(str(os.getpid()))
-        time.sleep(600)
+    def grandchild(folder: Path) -> None:
+        try:
+            (folder / "begun").touch()
+            while not (folder / "go").exists():
+                time.sleep(0.02)
+            (folder / "finished").touch()
+        finally:
+            (folder / "ended").touch()
 
     @skate.remote
-    def parent(path: str) -> None:
-        skate.get(child.remote(path))
+    def child(folder: Path) -> None:
+        skate.get(grandchild.remote(folder))
 
-    ref = parent.remote(mark)
-    deadline = time.monotonic() + 20
-    while not os.path.exists(mark):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    skate.cancel(ref)
+    @skate.remote
+    def parent(folder: Path) -> None:
+        skate.get(child.remote(folder))
+
+    def wait_for(name: str) -> None:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / name).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    ref = parent.remote(tmp_path)
+    wait_for("begun")
+    skate.cancel(ref, recursive=recursive)
     with pytest.raises(exceptions.TaskCancelledError):
         skate.get(ref, timeout=20)
+    if not recursive:
+        assert not (tmp_path / "ended").exists()
+        (tmp_path / "go").touch()
+    wait_for("ended")
+    assert (tmp_path / "finished").exists() == (not recursive)
     # Both CPUs are free again.
-    assert skate.get([sleep.remote(0.1) for _ in range(2)], timeout=20) == [0.1, 0.1]
+    assert skate.get(sleep.options(num_cpus=2).remote(0.1), timeout=20) == 0.1
 
 
 def test_max_task_retries_travels_with_the_handle(session: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_disk import mounted
 
 import skate
 from skate import exceptions
@@ -273,6 +275,84 @@ def test_a_deleted_file(cluster: Callable[..., None]) -> None:
         skate.get(put, timeout=30)
     assert right(skate.get(made, timeout=30), 2)
     assert right(skate.get(kept[-1], timeout=30), 11)
+
+
+@pytest.mark.timeout(120)
+def test_a_chain_whose_files_are_all_deleted(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB)
+
+    @skate.remote
+    def step(array: Any) -> Any:
+        return array + 1
+
+    chain = [make.remote(10 * MB)]
+    for _ in range(9):
+        chain.append(step.remote(chain[-1]))
+    skate.wait(chain, num_returns=10, timeout=60)
+    wait_until(lambda: spilled_bytes() > 30 * MB)
+    for path in spill_directory().rglob("*"):
+        path.unlink()
+    # What depends on them, also by way of others that are gone, and every one of them.
+    assert right(skate.get(step.remote(chain[8]), timeout=60), 9)
+    assert all(right(skate.get(ref, timeout=60), i) for i, ref in enumerate(chain))
+
+
+def test_small_objects_share_files(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB)
+    refs = [skate.put(np.full(200_000, i % 251, dtype=np.uint8)) for i in range(800)]
+    files = [path for path in spill_directory().rglob("*") if path.is_file()]
+    assert spilled_bytes() > 90 * MB
+    assert len(files) < 60
+    assert all(right(skate.get(ref), i) for i, ref in enumerate(refs))
+
+
+def test_a_truncated_file_of_many_loses_those_at_its_end(cluster: Callable[..., None]) -> None:
+    cluster(num_cpus=1, object_store_memory=64 * MB)
+    refs = [skate.put(np.full(200_000, i % 251, dtype=np.uint8)) for i in range(800)]
+    # The oldest ones: it has been written long ago.
+    path = min(path for path in spill_directory().rglob("*") if path.is_file())
+    objects = path.stat().st_size // (200_000 + HEADER_SIZE)
+    assert objects >= 8
+    os.truncate(path, path.stat().st_size // 2)
+    lost = []
+    for i, ref in enumerate(refs):
+        try:
+            assert right(skate.get(ref, timeout=30), i)
+        except exceptions.ObjectLostError as error:
+            assert ref._cell.object_id.hex() in str(error)  # noqa: PT017  # some are lost, some not
+            assert str(path) in str(error)  # noqa: PT017
+            lost.append(i)
+    assert objects // 2 <= len(lost) <= objects // 2 + 2
+
+
+@pytest.mark.timeout(120)
+def test_a_full_disk(cluster: Callable[..., None], tmp_path: Path) -> None:
+    """It is full in the middle of a file: nothing else is lost, and room is used when there is."""
+    with mounted(tmp_path / "disk", "45m") as disk:
+        cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=str(disk))
+        refs: list[Any] = []
+        # Those before the one that fails stay in the list.
+        too_many = (skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(20))
+        with pytest.raises(exceptions.ObjectStoreFullError) as caught:
+            refs.extend(too_many)
+        assert re.match(r"no room for object [0-9a-f]{32} of ", str(caught.value))
+        assert f"cannot write to {disk}" in str(caught.value)
+        assert "No space left on device" in str(caught.value)
+        assert 8 <= len(refs) <= 10
+        # Nothing of what could not be written whole is left.
+        written = [path.stat().st_size for path in disk.rglob("*") if path.is_file()]
+        assert written
+        assert all(size > 10 * MB for size in written)
+        for i, ref in enumerate(refs):
+            # To read one of them another has to be written, and there is no room for that.
+            try:
+                assert right(skate.get(ref, timeout=60), i)
+            except exceptions.ObjectStoreFullError as error:
+                assert ref._cell.object_id.hex() in str(error)  # noqa: PT017  # some are not read
+        del refs[:3], ref
+        assert all(right(skate.get(ref, timeout=60), 3 + i) for i, ref in enumerate(refs))
+        assert right(skate.get(skate.put(np.full(10 * MB, 99, dtype=np.uint8))), 99)
+        skate.shutdown()
 
 
 @pytest.mark.timeout(120)

@@ -20,6 +20,7 @@ import click.testing
 import numpy as np
 import pytest
 import yaml
+from terminal import Terminal
 
 import skate
 from skate import state
@@ -336,6 +337,28 @@ def test_top_once(busy: dict[str, Any]) -> None:
     running = [row for row in rows[1:] if row[5] == "wait_for"]
     assert len(running) == 2
     assert all(row[4].endswith("iB") for row in rows[1:])
+
+
+def test_top_on_a_terminal_goes_on(busy: dict[str, Any]) -> None:
+    directory = state.list_nodes()[0].session_dir
+    environment = {"SKATE_ADDRESS": directory, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    terminal = Terminal([*SKATE, "top", "--interval", "0.2"], environment)
+    try:
+        terminal.expect("2/2 CPU")
+        terminal.expect("wait_for")
+        # It looks again and again, and sees what comes and what goes.
+        later = Counter.options(name="latecomer", num_cpus=0).remote()
+        terminal.expect("actor latecomer")
+        skate.kill(later)
+        terminal.expect("Ctrl-C ends")
+        deadline = time.monotonic() + 30
+        while "latecomer" in (terminal.expect("up "), terminal.expect("Ctrl-C ends"))[0]:
+            assert time.monotonic() < deadline
+        terminal.type("\x03")
+        assert terminal.wait() == 0
+        assert "Traceback" not in terminal.output
+    finally:
+        terminal.close()
 
 
 def test_a_terminal_of_80_columns_shows_whole_ids(busy: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,11 @@ def gate(tmp_path: Any) -> Any:
         threading.Thread(target=lambda: os.open(path, os.O_WRONLY), daemon=True).start()
 
     return path, open_it
+
+
+@skate.remote
+def wait_a_little() -> None:
+    time.sleep(0.003)
 
 
 def states(name: str) -> dict[str, int]:
@@ -133,6 +139,15 @@ def test_filters(gate: Any, until: Until) -> None:
         state.list_tasks(filters="state=RUNNING")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="limit"):
         state.list_tasks(limit=0)
+
+
+def test_as_many_tasks_as_asked_for_whatever_else_has_happened() -> None:
+    for _ in range(12):
+        skate.get([double.remote(i) for i in range(20)])
+        # The driver has waited, which is the newest that there is.
+        skate.wait([wait_a_little.remote()])
+        for limit in (1, 3, 20):
+            assert len(state.list_tasks(limit=limit)) == limit
 
 
 def test_objects_and_who_holds_them(until: Until) -> None:

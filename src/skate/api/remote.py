@@ -46,7 +46,8 @@ def remote(*targets: Any, **options: Any) -> Any:
             ``max_restarts``, ``max_task_retries``, ``max_concurrency`` (threads; 1,000 coroutines
             of an async actor), ``concurrency_groups``, ``max_pending_calls``,
             ``allow_out_of_order_execution``.  ``method`` has those of calls.
-            Of both: ``num_cpus``, ``num_gpus``, ``memory`` (bytes), ``resources``.
+            Of both: ``num_cpus``, ``num_gpus``, ``memory`` (bytes), ``resources``,
+            ``runtime_env``, ``scheduling_strategy`` (or ``placement_group`` with its index).
 
     Returns:
         A ``RemoteFunction`` or an ``ActorClass``; with options, a decorator that makes one.

@@ -220,3 +220,17 @@ def test_events_are_kept_up_to_a_size() -> None:
     assert kept.newest(1000) == b"\x95\xa1b\xa1c\xa1d\xa1e\xa1f"
     # As many batches as have that many events.
     assert kept.newest(3) == b"\x92\xa1e\xa1f"
+
+
+def test_of_kept_events_only_tasks_may_count() -> None:
+    kept = KeptEvents()
+    kept.add(EventsFlushed(b"\xa1a", 3, 3))
+    kept.add(EventsFlushed(b"\xa1b", 3, 1))
+    kept.add(EventsFlushed(b"\xa1c", 5))
+    # More have run than there was room for.
+    kept.add(EventsFlushed(b"\xa1d", 1, 9))
+    kept.add(EventsFlushed(b"\xa1e", 2))
+    assert kept.newest(1) == b"\x91\xa1e"
+    assert kept.newest(1, tasks_only=True) == b"\x92\xa1d\xa1e"
+    assert kept.newest(2, tasks_only=True) == b"\x94\xa1b\xa1c\xa1d\xa1e"
+    assert kept.newest(3, tasks_only=True) == b"\x95\xa1a\xa1b\xa1c\xa1d\xa1e"

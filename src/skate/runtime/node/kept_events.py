@@ -51,14 +51,19 @@ class KeptEvents:
         batch = EventBatch(node_id, os.getpid(), time.time() - now, 0, [event])
         self.add(EventsFlushed(_encoder.encode(batch), 1))
 
-    def newest(self, limit: int) -> bytes:
-        """Return the newest batches with at least ``limit`` events, as a MessagePack array."""
+    def newest(self, limit: int, tasks_only: bool = False) -> bytes:
+        """Return the newest batches with at least ``limit`` events, as a MessagePack array.
+
+        ``tasks_only``: with so many tasks that have run; waits, and what the daemon has done, do
+        not count.
+        """
         chosen: list[msgspec.Raw] = []
         count = 0
         for message in reversed(self._batches):
             if count >= limit:
                 break
             chosen.append(msgspec.Raw(message.batch))
-            count += message.count
+            # Of more tasks than events the oldest were dropped.
+            count += min(message.finished, message.count) if tasks_only else message.count
         chosen.reverse()
         return _encoder.encode(chosen)

@@ -196,7 +196,8 @@ class Looking:
             return []
         # Finished tasks: processes hand them over before they answer.
         limit = MOST_EVENTS if message.filters else min(message.limit, MOST_EVENTS)
-        return [self._page(self.kept.newest(limit), self.kept.count)]
+        newest = self.kept.newest(limit, tasks_only=message.what == TASKS)
+        return [self._page(newest, self.kept.count)]
 
     def _page(self, rows: bytes, total: int) -> Page:
         return Page(self._node_id, self._node_id, os.getpid(), "node", rows, total)
