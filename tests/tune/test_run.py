@@ -389,6 +389,20 @@ def test_fail_fast() -> None:
     assert analysis.experiment.end_reason == "fail_fast"
 
 
+def test_fail_fast_may_raise_the_error_itself(tmp_path: Path) -> None:
+    def train(config: dict[str, Any]) -> None:
+        raise ValueError("at once")
+
+    with pytest.raises(ValueError, match="at once"):
+        tune.run(train, num_samples=20, fail_fast="raise", name="raised", storage_path=tmp_path)
+    assert len(list(tmp_path.glob("raised/*/error.txt"))) <= 2
+    config = tune.RunConfig(failure_config=tune.FailureConfig(fail_fast="raise"), verbose=0)
+    with pytest.raises(ValueError, match="at once"):
+        tune.Tuner(train, run_config=config).fit()
+    with pytest.raises(ValueError, match="True, False or 'raise'"):
+        tune.FailureConfig(fail_fast="always")
+
+
 def test_a_metric_that_nobody_reports() -> None:
     with pytest.raises(
         tune.MetricError, match="'accuracy' is not among what the trials report: loss"

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
     from skate.tune.plots import save_learning_curves, save_plots
+    from skate.tune.progress_reporter import (
+        CLIReporter,
+        JupyterNotebookReporter,
+        ProgressReporter,
+    )
     from skate.tune.resources import PlacementGroupFactory
     from skate.tune.result_grid import Result, ResultGrid
     from skate.tune.schedulers import create_scheduler
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     )
     from skate.tune.session import (
         TrialContext,
+        TuneContext,
         get_checkpoint,
         get_context,
         get_trial_dir,
@@ -74,6 +80,7 @@ _HOMES = {
     "experiment_analysis": ["ExperimentAnalysis"],
     "html_report": ["save_report"],
     "plots": ["save_learning_curves", "save_plots"],
+    "progress_reporter": ["CLIReporter", "JupyterNotebookReporter", "ProgressReporter"],
     "resources": ["PlacementGroupFactory"],
     "result_grid": ["Result", "ResultGrid"],
     "schedulers": ["create_scheduler"],
@@ -95,6 +102,7 @@ _HOMES = {
     ],
     "session": [
         "TrialContext",
+        "TuneContext",
         "get_checkpoint",
         "get_context",
         "get_trial_dir",
@@ -114,13 +122,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("logger", "schedulers", "search", "stopper", "suggest")
 
 __all__ = [
+    "CLIReporter",
     "Callback",
     "Checkpoint",
     "CheckpointConfig",
     "ExperimentAnalysis",
     "FailureConfig",
+    "JupyterNotebookReporter",
     "MetricError",
     "PlacementGroupFactory",
+    "ProgressReporter",
     "Result",
     "ResultGrid",
     "RunConfig",
@@ -130,6 +141,7 @@ __all__ = [
     "Trial",
     "TrialContext",
     "TuneConfig",
+    "TuneContext",
     "TuneError",
     "Tuner",
     "choice",

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skate.tune.callback import Callback
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.storage import is_url, local_folder
+
+if TYPE_CHECKING:
+    from skate.tune.progress_reporter import ProgressReporter
 
 
 @dataclass
@@ -21,11 +24,19 @@ class FailureConfig:
 
     Attributes:
         max_failures: how often a failed trial is started again, in a fresh process; -1 for always.
-        fail_fast: end the run with the first trial that fails for good.
+        fail_fast: end the run with the first trial that fails for good; "raise": and raise its
+            error.
+
+    Raises:
+        ValueError: ``fail_fast`` is none of these.
     """
 
     max_failures: int = 0
-    fail_fast: bool = False
+    fail_fast: bool | str = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fail_fast, bool) and self.fail_fast != "raise":
+            raise ValueError(f"fail_fast wants True, False or 'raise', got {self.fail_fast!r}")
 
 
 @dataclass
@@ -107,6 +118,7 @@ class RunConfig:
         checkpoint_config: which checkpoints are made and kept.
         callbacks: hooks into the run.
         verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+        progress_reporter: shows the run instead, such as a ``CLIReporter``.
     """
 
     name: str | None = None
@@ -116,6 +128,7 @@ class RunConfig:
     checkpoint_config: CheckpointConfig = field(default_factory=CheckpointConfig)
     callbacks: Sequence[Callback] = ()
     verbose: int = 1
+    progress_reporter: ProgressReporter | None = None
 
 
 def results_place(storage_path: str | os.PathLike[str] | None) -> str:

@@ -100,6 +100,7 @@ def execute(
         MetricError: trials do not report what the run is about.
         StorageError: the storage cannot be written; no trial has started.
         TuneError: there is no run to resume.
+        Exception: a trial failed, and ``fail_fast`` is "raise".
     """
     check(trainable)
     space = {} if space is None else space
@@ -153,7 +154,7 @@ def execute(
             slots,
             num_samples,
             run_config.failure_config.max_failures,
-            run_config.failure_config.fail_fast,
+            bool(run_config.failure_config.fail_fast),
             total,
         ),
         space,
@@ -170,7 +171,7 @@ def execute(
             RunLog(path, troubles),
             SchedulerFiles(path, scheduler, troubles),
             StateWriter(name, storage, path, keeper, files, troubles, tuner),
-            *_displays(run_config.verbose),
+            *_displays(run_config),
             *run_config.callbacks,
         ]
     )
@@ -199,7 +200,7 @@ def execute(
             keeper.close()
             troubles.note(keeper.take_errors())
     elapsed = time.monotonic() - start
-    return Experiment(
+    experiment = Experiment(
         name,
         path,
         orchestrator.trials,
@@ -211,6 +212,11 @@ def execute(
         storage.where(""),
         troubles.errors,
     )
+    if run_config.failure_config.fail_fast == "raise" and experiment.failed:
+        error = experiment.failed[0].error
+        assert error is not None
+        raise error
+    return experiment
 
 
 def _always(resources: PlacementGroupFactory) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
@@ -307,8 +313,13 @@ def _check_values(space: Mapping[str, Any]) -> None:
         skate.put(spaces.written_values(space))
 
 
-def _displays(verbose: int) -> list[Callback]:
-    if not verbose:
+def _displays(config: RunConfig) -> list[Callback]:
+    if config.progress_reporter is not None:
+        from skate.tune.progress_reporter import ReporterCallback
+
+        shown = ReporterCallback(config.progress_reporter)
+        return [shown] if config.verbose else []
+    if not config.verbose:
         return []
     from skate.tune.display import display
 

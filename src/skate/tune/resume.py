@@ -101,8 +101,8 @@ def encode_tuner(
     run_config: RunConfig,
     resources: Resources | None,
 ) -> bytes | None:
-    """Return the settings of a run, without its callbacks; None if they cannot be pickled."""
-    run_config = dataclasses.replace(run_config, callbacks=())
+    """Return the settings of a run, without what watches it; None if they cannot be pickled."""
+    run_config = dataclasses.replace(run_config, callbacks=(), progress_reporter=None)
     try:
         settings = Settings(dict(space), tune_config, run_config, resources)
         content: bytes = cloudpickle.dumps(settings, protocol=5)

@@ -87,6 +87,10 @@ class TrialContext:
         return self._experiment
 
 
+#: Ray's name for it.
+TuneContext = TrialContext
+
+
 class Session:
     """One evaluation of a function, from the inside (``report``) and the outside (``collect``).
 

@@ -12,6 +12,7 @@ from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneCo
 from skate.tune.error import TuneError, describe
 from skate.tune.experiment import Experiment, execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
+from skate.tune.progress_reporter import ProgressReporter
 from skate.tune.resources import Resources
 from skate.tune.resume import parse_resume
 from skate.tune.schedulers import TrialScheduler
@@ -35,9 +36,10 @@ def run(
     search_alg: Searcher | str | None = None,
     scheduler: TrialScheduler | str | None = None,
     verbose: int = 1,
+    progress_reporter: ProgressReporter | None = None,
     callbacks: Sequence[Callback] = (),
     max_failures: int = 0,
-    fail_fast: bool = False,
+    fail_fast: bool | str = False,
     checkpoint_config: CheckpointConfig | None = None,
     checkpoint_freq: int = 0,
     checkpoint_at_end: bool = False,
@@ -71,9 +73,11 @@ def run(
         search_alg: a ``Searcher``, "random" or "optuna"; random and grid search if None.
         scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
         verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+        progress_reporter: shows the run instead, such as a ``CLIReporter``.
         callbacks: hooks into the run.
         max_failures: how often a failed trial is started again; -1 for always.
-        fail_fast: end the run with the first trial that fails for good.
+        fail_fast: end the run with the first trial that fails for good; "raise": and raise its
+            error.
         checkpoint_config: which checkpoints are made and kept; the four below are the older way to
             say so.
         checkpoint_freq: ``Trainable`` classes save one every so many iterations.
@@ -130,6 +134,7 @@ def run(
             checkpoint_config=checkpoints,
             callbacks=callbacks,
             verbose=verbose,
+            progress_reporter=progress_reporter,
         ),
         resources_per_trial,
         wish,
