@@ -32,7 +32,13 @@ def count(config: dict[str, Any]) -> None:
     for step in range(begin + 1, config.get("steps", 6) + 1):
         state = {"step": step, "weight": weight}
         tune.report(
-            {"loss": config["x"], "step": step, "begin": begin, "weight": weight},
+            {
+                "loss": config["x"],
+                "step": step,
+                "begin": begin,
+                "weight": weight,
+                "process": os.getpid(),
+            },
             checkpoint=tune.Checkpoint.from_dict(state),
         )
 
@@ -51,6 +57,7 @@ class Counter(tune.Trainable):
             "step": self.steps,
             "begin": self.begin,
             "weight": self.weight,
+            "process": os.getpid(),
             "done": self.steps >= self.config.get("steps", 6),
         }
 
@@ -126,13 +133,15 @@ def test_a_trial_is_cloned(trainable: Any) -> None:
     assert steps(trials[2]) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_clone_runs_in_the_same_process(engine: str) -> None:
+@pytest.mark.parametrize("trainable", [count, Counter])
+def test_a_clone_runs_in_the_same_process(trainable: Any) -> None:
     def verdict(controller: Controller) -> Exploit:
         return Exploit(controller.trials[1], {"x": 1, "steps": 6})
 
-    (_, trial, _) = run(count, Once(verdict, only=1), max_concurrent_trials=1)
+    (_, trial, _) = run(trainable, Once(verdict, only=1), max_concurrent_trials=1)
     assert trial.history.column("begin") == [0, 0, 0, 3, 3, 3]
     assert trial.history.column("training_iteration") == [1, 2, 3, 4, 5, 6]
+    assert len(set(trial.history.column("process"))) == 1
 
 
 @pytest.mark.parametrize("trainable", [count, Counter])
@@ -350,14 +359,28 @@ def test_each_trial_has_a_placement_group() -> None:
 
 def test_trials_share_a_gpu(engine: str) -> None:
     skate.shutdown()
-    skate.init(num_cpus=2, num_gpus=1, engine=engine)
+    skate.init(num_cpus=4, num_gpus=1, engine=engine)
+    most = 0
+
+    class Watch(tune.Callback):
+        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+            nonlocal most
+            most = max(most, sum(trial.status == Trial.RUNNING for trial in trials))
+
+    def train(config: dict[str, Any]) -> None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") if engine == "native" else "0"
+        tune.report(loss=config["x"], gpus=skate.get_gpu_ids(), visible=visible)
+
     try:
-
-        def train(config: dict[str, Any]) -> None:
-            tune.report(gpus=len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
-
-        trials = run(train, resources_per_trial={"cpu": 1, "gpu": 0.5})
-        assert [trial.last_result["gpus"] for trial in trials] == [1, 1, 1]
+        trials = run(
+            train,
+            resources_per_trial={"cpu": 1, "gpu": 0.5},
+            callbacks=[Watch()],
+            stop=lambda trial_id, result: False,
+        )
+        assert [trial.last_result["gpus"] for trial in trials] == [[0]] * 3
+        assert [trial.last_result["visible"] for trial in trials] == ["0"] * 3
+        assert most == 2  # there are CPUs for all of them, but only two halves of a GPU
     finally:
         skate.shutdown()
         skate.init(num_cpus=2, engine=engine)
