@@ -218,10 +218,17 @@ def test_a_class_may_say_when_it_is_to_be_saved() -> None:
 
 
 def test_paths_of_ray() -> None:
+    from skate.air.integrations.mlflow import MLflowLoggerCallback
+    from skate.air.integrations.wandb import WandbLoggerCallback
+    from skate.tune import logger
     from skate.tune.execution.placement_groups import PlacementGroupFactory
     from skate.tune.experiment import Trial as Same
 
     assert PlacementGroupFactory is tune.PlacementGroupFactory
+    from skate.tune.integration import mlflow, wandb
+
     assert Same is Trial
+    assert MLflowLoggerCallback is mlflow.MLflowLoggerCallback is logger.MLflowLoggerCallback
+    assert WandbLoggerCallback is wandb.WandbLoggerCallback is logger.WandbLoggerCallback
     assert PlacementGroupFactory([{"CPU": 2}, {"CPU": 1}]).head_cpus == 2
     assert PlacementGroupFactory([{"GPU": 1}]).head_cpus == 0

@@ -379,6 +379,21 @@ def test_a_failed_trial_is_tried_again(tmp_path: Path) -> None:
         assert len(lines) == 2
 
 
+def test_trainables_by_name() -> None:
+    tune.register_trainable("a parabola", parabola)
+    assert tune.run("a parabola", config={"x": 3, "steps": 1}).best_config["x"] == 3
+    tuner = tune.Tuner("a parabola", param_space={"x": 3, "steps": 1})
+    with pytest.raises(RuntimeError, match=r"call fit\(\) first"):
+        tuner.get_results()
+    assert tuner.fit() is tuner.get_results()
+    with pytest.raises(ValueError, match="did you mean 'a parabola'"):
+        tune.Tuner("parabola")
+    with pytest.raises(ValueError, match="register it"):
+        tune.run("PPO")
+    with pytest.raises(TypeError, match="has to take one argument"):
+        tune.register_trainable("none", lambda: None)
+
+
 def test_fail_fast() -> None:
     def train(config: dict[str, Any]) -> None:
         raise ValueError("at once")
@@ -484,7 +499,7 @@ async def asynchronous(config: dict[str, Any]) -> None: ...
     ("trainable", "message"),
     [
         (NotAFunction, "is a class that is not derived from tune.Trainable"),
-        ("train", "has to be a function"),
+        (7, "has to be a function"),
         (lambda: 1, "has to take one argument"),
         (lambda a, b: 1, "has to take one argument"),
         (asynchronous, "is async"),

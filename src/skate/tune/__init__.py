@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         JupyterNotebookReporter,
         ProgressReporter,
     )
+    from skate.tune.registry import register_trainable
     from skate.tune.resources import PlacementGroupFactory
     from skate.tune.result_grid import Result, ResultGrid
     from skate.tune.schedulers import create_scheduler
@@ -81,6 +82,7 @@ _HOMES = {
     "html_report": ["save_report"],
     "plots": ["save_learning_curves", "save_plots"],
     "progress_reporter": ["CLIReporter", "JupyterNotebookReporter", "ProgressReporter"],
+    "registry": ["register_trainable"],
     "resources": ["PlacementGroupFactory"],
     "result_grid": ["Result", "ResultGrid"],
     "schedulers": ["create_scheduler"],
@@ -164,6 +166,7 @@ __all__ = [
     "quniform",
     "randint",
     "randn",
+    "register_trainable",
     "report",
     "run",
     "sample_from",

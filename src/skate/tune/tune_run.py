@@ -13,6 +13,7 @@ from skate.tune.error import TuneError, describe
 from skate.tune.experiment import Experiment, execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
 from skate.tune.progress_reporter import ProgressReporter
+from skate.tune.registry import resolve
 from skate.tune.resources import Resources
 from skate.tune.resume import parse_resume
 from skate.tune.schedulers import TrialScheduler
@@ -21,7 +22,7 @@ from skate.tune.trainable import Function
 
 
 def run(
-    run_or_experiment: Function,
+    run_or_experiment: Function | str,
     *,
     name: str | None = None,
     metric: str | None = None,
@@ -55,7 +56,7 @@ def run(
 
     Args:
         run_or_experiment: a function of one configuration that calls ``tune.report``, or returns or
-            yields results.
+            yields results; a ``Trainable`` class; or a name given to ``register_trainable``.
         name: name of the run and its folder.
         metric: what to optimize; if None, the first number of the first report.
         mode: "min" or "max"; if None, what the name of the metric suggests.
@@ -113,7 +114,7 @@ def run(
     if wish is not None and name is None:
         raise ValueError("resume goes on with a run by its name; say which: name=...")
     experiment = execute(
-        run_or_experiment,
+        resolve(run_or_experiment),
         config,
         TuneConfig(
             metric=metric,
