@@ -130,6 +130,18 @@ class RunConfig:
     verbose: int = 1
     progress_reporter: ProgressReporter | None = None
 
+    def __post_init__(self) -> None:
+        # Ray's scripts say None for what they leave alone.
+        given: dict[str, Any] = vars(self)
+        if given["failure_config"] is None:
+            self.failure_config = FailureConfig()
+        if given["checkpoint_config"] is None:
+            self.checkpoint_config = CheckpointConfig()
+        if given["callbacks"] is None:
+            self.callbacks = ()
+        if given["verbose"] is None:
+            self.verbose = 1
+
 
 def results_place(storage_path: str | os.PathLike[str] | None) -> str:
     """Return the path or URL of the folder of all runs."""

@@ -28,6 +28,8 @@ AUTO_FIELDS = (
 )
 
 _AUTO = frozenset(AUTO_FIELDS)
+#: By which one number a trial can be compared, beside the best of its reports.
+SCOPES = ("avg", "last", "last-5-avg", "last-10-avg")
 
 
 class History:
@@ -184,6 +186,28 @@ class Trial:
 
     #: What older scripts call ``path``.
     logdir = path
+
+    @property
+    def num_failures(self) -> int:
+        """Ray's name for ``failures``."""
+        return self.failures
+
+    @property
+    def placement_group_factory(self) -> PlacementGroupFactory:
+        """Ray's name for ``resources``."""
+        return self.resources
+
+    @property
+    def metric_analysis(self) -> dict[str, dict[str, float]]:
+        """Of each number that was reported: "max", "min", "avg", "last" and means of the last."""
+        return {
+            name: {
+                "max": self.metric(name, "max", "all"),
+                "min": self.metric(name, "min", "all"),
+                **{scope: self.metric(name, "max", scope) for scope in SCOPES},
+            }
+            for name in self.history.columns
+        }
 
     def record(self, result: dict[str, Any]) -> None:
         """Take one more result, as the function reported it plus ``AUTO_FIELDS``."""

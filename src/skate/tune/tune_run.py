@@ -36,9 +36,9 @@ def run(
     local_dir: str | os.PathLike[str] | None = None,
     search_alg: Searcher | str | None = None,
     scheduler: TrialScheduler | str | None = None,
-    verbose: int = 1,
+    verbose: int | None = None,
     progress_reporter: ProgressReporter | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | None = None,
     max_failures: int = 0,
     fail_fast: bool | str = False,
     checkpoint_config: CheckpointConfig | None = None,
@@ -73,7 +73,7 @@ def run(
         local_dir: the older name of ``storage_path``.
         search_alg: a ``Searcher``, "random" or "optuna"; random and grid search if None.
         scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
-        verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+        verbose: 0 for silence; None and anything else for a table (in a terminal) or lines.
         progress_reporter: shows the run instead, such as a ``CLIReporter``.
         callbacks: hooks into the run.
         max_failures: how often a failed trial is started again; -1 for always.
@@ -133,8 +133,8 @@ def run(
             stop=stop,
             failure_config=FailureConfig(max_failures, fail_fast),
             checkpoint_config=checkpoints,
-            callbacks=callbacks,
-            verbose=verbose,
+            callbacks=callbacks or (),
+            verbose=1 if verbose is None else verbose,
             progress_reporter=progress_reporter,
         ),
         resources_per_trial,
