@@ -59,7 +59,7 @@ def board(
     """
     trials = choose(status, rows)
     first = [
-        Column("trial", [trial.trial_id for trial in trials], right=False),
+        Column("trial", [trial.name for trial in trials], right=False),
         Column("status", [status_words(trial)[0] for trial in trials], right=False),
     ]
     objective = status.objective

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from skate.tune.callback import Callback
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.storage import is_url, local_folder
+from skate.tune.trial import Trial
 
 if TYPE_CHECKING:
     from skate.tune.progress_reporter import ProgressReporter
@@ -90,6 +91,9 @@ class TuneConfig:
         time_budget_s: the run ends after so many seconds.
         reuse_actors: whether a process runs one trial after another.
         seed: for searchers given by name, and the default one.
+        trial_name_creator: gets a new trial and returns what it is called where it is shown; its
+            id if None.
+        trial_dirname_creator: gets it too and returns the name of its folder.
     """
 
     metric: str | None = None
@@ -101,6 +105,8 @@ class TuneConfig:
     time_budget_s: float | timedelta | None = None
     reuse_actors: bool = True
     seed: int | None = None
+    trial_name_creator: Callable[[Trial], str] | None = None
+    trial_dirname_creator: Callable[[Trial], str] | None = None
 
 
 @dataclass

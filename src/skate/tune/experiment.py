@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.class_runs import Saving
 from skate.tune.config import RunConfig, TuneConfig, results_folder, results_place
 from skate.tune.error import StorageError
+from skate.tune.experiment_state import SavedTrial
 from skate.tune.files import ResultFiles
 from skate.tune.homes import Homes
 from skate.tune.mode import check_mode
@@ -160,6 +161,7 @@ def execute(
         space,
         id_prefix=os.urandom(3).hex() if saved is None else saved.id_prefix,
         resources_of=request if callable(request) else _always(request),
+        christen=_Names(label, tune_config, [] if saved is None else saved.trials),
     )
     checkpoints = run_config.checkpoint_config
     keeper = CheckpointKeeper(checkpoints, storage)
@@ -217,6 +219,51 @@ def execute(
         assert error is not None
         raise error
     return experiment
+
+
+class _Names:
+    """Gives trials their names, and folders of their own.
+
+    Args:
+        trainable: what they run.
+        config: says how.
+        before: those of an earlier part of the run.
+    """
+
+    def __init__(self, trainable: str, config: TuneConfig, before: Sequence[SavedTrial]) -> None:
+        self._trainable = trainable
+        self._config = config
+        self._folders = {saved.trial.folder for saved in before}
+
+    def __call__(self, trial: Trial) -> None:
+        """Name a new trial.
+
+        Raises:
+            TypeError: what the user's function returns is no text.
+            ValueError: it is no name of a folder, or that of another trial.
+        """
+        trial.trainable_name = self._trainable
+        if self._config.trial_name_creator is not None:
+            trial.name = _text("trial_name_creator", self._config.trial_name_creator(trial))
+        if self._config.trial_dirname_creator is None:
+            return
+        folder = _text("trial_dirname_creator", self._config.trial_dirname_creator(trial))
+        if folder in (".", "..") or "/" in folder or "\0" in folder:
+            raise ValueError(f"trial_dirname_creator returned {folder!r}: no name of a folder")
+        if folder in self._folders:
+            raise ValueError(
+                f"trial_dirname_creator returned {folder!r} for two trials; put trial.trial_id in"
+            )
+        self._folders.add(folder)
+        trial.folder = folder
+
+
+def _text(what: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} has to return text, got {name!r}")
+    if not name:
+        raise ValueError(f"{what} returned an empty name")
+    return name
 
 
 def _always(resources: PlacementGroupFactory) -> Callable[[dict[str, Any]], PlacementGroupFactory]:

@@ -59,9 +59,11 @@ class TrialContext:
         trial_id: str,
         trial_dir: str | None,
         experiment: str,
+        name: str | None = None,
         resources: PlacementGroupFactory | None = None,
     ) -> None:
         self._trial_id = trial_id
+        self._name = trial_id if name is None else name
         self._trial_dir = trial_dir
         self._experiment = experiment
         self._resources = resources
@@ -71,8 +73,8 @@ class TrialContext:
         return self._trial_id
 
     def get_trial_name(self) -> str:
-        """Return the name of the trial, which is its id."""
-        return self._trial_id
+        """Return the name of the trial: its id, unless the run gives names."""
+        return self._name
 
     def get_trial_dir(self) -> str | None:
         """Return the folder with the trial's files; None if the run keeps none."""
@@ -448,7 +450,8 @@ def get_trial_id() -> str | None:
 
 def get_trial_name() -> str | None:
     """Return the name of the running trial, None outside of trials."""
-    return get_trial_id()
+    session = _current()
+    return None if session is None else session.context.get_trial_name()
 
 
 def get_trial_dir() -> str | None:

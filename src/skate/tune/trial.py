@@ -136,6 +136,10 @@ class Trial:
         error: the exception it failed with.
         failures: how often it failed, retries included.
         local_path: where its files are; None if nothing is kept.
+        name: what it is called where it is shown; its id, unless the run has a
+            ``trial_name_creator``.
+        folder: the name of its folder, below that of the run, likewise.
+        trainable_name: what it runs.
     """
 
     PENDING = "PENDING"
@@ -163,6 +167,9 @@ class Trial:
         self.history = History()
         self.resources = as_factory(resources)
         self.checkpoint: TrialCheckpoint | None = None
+        self.name = trial_id
+        self.folder = trial_id
+        self.trainable_name = ""
 
     @property
     def iterations(self) -> int:
@@ -243,6 +250,9 @@ class Trial:
         if scope == "all":
             return min(values) if mode == "min" else max(values)
         return math.fsum(values) / len(values)
+
+    def __str__(self) -> str:
+        return self.name
 
     def __repr__(self) -> str:
         return f"Trial({self.trial_id}, {self.status})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from skate.tune.resume import parse_resume
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.trainable import Function
+from skate.tune.trial import Trial
 
 
 def run(
@@ -50,6 +51,8 @@ def run(
     reuse_actors: bool = True,
     max_concurrent_trials: int | None = None,
     seed: int | None = None,
+    trial_name_creator: Callable[[Trial], str] | None = None,
+    trial_dirname_creator: Callable[[Trial], str] | None = None,
     resume: bool | str | None = False,
 ) -> ExperimentAnalysis:
     """Evaluate a function on configurations from a search space.
@@ -90,6 +93,9 @@ def run(
         reuse_actors: whether a process runs one trial after another.
         max_concurrent_trials: how many trials run at a time, at most; None for as many as fit.
         seed: for searchers given by name, and the default one.
+        trial_name_creator: gets a new trial and returns what it is called where it is shown; its
+            id if None.
+        trial_dirname_creator: gets it too and returns the name of its folder.
         resume: go on with the run of this name that was cut short (see ``Tuner.restore``), with the
             arguments of this call.  True for a run that has to be there, "AUTO" for one that may;
             "ERRORED_ONLY" for the trials that failed, "AUTO+ERRORED" for those too,
@@ -126,6 +132,8 @@ def run(
             time_budget_s=time_budget_s,
             reuse_actors=reuse_actors,
             seed=seed,
+            trial_name_creator=trial_name_creator,
+            trial_dirname_creator=trial_dirname_creator,
         ),
         RunConfig(
             name=name,
