@@ -209,6 +209,32 @@ def test_a_folder_travels_although_it_is_deleted(tmp_path: Path) -> None:
     assert Path(trial.checkpoint.path or "", "sub", "step").read_text() == "6"
 
 
+def test_checkpoints_as_they_were_made_in_2022(tmp_path: Path) -> None:
+    def train(config: dict[str, Any], checkpoint_dir: str | None = None, data: Any = None) -> None:
+        begin = 0
+        if checkpoint_dir is not None:
+            begin = int(Path(checkpoint_dir, "step").read_text())
+        for step in range(begin + 1, 7):
+            if step % 2 == 0:
+                with tune.checkpoint_dir(step=step) as folder:
+                    Path(folder, "step").write_text(str(step))
+            tune.report(step=step, begin=begin, data=data or 0)
+            if step == 5 and begin == 0:
+                raise ValueError("once")
+
+    for trainable in (
+        train,
+        tune.with_resources(train, {"cpu": 2}),
+        tune.with_parameters(train, data=7),
+    ):
+        (trial,) = run(trainable, config={}, max_failures=1)
+        assert steps(trial) == [1, 2, 3, 4, 5, 6]
+        assert trial.history.column("begin") == [0, 0, 0, 0, 4, 4]
+        assert trial.checkpoint is not None
+        assert Path(trial.checkpoint.path or "", "step").read_text() == "6"
+    assert trial.last_result["data"] == 7
+
+
 def test_a_failed_trial_goes_on_from_its_checkpoint() -> None:
     def train(config: dict[str, Any]) -> None:
         checkpoint = tune.get_checkpoint()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from skate.tune import logger, schedulers, search, stopper, suggest
     from skate.tune.callback import Callback
     from skate.tune.checkpoint import Checkpoint
+    from skate.tune.checkpoint_folder import checkpoint_dir
     from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
     from skate.tune.error import MetricError, StorageError, TuneError
     from skate.tune.experiment_analysis import ExperimentAnalysis
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "callback": ["Callback"],
     "checkpoint": ["Checkpoint"],
+    "checkpoint_folder": ["checkpoint_dir"],
     "config": ["CheckpointConfig", "FailureConfig", "RunConfig", "TuneConfig"],
     "error": ["MetricError", "StorageError", "TuneError"],
     "experiment_analysis": ["ExperimentAnalysis"],
@@ -146,6 +148,7 @@ __all__ = [
     "TuneContext",
     "TuneError",
     "Tuner",
+    "checkpoint_dir",
     "choice",
     "create_scheduler",
     "create_searcher",

@@ -115,6 +115,8 @@ class Session:
     ) -> None:
         self.context = context
         self.checkpoint = checkpoint
+        #: Goes with the next report, if that brings none itself.
+        self.next_checkpoint: Checkpoint | None = None
         self.done = done
         self.error: BaseException | None = None
         self.function = function
@@ -369,7 +371,20 @@ def report(metrics: Any = None, /, *, checkpoint: Checkpoint | None = None, **na
             _warned = True
             warnings.warn("tune.report does nothing outside a trial", stacklevel=2)
         return
+    if checkpoint is None:
+        checkpoint, session.next_checkpoint = session.next_checkpoint, None
     session.report(result, _packed(checkpoint))
+
+
+def save_with_next_report(checkpoint: Checkpoint) -> None:
+    """Have the next report of the running trial bring a checkpoint, which is read now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    session = _current()
+    if session is not None:
+        session.next_checkpoint = type(checkpoint).from_packed(checkpoint.pack())
 
 
 def _packed(checkpoint: object) -> PackedCheckpoint | None:
