@@ -274,3 +274,112 @@ def test_errors_in_one_line() -> None:
 )
 def test_texts(shown: Callable[[], Any], expected: str) -> None:
     assert shown() == expected
+
+
+# --------------------------------------------------------------------------- reporters
+
+
+def steps(config: dict[str, Any]) -> None:
+    for step in range(1, 4):
+        tune.report(loss=config["lr"] + 1 / step, nested={"acc": 0.5}, other=7)
+
+
+def reported(reporter: Any, **more: Any) -> tune.ExperimentAnalysis:
+    options: dict[str, Any] = {"metric": "loss", "mode": "min", **more}
+    space = {"lr": tune.grid_search([2.0, 1.0, 3.0]), "fix": {"a": 4}}
+    return tune.run(steps, config=space, progress_reporter=reporter, **options)
+
+
+def test_a_reporter_shows_the_columns_that_are_asked_for(
+    inline: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = tune.CLIReporter(
+        metric_columns={"training_iteration": "epochs", "loss": "loss", "nested/acc": "accuracy"},
+        parameter_columns=["lr", "fix/a"],
+        sort_by_metric=True,
+        max_column_length=7,
+    )
+    reporter.add_metric_column("other", "else")
+    analysis = reported(reporter)
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].startswith("tune: 3/3 trials done in ")
+    (titles,) = [n for n, line in enumerate(output) if line.startswith("trial ")]
+    assert output[titles].split() == [
+        "trial", "status", "lr", "fix/a", "epochs", "loss", "accurac", "else",
+    ]  # fmt: skip
+    rows = [line.split() for line in output[titles + 1 : titles + 4]]
+    assert [row[2:] for row in rows] == [
+        ["1", "4", "3", "1.333", "0.5", "7"],
+        ["2", "4", "3", "2.333", "0.5", "7"],
+        ["3", "4", "3", "3.333", "0.5", "7"],
+    ]
+    assert rows[0][0] == analysis.trials[1].trial_id
+
+
+def test_reporters_of_the_user(inline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    class Ends(tune.CLIReporter):
+        """Reports when another trial has ended."""
+
+        ended = 0
+
+        def should_report(self, trials: Any, done: bool = False) -> bool:
+            before, self.ended = self.ended, [t.status for t in trials].count(Trial.TERMINATED)
+            return self.ended > before
+
+    class Own(tune.ProgressReporter):
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        def setup(self, **info: Any) -> None:  # type: ignore[override]  # takes what there is
+            self.seen.append((info["total_samples"], info["metric"], info["mode"]))
+
+        def should_report(self, trials: Any, done: bool = False) -> bool:
+            return done
+
+        def report(self, trials: Any, done: bool, *sys_info: str) -> None:
+            self.seen.append((len(trials), done, len(sys_info)))
+
+    reported(Ends(), max_concurrent_trials=1)
+    assert capsys.readouterr().out.count("trial  ") == 3
+    own = Own()
+    reported(own)
+    assert own.seen == [(3, "loss", "min"), (3, True, 1)]
+    assert capsys.readouterr().out == ""
+    reported(tune.CLIReporter(), verbose=0)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(TypeError, match="progress_reporter wants an object such as"):
+        reported(tune.CLIReporter)
+
+
+def test_a_reporter_tells_of_failures(inline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(config: dict[str, Any]) -> None:
+        raise ValueError("no such layer")
+
+    reporter = tune.CLIReporter(max_error_rows=2, print_intermediate_tables=False)
+    tune.run(fail, num_samples=4, progress_reporter=reporter, raise_on_failed_trial=False)
+    output = capsys.readouterr().out
+    assert output.count("failed: ValueError: no such layer") == 2
+    assert "4 failed" in output
+
+
+def test_a_reporter_in_a_notebook(inline: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("IPython")
+    pages: list[str] = []
+    updates: list[str] = []
+
+    class Handle:
+        def update(self, page: Any) -> None:
+            updates.append(page.data)
+
+    def show(page: Any, display_id: bool) -> Handle:
+        pages.append(page.data)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", show)
+    reported(tune.JupyterNotebookReporter(max_report_frequency=0, parameter_columns=["lr"]))
+    assert len(pages) == 1
+    assert "<td>1.333</td>" in updates[-1]
+    assert "3/3 trials done" in updates[-1]
+    pages.clear()
+    reported(tune.JupyterNotebookReporter(overwrite=False, max_report_frequency=0))
+    assert len(pages) > 1

@@ -32,7 +32,13 @@ def count(config: dict[str, Any]) -> None:
     for step in range(begin + 1, config.get("steps", 6) + 1):
         state = {"step": step, "weight": weight}
         tune.report(
-            {"loss": config["x"], "step": step, "begin": begin, "weight": weight},
+            {
+                "loss": config["x"],
+                "step": step,
+                "begin": begin,
+                "weight": weight,
+                "process": os.getpid(),
+            },
             checkpoint=tune.Checkpoint.from_dict(state),
         )
 
@@ -51,6 +57,7 @@ class Counter(tune.Trainable):
             "step": self.steps,
             "begin": self.begin,
             "weight": self.weight,
+            "process": os.getpid(),
             "done": self.steps >= self.config.get("steps", 6),
         }
 
@@ -126,13 +133,15 @@ def test_a_trial_is_cloned(trainable: Any) -> None:
     assert steps(trials[2]) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_clone_runs_in_the_same_process(engine: str) -> None:
+@pytest.mark.parametrize("trainable", [count, Counter])
+def test_a_clone_runs_in_the_same_process(trainable: Any) -> None:
     def verdict(controller: Controller) -> Exploit:
         return Exploit(controller.trials[1], {"x": 1, "steps": 6})
 
-    (_, trial, _) = run(count, Once(verdict, only=1), max_concurrent_trials=1)
+    (_, trial, _) = run(trainable, Once(verdict, only=1), max_concurrent_trials=1)
     assert trial.history.column("begin") == [0, 0, 0, 3, 3, 3]
     assert trial.history.column("training_iteration") == [1, 2, 3, 4, 5, 6]
+    assert len(set(trial.history.column("process"))) == 1
 
 
 @pytest.mark.parametrize("trainable", [count, Counter])
@@ -198,6 +207,32 @@ def test_a_folder_travels_although_it_is_deleted(tmp_path: Path) -> None:
     assert trial.history.column("begin") == [0, 0, 0, 3, 3, 3]
     assert trial.checkpoint is not None
     assert Path(trial.checkpoint.path or "", "sub", "step").read_text() == "6"
+
+
+def test_checkpoints_as_they_were_made_in_2022(tmp_path: Path) -> None:
+    def train(config: dict[str, Any], checkpoint_dir: str | None = None, data: Any = None) -> None:
+        begin = 0
+        if checkpoint_dir is not None:
+            begin = int(Path(checkpoint_dir, "step").read_text())
+        for step in range(begin + 1, 7):
+            if step % 2 == 0:
+                with tune.checkpoint_dir(step=step) as folder:
+                    Path(folder, "step").write_text(str(step))
+            tune.report(step=step, begin=begin, data=data or 0)
+            if step == 5 and begin == 0:
+                raise ValueError("once")
+
+    for trainable in (
+        train,
+        tune.with_resources(train, {"cpu": 2}),
+        tune.with_parameters(train, data=7),
+    ):
+        (trial,) = run(trainable, config={}, max_failures=1)
+        assert steps(trial) == [1, 2, 3, 4, 5, 6]
+        assert trial.history.column("begin") == [0, 0, 0, 0, 4, 4]
+        assert trial.checkpoint is not None
+        assert Path(trial.checkpoint.path or "", "step").read_text() == "6"
+    assert trial.last_result["data"] == 7
 
 
 def test_a_failed_trial_goes_on_from_its_checkpoint() -> None:
@@ -350,14 +385,28 @@ def test_each_trial_has_a_placement_group() -> None:
 
 def test_trials_share_a_gpu(engine: str) -> None:
     skate.shutdown()
-    skate.init(num_cpus=2, num_gpus=1, engine=engine)
+    skate.init(num_cpus=4, num_gpus=1, engine=engine)
+    most = 0
+
+    class Watch(tune.Callback):
+        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+            nonlocal most
+            most = max(most, sum(trial.status == Trial.RUNNING for trial in trials))
+
+    def train(config: dict[str, Any]) -> None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") if engine == "native" else "0"
+        tune.report(loss=config["x"], gpus=skate.get_gpu_ids(), visible=visible)
+
     try:
-
-        def train(config: dict[str, Any]) -> None:
-            tune.report(gpus=len(os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))
-
-        trials = run(train, resources_per_trial={"cpu": 1, "gpu": 0.5})
-        assert [trial.last_result["gpus"] for trial in trials] == [1, 1, 1]
+        trials = run(
+            train,
+            resources_per_trial={"cpu": 1, "gpu": 0.5},
+            callbacks=[Watch()],
+            stop=lambda trial_id, result: False,
+        )
+        assert [trial.last_result["gpus"] for trial in trials] == [[0]] * 3
+        assert [trial.last_result["visible"] for trial in trials] == ["0"] * 3
+        assert most == 2  # there are CPUs for all of them, but only two halves of a GPU
     finally:
         skate.shutdown()
         skate.init(num_cpus=2, engine=engine)

@@ -373,6 +373,57 @@ def test_another_run_in_the_same_folder_keeps_its_checkpoints(tmp_path: Path) ->
         assert all(Path(each.path or "").is_dir() for each in kept)
 
 
+@pytest.mark.usefixtures("engine")
+def test_trials_and_their_folders_have_the_names_that_the_user_gives(tmp_path: Path) -> None:
+    def named(config: dict[str, Any]) -> None:
+        steps(config)
+        tune.report(loss=config["x"], begin=-1, shown=tune.get_context().get_trial_name())
+
+    options: dict[str, Any] = {
+        "config": {"x": tune.grid_search([1, 2, 3])},
+        "storage_path": tmp_path,
+        "name": "run",
+        "verbose": 0,
+        "max_concurrent_trials": 1,
+        "trial_name_creator": lambda trial: f"{trial.trainable_name} {trial.config['x']}",
+        "trial_dirname_creator": lambda trial: f"x={trial.config['x']}",
+    }
+    first = tune.run(named, callbacks=[Interrupt(13)], **options)
+    assert [str(trial) for trial in first.trials] == ["named 1", "named 2"]
+    # The second has one checkpoint that the state does not know.
+    shutil.copytree(tmp_path / "run/x=2/checkpoint_000000", tmp_path / "run/x=2/checkpoint_000077")
+    analysis = tune.run(named, resume=True, **options)
+    assert [trial.name for trial in analysis.trials] == ["named 1", "named 2", "named 3"]
+    assert [trial.last_result["shown"] for trial in analysis.trials] == [
+        "named 1",
+        "named 2",
+        "named 3",
+    ]
+    assert analysis.trials[1].history.column("begin")[-2] > 0
+    for trial in analysis.trials:
+        folder = tmp_path / "run" / f"x={trial.config['x']}"
+        assert trial.path == str(folder)
+        assert len((folder / "result.json").read_text().splitlines()) == 10
+        assert len(list(folder.glob("checkpoint_*"))) == 9
+    again = tune.ExperimentAnalysis(tmp_path / "run")
+    assert {trial.trial_id for trial in again.trials} == {t.trial_id for t in analysis.trials}
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"trial_dirname_creator": lambda trial: "same"}, ValueError, "'same' for two trials"),
+        ({"trial_dirname_creator": lambda trial: "a/b"}, ValueError, "no name of a folder"),
+        ({"trial_dirname_creator": lambda trial: ""}, ValueError, "an empty name"),
+        ({"trial_name_creator": lambda trial: 7}, TypeError, "has to return text, got 7"),
+    ],
+)
+def test_names_that_are_none(options: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        tune.run(once, config={"x": tune.grid_search([1, 2])}, verbose=0, **options)
+
+
 @pytest.mark.usefixtures("inline")
 def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     assert not tune.Tuner.can_restore(tmp_path)

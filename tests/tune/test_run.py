@@ -379,6 +379,21 @@ def test_a_failed_trial_is_tried_again(tmp_path: Path) -> None:
         assert len(lines) == 2
 
 
+def test_trainables_by_name() -> None:
+    tune.register_trainable("a parabola", parabola)
+    assert tune.run("a parabola", config={"x": 3, "steps": 1}).best_config["x"] == 3
+    tuner = tune.Tuner("a parabola", param_space={"x": 3, "steps": 1})
+    with pytest.raises(RuntimeError, match=r"call fit\(\) first"):
+        tuner.get_results()
+    assert tuner.fit() is tuner.get_results()
+    with pytest.raises(ValueError, match="did you mean 'a parabola'"):
+        tune.Tuner("parabola")
+    with pytest.raises(ValueError, match="register it"):
+        tune.run("PPO")
+    with pytest.raises(TypeError, match="has to take one argument"):
+        tune.register_trainable("none", lambda: None)
+
+
 def test_fail_fast() -> None:
     def train(config: dict[str, Any]) -> None:
         raise ValueError("at once")
@@ -387,6 +402,20 @@ def test_fail_fast() -> None:
     assert len(analysis.trials) <= 2
     assert analysis.experiment.failed
     assert analysis.experiment.end_reason == "fail_fast"
+
+
+def test_fail_fast_may_raise_the_error_itself(tmp_path: Path) -> None:
+    def train(config: dict[str, Any]) -> None:
+        raise ValueError("at once")
+
+    with pytest.raises(ValueError, match="at once"):
+        tune.run(train, num_samples=20, fail_fast="raise", name="raised", storage_path=tmp_path)
+    assert len(list(tmp_path.glob("raised/*/error.txt"))) <= 2
+    config = tune.RunConfig(failure_config=tune.FailureConfig(fail_fast="raise"), verbose=0)
+    with pytest.raises(ValueError, match="at once"):
+        tune.Tuner(train, run_config=config).fit()
+    with pytest.raises(ValueError, match="True, False or 'raise'"):
+        tune.FailureConfig(fail_fast="always")
 
 
 def test_a_metric_that_nobody_reports() -> None:
@@ -470,7 +499,7 @@ async def asynchronous(config: dict[str, Any]) -> None: ...
     ("trainable", "message"),
     [
         (NotAFunction, "is a class that is not derived from tune.Trainable"),
-        ("train", "has to be a function"),
+        (7, "has to be a function"),
         (lambda: 1, "has to take one argument"),
         (lambda a, b: 1, "has to take one argument"),
         (asynchronous, "is async"),

@@ -36,6 +36,14 @@ def test_how_many_fit(
     assert concurrency(required, available) == expected
 
 
+def test_none_leaves_a_setting_alone() -> None:
+    nothing: Any = None
+    config = tune.RunConfig(
+        failure_config=nothing, checkpoint_config=nothing, callbacks=nothing, verbose=nothing
+    )
+    assert config == tune.RunConfig()
+
+
 def test_forms_of_resources() -> None:
     assert normalize({"cpu": 2, "gpu": 0.5, "custom_resources": {"disk": 1}}) == {
         "CPU": 2.0,
@@ -125,6 +133,11 @@ def test_one_number_for_a_trial() -> None:
     assert trial.metric("loss", "min", "avg") == 3.0
     assert trial.metric("loss", "min", "last-5-avg") == 3.0
     assert math.isnan(trial.metric("acc", "min", "all"))
+    assert trial.metric_analysis["loss"] == {
+        "max": 5.0, "min": 1.0, "avg": 3.0, "last": 3.0, "last-5-avg": 3.0, "last-10-avg": 3.0,
+    }  # fmt: skip
+    assert trial.num_failures == 0
+    assert trial.placement_group_factory.required_resources == {"CPU": 1}
     with pytest.raises(ValueError, match="scope has to be one of"):
         best_trial([trial], "loss", "min", "best")
 

@@ -23,11 +23,18 @@ if TYPE_CHECKING:
     from skate.tune import logger, schedulers, search, stopper, suggest
     from skate.tune.callback import Callback
     from skate.tune.checkpoint import Checkpoint
+    from skate.tune.checkpoint_folder import checkpoint_dir
     from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
     from skate.tune.error import MetricError, StorageError, TuneError
     from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
     from skate.tune.plots import save_learning_curves, save_plots
+    from skate.tune.progress_reporter import (
+        CLIReporter,
+        JupyterNotebookReporter,
+        ProgressReporter,
+    )
+    from skate.tune.registry import register_trainable
     from skate.tune.resources import PlacementGroupFactory
     from skate.tune.result_grid import Result, ResultGrid
     from skate.tune.schedulers import create_scheduler
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
     )
     from skate.tune.session import (
         TrialContext,
+        TuneContext,
         get_checkpoint,
         get_context,
         get_trial_dir,
@@ -69,11 +77,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "callback": ["Callback"],
     "checkpoint": ["Checkpoint"],
+    "checkpoint_folder": ["checkpoint_dir"],
     "config": ["CheckpointConfig", "FailureConfig", "RunConfig", "TuneConfig"],
     "error": ["MetricError", "StorageError", "TuneError"],
     "experiment_analysis": ["ExperimentAnalysis"],
     "html_report": ["save_report"],
     "plots": ["save_learning_curves", "save_plots"],
+    "progress_reporter": ["CLIReporter", "JupyterNotebookReporter", "ProgressReporter"],
+    "registry": ["register_trainable"],
     "resources": ["PlacementGroupFactory"],
     "result_grid": ["Result", "ResultGrid"],
     "schedulers": ["create_scheduler"],
@@ -95,6 +106,7 @@ _HOMES = {
     ],
     "session": [
         "TrialContext",
+        "TuneContext",
         "get_checkpoint",
         "get_context",
         "get_trial_dir",
@@ -114,13 +126,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("logger", "schedulers", "search", "stopper", "suggest")
 
 __all__ = [
+    "CLIReporter",
     "Callback",
     "Checkpoint",
     "CheckpointConfig",
     "ExperimentAnalysis",
     "FailureConfig",
+    "JupyterNotebookReporter",
     "MetricError",
     "PlacementGroupFactory",
+    "ProgressReporter",
     "Result",
     "ResultGrid",
     "RunConfig",
@@ -130,8 +145,10 @@ __all__ = [
     "Trial",
     "TrialContext",
     "TuneConfig",
+    "TuneContext",
     "TuneError",
     "Tuner",
+    "checkpoint_dir",
     "choice",
     "create_scheduler",
     "create_searcher",
@@ -152,6 +169,7 @@ __all__ = [
     "quniform",
     "randint",
     "randn",
+    "register_trainable",
     "report",
     "run",
     "sample_from",

@@ -13,12 +13,12 @@ from skate.tune.error import MetricError
 from skate.tune.mode import check_mode
 from skate.tune.objective import Objective, guess_mode
 from skate.tune.search.space import flatten
-from skate.tune.trial import Trial, TrialCheckpoint, flat_result
+from skate.tune.trial import SCOPES, Trial, TrialCheckpoint, flat_result
 
 if TYPE_CHECKING:
     import pandas
 
-_SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
+_SCOPES = ("all", *SCOPES)
 
 
 def resolve_objective(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from skate.tune.display import Status, duration, number
+from skate.tune.search.space import flatten
 from skate.tune.trial import Trial, flat_result, user_metrics
 
 #: Between two columns.
@@ -40,32 +42,49 @@ class Board:
     hidden: list[str]
 
 
-def board(status: Status, rows: int, width: int) -> Board:
+def board(
+    status: Status,
+    rows: int,
+    width: int,
+    metrics: Mapping[str, str] | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> Board:
     """Return what fits into ``rows`` trials and ``width`` characters.
 
     Trial, status, iteration, metric and time are always there; then come as many parameters as
     fit, and, if all do, other metrics.
+
+    ``metrics`` and ``parameters`` are names -> titles: what is shown instead, whether it
+    fits or not.
     """
     trials = choose(status, rows)
     first = [
-        Column("trial", [trial.trial_id for trial in trials], right=False),
+        Column("trial", [trial.name for trial in trials], right=False),
         Column("status", [status_words(trial)[0] for trial in trials], right=False),
     ]
-    last = [Column("iter", [str(trial.iterations or "") for trial in trials])]
     objective = status.objective
-    if objective is not None:
-        metric = [number(trial.metric(*objective)) if trial.iterations else "" for trial in trials]
-        last.append(Column(_short(objective[0]), metric))
-    last.append(Column("time", [_time(trial) for trial in trials]))
+    if metrics is not None:
+        last = _chosen([flat_result(trial.last_result) for trial in trials], metrics)
+    else:
+        last = [Column("iter", [str(trial.iterations or "") for trial in trials])]
+        if objective is not None:
+            metric = [
+                number(trial.metric(*objective)) if trial.iterations else "" for trial in trials
+            ]
+            last.append(Column(_short(objective[0]), metric))
+        last.append(Column("time", [_time(trial) for trial in trials]))
+    if parameters is not None:
+        first += _chosen([flatten(trial.config) for trial in trials], parameters)
+        return Board(trials, [*first, *last], [])
     room = width - sum(column.width + _GAP for column in [*first, *last])
     every = _parameters(trials)
-    parameters = _fitting(every, room)
-    room -= sum(column.width + _GAP for column in parameters)
-    hidden = [column.title for column in every[len(parameters) :]]
+    varied = _fitting(every, room)
+    room -= sum(column.width + _GAP for column in varied)
+    hidden = [column.title for column in every[len(varied) :]]
     others: list[Column] = []
-    if objective is not None and not hidden:
+    if objective is not None and not hidden and metrics is None:
         others = _fitting(_others(trials, objective[0]), room)
-    return Board(trials, [*first, *parameters, *last, *others], hidden)
+    return Board(trials, [*first, *varied, *last, *others], hidden)
 
 
 def choose(status: Status, limit: int) -> list[Trial]:
@@ -90,6 +109,13 @@ def status_words(trial: Trial) -> tuple[str, str]:
     words = {Trial.TERMINATED: "done", Trial.ERROR: "failed", Trial.PENDING: "waiting"}
     word = words.get(trial.status, trial.status.lower())
     return word, word
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Column]:
+    return [
+        Column(title, [number(row[name]) if name in row else "" for row in rows])
+        for name, title in titles.items()
+    ]
 
 
 def _parameters(trials: Sequence[Trial]) -> list[Column]:

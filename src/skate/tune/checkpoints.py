@@ -25,9 +25,9 @@ from skate.tune.storage import Storage
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 
 
-def checkpoint_name(trial_id: str, number: int) -> str:
+def checkpoint_name(trial_folder: str, number: int) -> str:
     """Return the name of a checkpoint's folder, relative to that of the run."""
-    return f"{trial_id}/checkpoint_{number:06d}"
+    return f"{trial_folder}/checkpoint_{number:06d}"
 
 
 class CheckpointKeeper:
@@ -75,7 +75,7 @@ class CheckpointKeeper:
     def add(self, trial: Trial, checkpoint: TrialCheckpoint) -> None:
         """Keep a new checkpoint of a trial, and let go of those that are more than wanted."""
         checkpoint.number = self._numbers.get(trial.trial_id, 0)
-        checkpoint.name = checkpoint_name(trial.trial_id, checkpoint.number)
+        checkpoint.name = checkpoint_name(trial.folder, checkpoint.number)
         self._numbers[trial.trial_id] = checkpoint.number + 1
         kept = self._kept.setdefault(trial.trial_id, [])
         # Not the newest any more: their files are enough, if they have any.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skate.tune.checkpoint import PackedCheckpoint
+from skate.tune.result import SHOULD_CHECKPOINT
 from skate.tune.session import Session, StopTrial
 from skate.tune.trainable_class import Trainable, make, reuse
 
@@ -53,7 +54,7 @@ class ClassRuns:
             while not done:
                 result = trainable.train()
                 done = bool(result.get("done"))
-                wanted = saving.wants(trainable.iteration, done)
+                wanted = saving.wants(trainable.iteration, done) or result.get(SHOULD_CHECKPOINT)
                 session.report(result, trainable.pack() if wanted else None, save)
         except StopTrial:
             if self.save_at_stop:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skate.tune.callback import Callback
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.storage import is_url, local_folder
+from skate.tune.trial import Trial
+
+if TYPE_CHECKING:
+    from skate.tune.progress_reporter import ProgressReporter
 
 
 @dataclass
@@ -21,11 +25,19 @@ class FailureConfig:
 
     Attributes:
         max_failures: how often a failed trial is started again, in a fresh process; -1 for always.
-        fail_fast: end the run with the first trial that fails for good.
+        fail_fast: end the run with the first trial that fails for good; "raise": and raise its
+            error.
+
+    Raises:
+        ValueError: ``fail_fast`` is none of these.
     """
 
     max_failures: int = 0
-    fail_fast: bool = False
+    fail_fast: bool | str = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fail_fast, bool) and self.fail_fast != "raise":
+            raise ValueError(f"fail_fast wants True, False or 'raise', got {self.fail_fast!r}")
 
 
 @dataclass
@@ -79,6 +91,9 @@ class TuneConfig:
         time_budget_s: the run ends after so many seconds.
         reuse_actors: whether a process runs one trial after another.
         seed: for searchers given by name, and the default one.
+        trial_name_creator: gets a new trial and returns what it is called where it is shown; its
+            id if None.
+        trial_dirname_creator: gets it too and returns the name of its folder.
     """
 
     metric: str | None = None
@@ -90,6 +105,8 @@ class TuneConfig:
     time_budget_s: float | timedelta | None = None
     reuse_actors: bool = True
     seed: int | None = None
+    trial_name_creator: Callable[[Trial], str] | None = None
+    trial_dirname_creator: Callable[[Trial], str] | None = None
 
 
 @dataclass
@@ -107,6 +124,7 @@ class RunConfig:
         checkpoint_config: which checkpoints are made and kept.
         callbacks: hooks into the run.
         verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+        progress_reporter: shows the run instead, such as a ``CLIReporter``.
     """
 
     name: str | None = None
@@ -116,6 +134,19 @@ class RunConfig:
     checkpoint_config: CheckpointConfig = field(default_factory=CheckpointConfig)
     callbacks: Sequence[Callback] = ()
     verbose: int = 1
+    progress_reporter: ProgressReporter | None = None
+
+    def __post_init__(self) -> None:
+        # Ray's scripts say None for what they leave alone.
+        given: dict[str, Any] = vars(self)
+        if given["failure_config"] is None:
+            self.failure_config = FailureConfig()
+        if given["checkpoint_config"] is None:
+            self.checkpoint_config = CheckpointConfig()
+        if given["callbacks"] is None:
+            self.callbacks = ()
+        if given["verbose"] is None:
+            self.verbose = 1
 
 
 def results_place(storage_path: str | os.PathLike[str] | None) -> str:

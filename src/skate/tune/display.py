@@ -191,7 +191,7 @@ class Status:
         lines = [f"{self.counts()} in {duration(elapsed)}{ended}"]
         best = self.best()
         if best is not None:
-            lines.append(f"best: {self.value(best)} in trial {best.trial_id}: {params(best)}")
+            lines.append(f"best: {self.value(best)} in trial {best.name}: {params(best)}")
         lines.append(self.cost(elapsed))
         return lines
 
@@ -210,7 +210,7 @@ def failure_line(trial: Trial) -> str:
     """Return why a trial failed, in one line."""
     again = " (starts again)" if trial.status == Trial.PENDING else ""
     where = f"; see {trial.local_path / 'error.txt'}" if trial.local_path is not None else ""
-    return f"trial {trial.trial_id} failed{again}: {describe(trial.error)}{where}"
+    return f"trial {trial.name} failed{again}: {describe(trial.error)}{where}"
 
 
 def params(trial: Trial) -> str:

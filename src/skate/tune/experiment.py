@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from skate.tune.class_runs import Saving
 from skate.tune.config import RunConfig, TuneConfig, results_folder, results_place
 from skate.tune.ctrl_c import CtrlC
 from skate.tune.error import StorageError
+from skate.tune.experiment_state import SavedTrial
 from skate.tune.files import ResultFiles
 from skate.tune.homes import Homes
 from skate.tune.mode import check_mode
@@ -101,6 +102,7 @@ def execute(
         MetricError: trials do not report what the run is about.
         StorageError: the storage cannot be written; no trial has started.
         TuneError: there is no run to resume.
+        Exception: a trial failed, and ``fail_fast`` is "raise".
     """
     check(trainable)
     space = {} if space is None else space
@@ -154,12 +156,13 @@ def execute(
             slots,
             num_samples,
             run_config.failure_config.max_failures,
-            run_config.failure_config.fail_fast,
+            bool(run_config.failure_config.fail_fast),
             total,
         ),
         space,
         id_prefix=os.urandom(3).hex() if saved is None else saved.id_prefix,
         resources_of=request if callable(request) else _always(request),
+        christen=_Names(label, tune_config, [] if saved is None else saved.trials),
     )
     checkpoints = run_config.checkpoint_config
     keeper = CheckpointKeeper(checkpoints, storage)
@@ -171,7 +174,7 @@ def execute(
             RunLog(path, troubles),
             SchedulerFiles(path, scheduler, troubles),
             StateWriter(name, storage, path, keeper, files, troubles, tuner),
-            *_displays(run_config.verbose),
+            *_displays(run_config),
             *run_config.callbacks,
         ]
     )
@@ -203,7 +206,7 @@ def execute(
                 keeper.close()
                 troubles.note(keeper.take_errors())
     elapsed = time.monotonic() - start
-    return Experiment(
+    experiment = Experiment(
         name,
         path,
         orchestrator.trials,
@@ -215,6 +218,56 @@ def execute(
         storage.where(""),
         troubles.errors,
     )
+    if run_config.failure_config.fail_fast == "raise" and experiment.failed:
+        error = experiment.failed[0].error
+        assert error is not None
+        raise error
+    return experiment
+
+
+class _Names:
+    """Gives trials their names, and folders of their own.
+
+    Args:
+        trainable: what they run.
+        config: says how.
+        before: those of an earlier part of the run.
+    """
+
+    def __init__(self, trainable: str, config: TuneConfig, before: Sequence[SavedTrial]) -> None:
+        self._trainable = trainable
+        self._config = config
+        self._folders = {saved.trial.folder for saved in before}
+
+    def __call__(self, trial: Trial) -> None:
+        """Name a new trial.
+
+        Raises:
+            TypeError: what the user's function returns is no text.
+            ValueError: it is no name of a folder, or that of another trial.
+        """
+        trial.trainable_name = self._trainable
+        if self._config.trial_name_creator is not None:
+            trial.name = _text("trial_name_creator", self._config.trial_name_creator(trial))
+        if self._config.trial_dirname_creator is None:
+            return
+        folder = _text("trial_dirname_creator", self._config.trial_dirname_creator(trial))
+        if folder in (".", "..") or "/" in folder or "\0" in folder:
+            raise ValueError(f"trial_dirname_creator returned {folder!r}: no name of a folder")
+        if folder in self._folders:
+            raise ValueError(
+                f"trial_dirname_creator returned {folder!r} for two trials; put trial.trial_id in"
+            )
+        self._folders.add(folder)
+        trial.folder = folder
+
+
+def _text(what: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} has to return text, got {name!r}")
+    if not name:
+        raise ValueError(f"{what} returned an empty name")
+    return name
 
 
 def _always(resources: PlacementGroupFactory) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
@@ -311,8 +364,13 @@ def _check_values(space: Mapping[str, Any]) -> None:
         skate.put(spaces.written_values(space))
 
 
-def _displays(verbose: int) -> list[Callback]:
-    if not verbose:
+def _displays(config: RunConfig) -> list[Callback]:
+    if config.progress_reporter is not None:
+        from skate.tune.progress_reporter import ReporterCallback
+
+        shown = ReporterCallback(config.progress_reporter)
+        return [shown] if config.verbose else []
+    if not config.verbose:
         return []
     from skate.tune.display import display
 

@@ -178,6 +178,7 @@ def _encode_trial(
         "failures": trial.failures,
         "resources": trial.resources,
         "reports": trial.iterations,
+        "names": (trial.name, trial.folder, trial.trainable_name),
         "kept": [_fields(each) for each in written],
         "checkpoint": None if newest is None else _fields(newest),
     }
@@ -234,6 +235,8 @@ def _decode_trial(encoded: bytes) -> SavedTrial:
     )
     for name in ("status", "stop_reason", "last_result", "error", "failures"):
         setattr(trial, name, fields[name])
+    if "names" in fields:  # older states have none
+        trial.name, trial.folder, trial.trainable_name = fields["names"]
     kept = [TrialCheckpoint(**each) for each in fields["kept"]]
     newest = fields["checkpoint"]
     if newest is not None:

@@ -54,7 +54,7 @@ class ResultFiles(Callback):
 
         What was reported after the checkpoint that it goes on from is discarded.
         """
-        folder = self._path / trial.trial_id
+        folder = self._path / trial.folder
         trial.local_path = folder
         files = self._open.get(trial.trial_id)
         if files is None:

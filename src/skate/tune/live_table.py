@@ -94,7 +94,7 @@ class LiveTable(Callback):
             parts.append(Text(status.pace(elapsed)))
             if best is not None:
                 value = (status.value(best), "bold green")
-                parts.append(Text.assemble("best: ", value, f" in {best.trial_id}"))
+                parts.append(Text.assemble("best: ", value, f" in {best.name}"))
         if assumption := status.assumption():
             parts.append(Text(assumption, style="yellow"))
         limit = max(3, min(MAX_ROWS, self._console.height - _AROUND))

@@ -77,7 +77,7 @@ class NotebookTable(Callback):
         else:
             lines = [status.counts(), status.pace(elapsed)]
             if best is not None:
-                lines.append(f"best: {status.value(best)} in {best.trial_id}")
+                lines.append(f"best: {status.value(best)} in {best.name}")
         lines += filter(None, [status.assumption()])
         shown = board(status, ROWS, WIDTH)
         below = [*self._failures, status.foot(len(shown.trials), shown.hidden)]

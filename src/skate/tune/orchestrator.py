@@ -63,6 +63,8 @@ class Orchestrator:
     space: Mapping[str, Any] = field(default_factory=dict)
     id_prefix: str = "trial"
     resources_of: Callable[[dict[str, Any]], PlacementGroupFactory] | None = None
+    #: Gives new trials their names.
+    christen: Callable[[Trial], None] | None = None
 
     trials: list[Trial] = field(default_factory=list)
     #: Why the run ends before all trials were made; empty as long as it does not.
@@ -266,6 +268,8 @@ class Orchestrator:
             suggestion = merged(self.space, suggestion)
         resources = None if self.resources_of is None else self.resources_of(suggestion)
         trial = Trial(trial_id, suggestion, varying(self.space, suggestion), resources)
+        if self.christen is not None:
+            self.christen(trial)
         self.trials.append(trial)
         self._live[trial_id] = self._waiting[trial_id] = trial
         self._exhausted = len(self.trials) == self._total

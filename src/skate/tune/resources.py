@@ -38,6 +38,11 @@ class PlacementGroupFactory:
         return self.bundles[0]
 
     @property
+    def head_cpus(self) -> float:
+        """CPUs of that process."""
+        return self.head.get("CPU", 0.0)
+
+    @property
     def placed_bundles(self) -> list[dict[str, float]]:
         """What a placement group reserves: a process that needs nothing needs no bundle."""
         filled = [{n: a for n, a in bundle.items() if a > 0} for bundle in self.bundles]

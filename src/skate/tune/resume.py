@@ -101,8 +101,8 @@ def encode_tuner(
     run_config: RunConfig,
     resources: Resources | None,
 ) -> bytes | None:
-    """Return the settings of a run, without its callbacks; None if they cannot be pickled."""
-    run_config = dataclasses.replace(run_config, callbacks=())
+    """Return the settings of a run, without what watches it; None if they cannot be pickled."""
+    run_config = dataclasses.replace(run_config, callbacks=(), progress_reporter=None)
     try:
         settings = Settings(dict(space), tune_config, run_config, resources)
         content: bytes = cloudpickle.dumps(settings, protocol=5)
@@ -165,7 +165,7 @@ def load_run(storage: Storage, folder: Path) -> SavedRun:
     for each in saved.trials:
         _find_checkpoints(each, storage)
         trial = each.trial
-        trial.local_path = folder / trial.trial_id
+        trial.local_path = folder / trial.folder
         for line in read_lines(trial.local_path)[: each.reports]:
             trial.history.append(flat_result(line))
         named.update(checkpoint.name for checkpoint in each.kept)
@@ -177,7 +177,7 @@ def load_run(storage: Storage, folder: Path) -> SavedRun:
             named.add(held.name)
         else:
             saved.exploits[key] = exploit, None
-    _delete_strays(storage, saved.id_prefix, named)
+    _delete_strays(storage, saved.id_prefix, {each.trial.folder for each in saved.trials}, named)
     return saved
 
 
@@ -210,12 +210,16 @@ def _find_checkpoints(saved: SavedTrial, storage: Storage) -> None:
         trial.checkpoint = saved.kept[-1] if saved.kept else None
 
 
-def _delete_strays(storage: Storage, id_prefix: str, named: set[str]) -> None:
+def _delete_strays(storage: Storage, id_prefix: str, folders: set[str], named: set[str]) -> None:
     """Delete checkpoints that are newer than the state: their numbers will be used again.
 
     Those of another run in the same folder are none of this one's business.
     """
-    found = {_checkpoint_of(name) for name in storage.files() if name.startswith(f"{id_prefix}_")}
+    found = {
+        _checkpoint_of(name)
+        for name in storage.files()
+        if name.startswith(f"{id_prefix}_") or name.partition("/")[0] in folders
+    }
     for name in found - named:
         if name is not None:
             storage.delete(name)

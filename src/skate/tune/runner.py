@@ -157,7 +157,7 @@ class Runner:
         if checkpoint is not None:
             source = checkpoint.source
             done = (checkpoint.iteration, checkpoint.time_total_s)
-        facts: TrialFacts = (trial.trial_id, trial.path, self._experiment)
+        facts: TrialFacts = (trial.trial_id, trial.path, self._experiment, trial.name)
         try:
             if isinstance(start, Renew):
                 refs = home.actor.renew.remote(

@@ -59,9 +59,11 @@ class TrialContext:
         trial_id: str,
         trial_dir: str | None,
         experiment: str,
+        name: str | None = None,
         resources: PlacementGroupFactory | None = None,
     ) -> None:
         self._trial_id = trial_id
+        self._name = trial_id if name is None else name
         self._trial_dir = trial_dir
         self._experiment = experiment
         self._resources = resources
@@ -71,8 +73,8 @@ class TrialContext:
         return self._trial_id
 
     def get_trial_name(self) -> str:
-        """Return the name of the trial, which is its id."""
-        return self._trial_id
+        """Return the name of the trial: its id, unless the run gives names."""
+        return self._name
 
     def get_trial_dir(self) -> str | None:
         """Return the folder with the trial's files; None if the run keeps none."""
@@ -85,6 +87,10 @@ class TrialContext:
     def get_experiment_name(self) -> str:
         """Return the name of the run."""
         return self._experiment
+
+
+#: Ray's name for it.
+TuneContext = TrialContext
 
 
 class Session:
@@ -109,6 +115,8 @@ class Session:
     ) -> None:
         self.context = context
         self.checkpoint = checkpoint
+        #: Goes with the next report, if that brings none itself.
+        self.next_checkpoint: Checkpoint | None = None
         self.done = done
         self.error: BaseException | None = None
         self.function = function
@@ -363,7 +371,20 @@ def report(metrics: Any = None, /, *, checkpoint: Checkpoint | None = None, **na
             _warned = True
             warnings.warn("tune.report does nothing outside a trial", stacklevel=2)
         return
+    if checkpoint is None:
+        checkpoint, session.next_checkpoint = session.next_checkpoint, None
     session.report(result, _packed(checkpoint))
+
+
+def save_with_next_report(checkpoint: Checkpoint) -> None:
+    """Have the next report of the running trial bring a checkpoint, which is read now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    session = _current()
+    if session is not None:
+        session.next_checkpoint = type(checkpoint).from_packed(checkpoint.pack())
 
 
 def _packed(checkpoint: object) -> PackedCheckpoint | None:
@@ -444,7 +465,8 @@ def get_trial_id() -> str | None:
 
 def get_trial_name() -> str | None:
     """Return the name of the running trial, None outside of trials."""
-    return get_trial_id()
+    session = _current()
+    return None if session is None else session.context.get_trial_name()
 
 
 def get_trial_dir() -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeGuard
 
 import skate
+from skate.tune.checkpoint_folder import WithCheckpointDir, call, takes_checkpoint_dir
 from skate.tune.resources import PlacementGroupFactory, Resources, as_factory
 from skate.tune.trainable_class import Trainable
 
@@ -28,7 +29,10 @@ class _WithParameters:
     def __call__(self, config: dict[str, Any]) -> Any:
         names = list(self._refs)
         values = skate.get([self._refs[name] for name in names])
-        return self._function(config, **dict(zip(names, values, strict=True)))
+        parameters = dict(zip(names, values, strict=True))
+        if takes_checkpoint_dir(self._function):
+            return call(self._function, config, **parameters)
+        return self._function(config, **parameters)
 
 
 class _WithResources:
@@ -102,7 +106,9 @@ def with_resources(
 def unwrap(trainable: Function) -> tuple[Function, Request | None]:
     """Return what to run and the resources tied to it, if any."""
     if isinstance(trainable, _WithResources):
-        return trainable.function, trainable.resources
+        return unwrap(trainable.function)[0], trainable.resources
+    if takes_checkpoint_dir(trainable):
+        return WithCheckpointDir(trainable, trainable_name(trainable)), None
     if is_class(trainable):
         # The class's own wish, where it has one.
         own = trainable.default_resource_request

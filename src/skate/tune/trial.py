@@ -28,6 +28,8 @@ AUTO_FIELDS = (
 )
 
 _AUTO = frozenset(AUTO_FIELDS)
+#: By which one number a trial can be compared, beside the best of its reports.
+SCOPES = ("avg", "last", "last-5-avg", "last-10-avg")
 
 
 class History:
@@ -134,6 +136,10 @@ class Trial:
         error: the exception it failed with.
         failures: how often it failed, retries included.
         local_path: where its files are; None if nothing is kept.
+        name: what it is called where it is shown; its id, unless the run has a
+            ``trial_name_creator``.
+        folder: the name of its folder, below that of the run, likewise.
+        trainable_name: what it runs.
     """
 
     PENDING = "PENDING"
@@ -161,6 +167,9 @@ class Trial:
         self.history = History()
         self.resources = as_factory(resources)
         self.checkpoint: TrialCheckpoint | None = None
+        self.name = trial_id
+        self.folder = trial_id
+        self.trainable_name = ""
 
     @property
     def iterations(self) -> int:
@@ -184,6 +193,28 @@ class Trial:
 
     #: What older scripts call ``path``.
     logdir = path
+
+    @property
+    def num_failures(self) -> int:
+        """Ray's name for ``failures``."""
+        return self.failures
+
+    @property
+    def placement_group_factory(self) -> PlacementGroupFactory:
+        """Ray's name for ``resources``."""
+        return self.resources
+
+    @property
+    def metric_analysis(self) -> dict[str, dict[str, float]]:
+        """Of each number that was reported: "max", "min", "avg", "last" and means of the last."""
+        return {
+            name: {
+                "max": self.metric(name, "max", "all"),
+                "min": self.metric(name, "min", "all"),
+                **{scope: self.metric(name, "max", scope) for scope in SCOPES},
+            }
+            for name in self.history.columns
+        }
 
     def record(self, result: dict[str, Any]) -> None:
         """Take one more result, as the function reported it plus ``AUTO_FIELDS``."""
@@ -219,6 +250,9 @@ class Trial:
         if scope == "all":
             return min(values) if mode == "min" else max(values)
         return math.fsum(values) / len(values)
+
+    def __str__(self) -> str:
+        return self.name
 
     def __repr__(self) -> str:
         return f"Trial({self.trial_id}, {self.status})"

@@ -22,8 +22,8 @@ Answer: TypeAlias = tuple[Batch | None, "PackedCheckpoint | None"]
 #: What ``stop`` brings: whether the function ended in time, whether there is a checkpoint, the
 #: reports before it that have not been brought yet, and where the trial ran (pid, host).
 Ended: TypeAlias = tuple[bool, bool, list[Report], int, str]
-#: Who runs: id, folder, experiment.
-TrialFacts: TypeAlias = tuple[str, str | None, str]
+#: Who runs: id, folder, experiment, name.
+TrialFacts: TypeAlias = tuple[str, str | None, str, str]
 
 
 class TrialActor:
@@ -72,7 +72,7 @@ class TrialActor:
             done: iterations and seconds that lie behind that checkpoint.
         """
         checkpoint = None if source is None else _open(source)
-        context = TrialContext(*facts, self._resources)
+        context = TrialContext(*facts, resources=self._resources)
         session = Session(self._function, config, context, gate, checkpoint, done)
         if self._runs is not None:
             # The thread holds no reference to this actor: see __del__.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,15 +12,18 @@ from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneCo
 from skate.tune.error import TuneError, describe
 from skate.tune.experiment import Experiment, execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
+from skate.tune.progress_reporter import ProgressReporter
+from skate.tune.registry import resolve
 from skate.tune.resources import Resources
 from skate.tune.resume import parse_resume
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.trainable import Function
+from skate.tune.trial import Trial
 
 
 def run(
-    run_or_experiment: Function,
+    run_or_experiment: Function | str,
     *,
     name: str | None = None,
     metric: str | None = None,
@@ -34,10 +37,11 @@ def run(
     local_dir: str | os.PathLike[str] | None = None,
     search_alg: Searcher | str | None = None,
     scheduler: TrialScheduler | str | None = None,
-    verbose: int = 1,
-    callbacks: Sequence[Callback] = (),
+    verbose: int | None = None,
+    progress_reporter: ProgressReporter | None = None,
+    callbacks: Sequence[Callback] | None = None,
     max_failures: int = 0,
-    fail_fast: bool = False,
+    fail_fast: bool | str = False,
     checkpoint_config: CheckpointConfig | None = None,
     checkpoint_freq: int = 0,
     checkpoint_at_end: bool = False,
@@ -47,13 +51,15 @@ def run(
     reuse_actors: bool = True,
     max_concurrent_trials: int | None = None,
     seed: int | None = None,
+    trial_name_creator: Callable[[Trial], str] | None = None,
+    trial_dirname_creator: Callable[[Trial], str] | None = None,
     resume: bool | str | None = False,
 ) -> ExperimentAnalysis:
     """Evaluate a function on configurations from a search space.
 
     Args:
         run_or_experiment: a function of one configuration that calls ``tune.report``, or returns or
-            yields results.
+            yields results; a ``Trainable`` class; or a name given to ``register_trainable``.
         name: name of the run and its folder.
         metric: what to optimize; if None, the first number of the first report.
         mode: "min" or "max"; if None, what the name of the metric suggests.
@@ -70,10 +76,12 @@ def run(
         local_dir: the older name of ``storage_path``.
         search_alg: a ``Searcher``, "random" or "optuna"; random and grid search if None.
         scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
-        verbose: 0 for silence; anything else for a table (in a terminal) or lines.
+        verbose: 0 for silence; None and anything else for a table (in a terminal) or lines.
+        progress_reporter: shows the run instead, such as a ``CLIReporter``.
         callbacks: hooks into the run.
         max_failures: how often a failed trial is started again; -1 for always.
-        fail_fast: end the run with the first trial that fails for good.
+        fail_fast: end the run with the first trial that fails for good; "raise": and raise its
+            error.
         checkpoint_config: which checkpoints are made and kept; the four below are the older way to
             say so.
         checkpoint_freq: ``Trainable`` classes save one every so many iterations.
@@ -85,6 +93,9 @@ def run(
         reuse_actors: whether a process runs one trial after another.
         max_concurrent_trials: how many trials run at a time, at most; None for as many as fit.
         seed: for searchers given by name, and the default one.
+        trial_name_creator: gets a new trial and returns what it is called where it is shown; its
+            id if None.
+        trial_dirname_creator: gets it too and returns the name of its folder.
         resume: go on with the run of this name that was cut short (see ``Tuner.restore``), with the
             arguments of this call.  True for a run that has to be there, "AUTO" for one that may;
             "ERRORED_ONLY" for the trials that failed, "AUTO+ERRORED" for those too,
@@ -109,7 +120,7 @@ def run(
     if wish is not None and name is None:
         raise ValueError("resume goes on with a run by its name; say which: name=...")
     experiment = execute(
-        run_or_experiment,
+        resolve(run_or_experiment),
         config,
         TuneConfig(
             metric=metric,
@@ -121,6 +132,8 @@ def run(
             time_budget_s=time_budget_s,
             reuse_actors=reuse_actors,
             seed=seed,
+            trial_name_creator=trial_name_creator,
+            trial_dirname_creator=trial_dirname_creator,
         ),
         RunConfig(
             name=name,
@@ -128,8 +141,9 @@ def run(
             stop=stop,
             failure_config=FailureConfig(max_failures, fail_fast),
             checkpoint_config=checkpoints,
-            callbacks=callbacks,
-            verbose=verbose,
+            callbacks=callbacks or (),
+            verbose=1 if verbose is None else verbose,
+            progress_reporter=progress_reporter,
         ),
         resources_per_trial,
         wish,

@@ -9,6 +9,7 @@ from typing import Any
 from skate.tune.callback import Callback
 from skate.tune.config import RunConfig, TuneConfig
 from skate.tune.experiment import execute
+from skate.tune.registry import resolve
 from skate.tune.resources import Resources
 from skate.tune.result_grid import ResultGrid
 from skate.tune.resume import Resume, can_restore, load_tuner
@@ -21,23 +22,25 @@ class Tuner:
 
     Args:
         trainable: a function of one configuration that calls ``tune.report``, or returns or yields
-            results.
+            results; a ``Trainable`` class; or a name given to ``register_trainable``.
         param_space: a dict, perhaps nested, with domains such as ``tune.uniform(0, 1)`` in it.
         tune_config: how to search.
         run_config: where results go and what is shown.
 
     Raises:
         TypeError: the trainable is no function of one configuration.
+        ValueError: nothing is registered under its name.
     """
 
     def __init__(
         self,
-        trainable: Function,
+        trainable: Function | str,
         *,
         param_space: Mapping[str, Any] | None = None,
         tune_config: TuneConfig | None = None,
         run_config: RunConfig | None = None,
     ) -> None:
+        trainable = resolve(trainable)
         check(trainable)
         if tune_config is not None and not isinstance(tune_config, TuneConfig):
             raise TypeError(f"tune_config wants a TuneConfig, got {tune_config!r}")
@@ -49,12 +52,13 @@ class Tuner:
         self._run_config = run_config or RunConfig()
         self._resources: Resources | None = None
         self._resume: Resume | None = None
+        self._results: ResultGrid | None = None
 
     @classmethod
     def restore(
         cls,
         path: str | os.PathLike[str],
-        trainable: Function,
+        trainable: Function | str,
         resume_unfinished: bool = True,
         resume_errored: bool = False,
         restart_errored: bool = False,
@@ -110,7 +114,7 @@ class Tuner:
             MetricError: trials do not report what the run is about.
             StorageError: the storage cannot be written; no trial has started.
         """
-        return ResultGrid(
+        self._results = ResultGrid(
             execute(
                 self._trainable,
                 self._param_space,
@@ -120,3 +124,14 @@ class Tuner:
                 self._resume,
             )
         )
+        return self._results
+
+    def get_results(self) -> ResultGrid:
+        """Return once more what ``fit`` returned.
+
+        Raises:
+            RuntimeError: it has not been called, or has raised.
+        """
+        if self._results is None:
+            raise RuntimeError("there are no results yet: call fit() first")
+        return self._results

@@ -1,0 +1,1 @@
+"""Where Ray has loggers of Tune: ``skate.air.integrations``."""

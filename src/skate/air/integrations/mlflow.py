@@ -1,0 +1,5 @@
+"""``MLflowLoggerCallback``, where Ray has it."""
+
+from skate.tune.logger import MLflowLoggerCallback
+
+__all__ = ["MLflowLoggerCallback"]

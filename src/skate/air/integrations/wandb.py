@@ -1,0 +1,5 @@
+"""``WandbLoggerCallback``, where Ray has it."""
+
+from skate.tune.logger import WandbLoggerCallback
+
+__all__ = ["WandbLoggerCallback"]

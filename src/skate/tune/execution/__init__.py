@@ -1,0 +1,1 @@
+"""Where Ray Tune has what is in ``skate.tune`` itself."""
