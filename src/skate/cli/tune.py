@@ -269,9 +269,11 @@ def _print_head(experiment: Experiment, log: Log, objective: tuple[str, str] | N
     trials = experiment.trials
     stopped = sum(trial.early_stopped for trial in trials)
     running = sum(trial.status == Trial.RUNNING for trial in trials)
+    paused = sum(trial.status == Trial.PAUSED for trial in trials)
     parts = [f"{len(trials)} trials"]
     for count, what in (
         (running, "running"),
+        (paused, "paused"),
         (stopped, "stopped early"),
         (len(experiment.failed), "failed"),
     ):

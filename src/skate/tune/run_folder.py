@@ -181,10 +181,11 @@ def _load_trial(folder: Path, log: Log) -> Trial:
         trial.record(result)
     line = log.trials.get(trial.trial_id, {})
     error = folder / "error.txt"
-    if "status" in line and line["status"] != Trial.PENDING:
+    if line.get("status") in (Trial.TERMINATED, Trial.ERROR):
         trial.status, trial.stop_reason = line["status"], line["stop_reason"]
     elif log.state == RUNNING:
-        trial.status = Trial.RUNNING if trial.trial_id in log.trials else Trial.PENDING
+        started = trial.trial_id in log.trials
+        trial.status = line.get("status", Trial.RUNNING) if started else Trial.PENDING
     elif error.is_file():
         trial.status = Trial.ERROR
     else:
