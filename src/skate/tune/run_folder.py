@@ -2,7 +2,7 @@
 
 What counts is ``params.json`` and ``result.json`` (or ``progress.csv``) of each trial, which Ray
 Tune writes as well, so its results can be read too.  ``run.jsonl`` (see ``run_log.py``) adds what
-has become of the trials.
+has become of the trials.  For runs that are kept at a URL see ``run_places.py``.
 """
 
 from __future__ import annotations
