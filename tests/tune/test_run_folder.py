@@ -102,6 +102,52 @@ def test_a_trial_from_its_folder(analysis: tune.ExperimentAnalysis) -> None:
     assert result.checkpoint is None
 
 
+class Counts(tune.Trainable):
+    """Has a checkpoint whenever it is asked for one."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.count = 0
+
+    def step(self) -> dict[str, Any]:
+        self.count += 1
+        return {"loss": abs(self.count - 3), "done": self.count == 5}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"count": self.count}
+
+
+@pytest.mark.usefixtures("inline")
+def test_checkpoints_have_the_metrics_that_they_came_with(tmp_path: Path) -> None:
+    analysis = tune.run(
+        Counts,
+        name="counts",
+        storage_path=tmp_path,
+        metric="loss",
+        mode="min",
+        verbose=0,
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=3, checkpoint_at_end=True),
+    )
+    again = tune.ExperimentAnalysis(analysis.experiment_path)
+    (trial,) = again.trials
+    for each in (analysis, again):
+        best = each.get_best_checkpoint(each.trials[0])
+        assert best is not None
+        assert best.to_dict()["count"] == 3
+    assert [value for _, value in again.get_trial_checkpoints_paths(trial)] == [0, 2]
+    result = tune.Result.from_path(trial.path or "")
+    metrics = [metrics["training_iteration"] for _, metrics in result.best_checkpoints]
+    assert metrics == [3, 5]
+    best = result.get_best_checkpoint("loss", "min")
+    assert best is not None
+    assert best.to_dict()["count"] == 3
+    # Without the state of the run nobody knows which report a checkpoint came with.
+    (tmp_path / "counts" / "experiment_state.json").unlink()
+    assert [metrics for _, metrics in tune.Result.from_path(trial.path or "").best_checkpoints] == [
+        {},
+        {},
+    ]
+
+
 def test_half_a_line_is_no_line(analysis: tune.ExperimentAnalysis, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     folder.mkdir()
