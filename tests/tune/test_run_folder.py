@@ -19,7 +19,7 @@ import pytest
 from skate import tune
 from skate.cli import main
 from skate.tune.run_folder import find_runs, load, load_trial, read_log
-from skate.tune.schedulers import ASHAScheduler
+from skate.tune.schedulers import ASHAScheduler, HyperBandScheduler
 from skate.tune.trial import Trial
 
 
@@ -102,6 +102,52 @@ def test_a_trial_from_its_folder(analysis: tune.ExperimentAnalysis) -> None:
     assert result.checkpoint is None
 
 
+class Counts(tune.Trainable):
+    """Has a checkpoint whenever it is asked for one."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.count = 0
+
+    def step(self) -> dict[str, Any]:
+        self.count += 1
+        return {"loss": abs(self.count - 3), "done": self.count == 5}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"count": self.count}
+
+
+@pytest.mark.usefixtures("inline")
+def test_checkpoints_have_the_metrics_that_they_came_with(tmp_path: Path) -> None:
+    analysis = tune.run(
+        Counts,
+        name="counts",
+        storage_path=tmp_path,
+        metric="loss",
+        mode="min",
+        verbose=0,
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=3, checkpoint_at_end=True),
+    )
+    again = tune.ExperimentAnalysis(analysis.experiment_path)
+    (trial,) = again.trials
+    for each in (analysis, again):
+        best = each.get_best_checkpoint(each.trials[0])
+        assert best is not None
+        assert best.to_dict()["count"] == 3
+    assert [value for _, value in again.get_trial_checkpoints_paths(trial)] == [0, 2]
+    result = tune.Result.from_path(trial.path or "")
+    metrics = [metrics["training_iteration"] for _, metrics in result.best_checkpoints]
+    assert metrics == [3, 5]
+    best = result.get_best_checkpoint("loss", "min")
+    assert best is not None
+    assert best.to_dict()["count"] == 3
+    # Without the state of the run nobody knows which report a checkpoint came with.
+    (tmp_path / "counts" / "experiment_state.json").unlink()
+    assert [metrics for _, metrics in tune.Result.from_path(trial.path or "").best_checkpoints] == [
+        {},
+        {},
+    ]
+
+
 def test_half_a_line_is_no_line(analysis: tune.ExperimentAnalysis, tmp_path: Path) -> None:
     folder = tmp_path / "trial"
     folder.mkdir()
@@ -155,6 +201,59 @@ def test_a_run_that_goes_on_and_one_that_was_killed(tmp_path: Path) -> None:
     assert read_log(folder).state == "cut off"
     assert [trial.stop_reason for trial in load(folder).trials] == ["completed", "interrupted"]
     assert skate_tune("show", str(folder)).output.startswith("slow: cut off, 2 trials")
+
+
+class Shown(tune.Callback):
+    """Asks ``skate tune`` at each turn of a run how its trials stand, and keeps what is new."""
+
+    def setup(self, **info: Any) -> None:
+        self.path = str(info["path"])
+        self.heads: list[str] = []
+        self.statuses: list[dict[str, str]] = []
+        self.truths: list[dict[str, str]] = []
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        truths = {trial.trial_id: trial.status for trial in trials}
+        if truths in self.truths:
+            return
+        self.truths.append(truths)
+        self.heads.append(skate_tune("show", self.path).output.splitlines()[0])
+        rows = json.loads(skate_tune("show", self.path, "--json").output)
+        self.statuses.append({row["trial"]: row["status"] for row in rows})
+
+
+def stepwise(config: dict[str, Any]) -> None:
+    checkpoint = tune.get_checkpoint()
+    begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+    for step in range(begin + 1, 10):
+        tune.report(
+            {"loss": config["x"] + 1 / step}, checkpoint=tune.Checkpoint.from_dict({"step": step})
+        )
+
+
+@pytest.mark.usefixtures("inline")
+def test_trials_that_are_paused_are_shown_as_such(tmp_path: Path) -> None:
+    shown = Shown()
+    tune.run(
+        stepwise,
+        name="paused",
+        config={"x": tune.grid_search(list(range(9)))},
+        scheduler=HyperBandScheduler(max_t=9),
+        max_concurrent_trials=1,
+        metric="loss",
+        mode="min",
+        verbose=0,
+        storage_path=tmp_path,
+        callbacks=[shown],
+    )
+    assert any("PAUSED" in truths.values() for truths in shown.truths)
+    for truths, statuses, head in zip(shown.truths, shown.statuses, shown.heads, strict=True):
+        # Those that ended while they waited are told of with the next turn.
+        words = {id_: truths[id_].lower() for id_ in statuses if truths[id_] != "TERMINATED"}
+        assert {id_: statuses[id_] for id_ in words} == words
+        paused = list(statuses.values()).count("paused")
+        assert (f", {paused} paused" in head) == bool(paused)
+    assert "paused" not in skate_tune("show", str(tmp_path / "paused"), "--json").output
 
 
 def test_ls(analysis: tune.ExperimentAnalysis, tmp_path: Path) -> None:

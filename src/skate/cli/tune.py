@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,19 +19,20 @@ from skate.cli.output import duration, print_rows
 from skate.exceptions import SkateError
 from skate.tune.analysis import best_trial, resolve_objective
 from skate.tune.board import status_words
-from skate.tune.config import results_folder
+from skate.tune.config import results_place
 from skate.tune.display import number
 from skate.tune.error import MetricError
 from skate.tune.experiment import Experiment
 from skate.tune.experiment_analysis import ExperimentAnalysis
-from skate.tune.run_folder import RUNNING, Log, find_runs, is_run, load, read_log, trial_folders
+from skate.tune.run_folder import RUNNING, Log, find_runs, is_run, read_log, trial_folders
+from skate.tune.run_places import load_with_log, logs_copied
 from skate.tune.search.space import flatten
+from skate.tune.storage import is_url
 from skate.tune.trial import Trial, flat_result, user_metrics
 
 _folder_option = click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder of all runs: ~/skate_results, or what SKATE_RESULTS_DIR says.",
+    help="The folder of all runs, or its URL: ~/skate_results, or what SKATE_RESULTS_DIR says.",
 )
 _json_option = click.option(
     "--json", "format_", flag_value="json", help="The same as --format json."
@@ -47,15 +49,23 @@ def tune() -> None:
 
 
 @tune.command()
-@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", required=False)
 @_json_option
 @format_option
-def ls(folder: Path | None, format_: str) -> None:
-    """List the runs in a folder, the newest last."""
-    folder = results_folder(folder)
-    rows = [_run_row(path) for path in find_runs(folder)]
+def ls(folder: str | None, format_: str) -> None:
+    """List the runs in a folder or at a URL, the newest last."""
+    place = results_place(folder)
+    if is_url(place):
+        place = place.rstrip("/")
+        with _explained(), logs_copied(place) as copies:
+            rows = [_run_row(path) for path in find_runs(copies)]
+            for row in rows:
+                row["path"] = place + row["path"].removeprefix(str(copies))
+        rows.sort(key=lambda row: row["began"] or 0.0)
+    else:
+        rows = [_run_row(path) for path in find_runs(Path(place))]
     if not rows and format_ == "table":
-        click.echo(f"no runs in {folder}")
+        click.echo(f"no runs in {place}")
         return
     columns = ["name", "state", "trials", "ended", "failed", "best", "metric", "began", "path"]
     if format_ == "table":
@@ -78,13 +88,13 @@ def ls(folder: Path | None, format_: str) -> None:
 def show(
     run: str,
     trial: str | None,
-    folder: Path | None,
+    folder: str | None,
     metric: str | None,
     mode: str | None,
     limit: int,
     format_: str,
 ) -> None:
-    """Show the trials of RUN (name or path), the best first, or all about one TRIAL."""
+    """Show the trials of RUN (name, path or URL), the best first, or all about one TRIAL."""
     experiment, log = _load(run, folder)
     if trial is not None:
         _show_trial(_find_trial(experiment, trial), format_)
@@ -117,7 +127,7 @@ def show(
 @click.option("--reports", is_flag=True, help="All reports, not just the last of each trial.")
 def export(
     run: str,
-    folder: Path | None,
+    folder: str | None,
     metric: str | None,
     mode: str | None,
     output: Path | None,
@@ -155,16 +165,31 @@ def export(
 # -------------------------------------------------------------------- finding
 
 
-def _load(run: str, folder: Path | None) -> tuple[Experiment, Log]:
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say which package a URL needs."""
+    try:
+        yield
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _load(run: str, folder: str | None) -> tuple[Experiment, Log]:
     path = Path(run).expanduser()
     # A name of a run; a path if it is one, or looks like one.
     if not is_run(path) and os.sep not in run:
-        path = results_folder(folder) / run
+        place = results_place(folder)
+        if is_url(place):
+            run = f"{place.rstrip('/')}/{run}"
+        path = Path(place, run)
+    if is_url(run):
+        with _explained():
+            return load_with_log(run)
     if not is_run(path):
         known = ", ".join(each.name for each in find_runs(path.parent)[-5:])
         hint = f"; there are: {known}" if known else ""
         raise SkateError(f"there is no run in {path.absolute()}{hint}")
-    return load(path), read_log(path)
+    return load_with_log(path)
 
 
 def _find_trial(experiment: Experiment, name: str) -> Trial:
@@ -269,9 +294,11 @@ def _print_head(experiment: Experiment, log: Log, objective: tuple[str, str] | N
     trials = experiment.trials
     stopped = sum(trial.early_stopped for trial in trials)
     running = sum(trial.status == Trial.RUNNING for trial in trials)
+    paused = sum(trial.status == Trial.PAUSED for trial in trials)
     parts = [f"{len(trials)} trials"]
     for count, what in (
         (running, "running"),
+        (paused, "paused"),
         (stopped, "stopped early"),
         (len(experiment.failed), "failed"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from skate.tune.checkpoint import Checkpoint
 from skate.tune.trial import Trial
 
 
@@ -25,6 +26,34 @@ class Callback:
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
     ) -> None:
         """A trial starts, or starts again after a failure."""
+
+    def on_trial_restore(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial that starts was given a checkpoint to go on from.
+
+        That is after a failure or a pause, as a clone of another trial, or in a resumed run;
+        ``on_trial_start`` comes before it.
+        """
+
+    def on_checkpoint(
+        self,
+        iteration: int,
+        trials: Sequence[Trial],
+        trial: Trial,
+        checkpoint: Checkpoint,
+        **info: Any,
+    ) -> None:
+        """A checkpoint of a trial has come: with its newest result, at a pause or at its end.
+
+        It is in memory, its files are being written meanwhile.  One that is lost with its node
+        before it could be fetched is not told of.
+        """
+
+    @property
+    def wants_checkpoints(self) -> bool:
+        """Whether ``on_checkpoint`` does anything: only then checkpoints are fetched for it."""
+        return type(self).on_checkpoint is not Callback.on_checkpoint
 
     def on_trial_result(
         self,
@@ -80,6 +109,30 @@ class CallbackList(Callback):
         """Pass on."""
         for callback in self.callbacks:
             callback.on_trial_start(iteration, trials, trial, **info)
+
+    def on_trial_restore(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_restore(iteration, trials, trial, **info)
+
+    def on_checkpoint(
+        self,
+        iteration: int,
+        trials: Sequence[Trial],
+        trial: Trial,
+        checkpoint: Checkpoint,
+        **info: Any,
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_checkpoint(iteration, trials, trial, checkpoint, **info)
+
+    @property
+    def wants_checkpoints(self) -> bool:
+        """Whether one of them does."""
+        return any(callback.wants_checkpoints for callback in self.callbacks)
 
     def on_trial_result(
         self,

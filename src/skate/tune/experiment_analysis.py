@@ -36,7 +36,7 @@ class ExperimentAnalysis:
     "last-10-avg".
 
     Args:
-        experiment: a run, or the folder of one.
+        experiment: a run, or the folder or the URL of one.
         trials: only these of its trials.
         default_metric: what to compare; the run's if None.
         default_mode: "min" or "max"; the run's if None.
@@ -44,6 +44,7 @@ class ExperimentAnalysis:
 
     Raises:
         TuneError: there is no run in the folder.
+        StorageError: the URL cannot be read.
         ValueError: no such mode.
     """
 
@@ -57,7 +58,7 @@ class ExperimentAnalysis:
         storage_filesystem: object = None,
     ) -> None:
         if not isinstance(experiment, Experiment):
-            from skate.tune.run_folder import load
+            from skate.tune.run_places import load
 
             experiment = load(experiment)
         if default_metric is not None or default_mode is not None:

@@ -192,7 +192,8 @@ def _encode_trial(
         "last_result": {k: v for k, v in trial.last_result.items() if k != "config"},
         "failures": trial.failures,
         "error": describe(trial.error),
-        "checkpoints": names,
+        # How many reports had been made by each: the last of them is the one that it came with.
+        "checkpoints": {each.name: each.reports for each in written},
     }
     named = frozenset(names if newest is None else [*names, newest.name])
     return cloudpickle.dumps(fields, protocol=5), json.dumps(summary, default=str), named

@@ -47,13 +47,14 @@ class Result:
         """Return what the folder of a trial says.
 
         Args:
-            path: the folder.
+            path: the folder, or its URL.
             storage_filesystem: for Ray's sake; only the local one is there.
 
         Raises:
             TuneError: no trial left its files there.
+            StorageError: the URL cannot be read.
         """
-        from skate.tune.run_folder import load_trial
+        from skate.tune.run_places import load_trial
 
         return cls(*load_trial(path))
 

@@ -2,7 +2,7 @@
 
 What counts is ``params.json`` and ``result.json`` (or ``progress.csv``) of each trial, which Ray
 Tune writes as well, so its results can be read too.  ``run.jsonl`` (see ``run_log.py``) adds what
-has become of the trials.
+has become of the trials.  For runs that are kept at a URL see ``run_places.py``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skate.tune.error import TuneError
 from skate.tune.experiment import Experiment
+from skate.tune.experiment_state import SUMMARY_FILE
 from skate.tune.objective import Objective, guess_mode
 from skate.tune.run_log import FILE
 from skate.tune.search.space import flatten
@@ -137,10 +138,12 @@ def load(path: str | os.PathLike[str]) -> Experiment:
     if not is_run(folder):
         raise TuneError(f"there is no run of Tune in {folder}: no {FILE}, no folder of a trial")
     log = read_log(folder)
-    trials = [_load_trial(entry, log) for entry in trial_folders(folder)]
+    loaded = [_load_trial(entry, log) for entry in trial_folders(folder)]
+    trials = [trial for trial, _ in loaded]
     _name_parameters(trials, log)
     metric = log.metric or next((name for trial in trials for name in _numbers(trial)), None)
     mode = log.mode or (None if metric is None else guess_mode(metric))
+    counts = _report_counts(folder)
     elapsed = 0.0 if log.began is None or log.ended is None else log.ended - log.began
     return Experiment(
         log.name,
@@ -149,7 +152,7 @@ def load(path: str | os.PathLike[str]) -> Experiment:
         Objective(metric, mode),
         elapsed,
         log.end_reason,
-        checkpoints={trial.trial_id: _checkpoints(trial) for trial in trials},
+        checkpoints={t.trial_id: _checkpoints(t, results, counts) for t, results in loaded},
     )
 
 
@@ -164,12 +167,13 @@ def load_trial(path: str | os.PathLike[str]) -> tuple[Trial, list[TrialCheckpoin
     if not (folder / "params.json").is_file():
         raise TuneError(f"there is no trial of Tune in {folder}: no params.json")
     log = read_log(folder.parent)
-    trial = _load_trial(folder, log)
+    trial, results = _load_trial(folder, log)
     _name_parameters([trial], log)
-    return trial, _checkpoints(trial)
+    return trial, _checkpoints(trial, results, _report_counts(folder.parent))
 
 
-def _load_trial(folder: Path, log: Log) -> Trial:
+def _load_trial(folder: Path, log: Log) -> tuple[Trial, list[dict[str, Any]]]:
+    """Return a trial, and all its results."""
     config = json.loads((folder / "params.json").read_text())
     results = _results(folder)
     # In Ray's folders the name of a trial is longer than its id.
@@ -181,10 +185,11 @@ def _load_trial(folder: Path, log: Log) -> Trial:
         trial.record(result)
     line = log.trials.get(trial.trial_id, {})
     error = folder / "error.txt"
-    if "status" in line and line["status"] != Trial.PENDING:
+    if line.get("status") in (Trial.TERMINATED, Trial.ERROR):
         trial.status, trial.stop_reason = line["status"], line["stop_reason"]
     elif log.state == RUNNING:
-        trial.status = Trial.RUNNING if trial.trial_id in log.trials else Trial.PENDING
+        started = trial.trial_id in log.trials
+        trial.status = line.get("status", Trial.RUNNING) if started else Trial.PENDING
     elif error.is_file():
         trial.status = Trial.ERROR
     else:
@@ -195,7 +200,7 @@ def _load_trial(folder: Path, log: Log) -> Trial:
     if trial.status == Trial.ERROR:
         text = error.read_text().strip() if error.is_file() else ""
         trial.error = TuneError(text.splitlines()[-1] if text else "its error was not written")
-    return trial
+    return trial, results
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:
@@ -245,14 +250,37 @@ def _numbers(trial: Trial) -> list[str]:
     return [name for name, value in result.items() if type(value) in (int, float)]
 
 
-def _checkpoints(trial: Trial) -> list[TrialCheckpoint]:
-    """Return the checkpoints in a trial's folder, oldest first, and have it know the newest."""
-    assert trial.local_path is not None
-    found = [
-        TrialCheckpoint(path=str(folder), number=int(digits))
-        for folder in sorted(trial.local_path.glob("checkpoint_*"))
-        if folder.is_dir() and (digits := folder.name.removeprefix("checkpoint_")).isdigit()
-    ]
+def _report_counts(folder: Path) -> dict[str, int]:
+    """Return how many reports the trials of a run had made by each of their checkpoints."""
+    path = folder / SUMMARY_FILE
+    try:
+        trials = json.loads(path.read_bytes()).get("trials", [])
+    except FileNotFoundError:
+        return {}
+    # States of earlier versions have names only.
+    counts = [each["checkpoints"] for each in trials if isinstance(each["checkpoints"], dict)]
+    return {name: count for each in counts for name, count in each.items()}
+
+
+def _checkpoints(
+    trial: Trial, results: Sequence[dict[str, Any]], counts: Mapping[str, int]
+) -> list[TrialCheckpoint]:
+    """Return the checkpoints in a trial's folder, oldest first, and have it know the newest.
+
+    Each has the metrics of the report that it came with, if the state of the run tells which.
+    """
+    folder = trial.local_path
+    assert folder is not None
+    found = []
+    for path in sorted(folder.glob("checkpoint_*")):
+        digits = path.name.removeprefix("checkpoint_")
+        if not path.is_dir() or not digits.isdigit():
+            continue
+        reports = counts.get(f"{folder.name}/{path.name}", 0)
+        metrics = results[reports - 1] if 0 < reports <= len(results) else {}
+        found.append(
+            TrialCheckpoint(path=str(path), reports=reports, metrics=metrics, number=int(digits))
+        )
     trial.checkpoint = found[-1] if found else None
     return found
 

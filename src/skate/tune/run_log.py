@@ -40,6 +40,7 @@ class RunLog(Callback):
         self._troubles = Troubles() if troubles is None else troubles
         self._descriptor = -1
         self._orchestrator: Orchestrator | None = None
+        self._paused: set[str] = set()
 
     def setup(self, **info: Any) -> None:
         """Begin the log, or go on with that of the run which is resumed.
@@ -60,8 +61,22 @@ class RunLog(Callback):
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
     ) -> None:
         """Note which parameters of the trial vary."""
+        self._paused.discard(trial.trial_id)
         params = list(trial.evaluated_params)
         self._write({"event": "start", "trial": trial.trial_id, "params": params})
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: Sequence[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        """Note that the trial is paused, if that has become of it with this result."""
+        if trial.status == Trial.PAUSED and trial.trial_id not in self._paused:
+            self._paused.add(trial.trial_id)
+            self._write({"event": "trial", "trial": trial.trial_id, "status": trial.status})
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import skate
-from skate.exceptions import ActorError, ObjectLostError
+from skate.exceptions import ActorError, ObjectLostError, SkateError
 from skate.tune.actions import Answer, Continue, Pause, Renew, Start, Stop
+from skate.tune.analysis import as_checkpoint
 from skate.tune.callback import Callback
 from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.ctrl_c import CtrlC
@@ -173,6 +175,8 @@ class Runner:
             self._failed(trial, error)
             return
         self._submit("renew" if isinstance(start, Renew) else "reports", start, home, refs)
+        if source is not None:
+            self._tell("on_trial_restore", trial)
 
     # ---------------------------------------------------------------- answers
 
@@ -226,7 +230,7 @@ class Runner:
         for result in results[: trial.iterations - recorded]:
             self._tell("on_trial_result", trial, result=result)
         if checkpoint is not None and checkpoint.reports:
-            self._keeper.add(trial, checkpoint)
+            self._keep(trial, checkpoint)
         if isinstance(answer, Stop):
             self._tell_end(trial)
         if state == RUNNING or (state == FINISHED and isinstance(answer, Renew)):
@@ -273,7 +277,16 @@ class Runner:
             if checkpoint is not None:
                 self._orchestrator.on_last_checkpoint(trial, checkpoint)
         if checkpoint is not None and checkpoint.reports:
-            self._keeper.add(trial, checkpoint)
+            self._keep(trial, checkpoint)
+
+    def _keep(self, trial: Trial, record: TrialCheckpoint) -> None:
+        checkpoint = None
+        if self._callback.wants_checkpoints:
+            with contextlib.suppress(SkateError):
+                checkpoint = as_checkpoint(record)
+        self._keeper.add(trial, record)
+        if checkpoint is not None:
+            self._tell("on_checkpoint", trial, checkpoint=checkpoint)
 
     # ---------------------------------------------------------------- actions
 

@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,6 +26,9 @@ MANIFEST = ".manifest.json"
 #: Where a file is visible only when all of it has arrived.  Elsewhere it is written under another
 #: name, then renamed.
 _WHOLE_FILES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss", "memory"})
+
+#: How many files are read at a time: small ones take as long as a server takes to answer.
+_READERS = 16
 
 Content: TypeAlias = bytes | bytearray | memoryview
 
@@ -70,6 +74,13 @@ class Storage(ABC):
     @abstractmethod
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None if there is none."""
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the contents of files, by name; those that are not there are left out."""
+        names = list(names)
+        with ThreadPoolExecutor(_READERS) as readers:
+            contents = zip(names, readers.map(self.read, names), strict=True)
+            return {name: content for name, content in contents if content is not None}
 
     @abstractmethod
     def files(self, folder: str = "") -> list[str]:

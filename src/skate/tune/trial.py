@@ -135,7 +135,8 @@ class Trial:
         last_result: the last report, with the fields that Skate adds.
         error: the exception it failed with.
         failures: how often it failed, retries included.
-        local_path: where its files are; None if nothing is kept.
+        local_path: where its files are; None if nothing is kept, or not on this machine.
+        url: where its files were read from; None if that was a folder of this machine.
         name: what it is called where it is shown; its id, unless the run has a
             ``trial_name_creator``.
         folder: the name of its folder, below that of the run, likewise.
@@ -164,6 +165,7 @@ class Trial:
         self.error: BaseException | None = None
         self.failures = 0
         self.local_path: Path | None = None
+        self.url: str | None = None
         self.history = History()
         self.resources = as_factory(resources)
         self.checkpoint: TrialCheckpoint | None = None
@@ -188,8 +190,8 @@ class Trial:
 
     @property
     def path(self) -> str | None:
-        """The folder with its files, as text."""
-        return None if self.local_path is None else str(self.local_path)
+        """The folder with its files, as text, or its URL."""
+        return self.url if self.local_path is None else str(self.local_path)
 
     #: What older scripts call ``path``.
     logdir = path
