@@ -52,7 +52,7 @@ def run(callback: tune.Callback) -> Any:
     )
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("engine")
 def test_what_is_being_done_is_done_to_its_end() -> None:
     before = signal.getsignal(signal.SIGINT)
     callback = Pressed(1)
@@ -62,7 +62,7 @@ def test_what_is_being_done_is_done_to_its_end() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.usefixtures("engine")
 def test_the_second_one_ends_it_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
     callback = Pressed(2)
