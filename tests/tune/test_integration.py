@@ -232,3 +232,37 @@ def test_paths_of_ray() -> None:
     assert WandbLoggerCallback is wandb.WandbLoggerCallback is logger.WandbLoggerCallback
     assert PlacementGroupFactory([{"CPU": 2}, {"CPU": 1}]).head_cpus == 2
     assert PlacementGroupFactory([{"GPU": 1}]).head_cpus == 0
+
+
+@pytest.mark.usefixtures("engine")
+def test_functions_as_ray_2_0_had_them() -> None:
+    from skate import air
+    from skate.air import session
+
+    def train(config: dict[str, Any]) -> None:
+        checkpoint = session.get_checkpoint()
+        begin = checkpoint.to_dict()["step"] if checkpoint else 0
+        resources = session.get_trial_resources()
+        assert resources is not None
+        for step in range(begin + 1, 4):
+            session.report(
+                {
+                    "step": step,
+                    "names": f"{session.get_experiment_name()} {session.get_trial_name()}",
+                    "cpus": resources.head_cpus,
+                },
+                checkpoint=air.Checkpoint.from_dict({"step": step}),
+            )
+            if step == 2 and begin == 0:
+                raise ValueError("once")
+
+    (result,) = tune.Tuner(
+        train,
+        run_config=air.RunConfig(
+            name="old", verbose=0, failure_config=air.FailureConfig(max_failures=1)
+        ),
+    ).fit()
+    assert result.metrics is not None
+    assert result.metrics["step"] == 3
+    assert result.metrics["names"] == f"old {result.metrics['trial_id']}"
+    assert result.metrics["cpus"] == 1

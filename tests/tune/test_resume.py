@@ -27,7 +27,12 @@ CODE = """
     import json, sys, time
     import skate
     from skate import tune
-    from skate.tune.schedulers import ASHAScheduler, PopulationBasedTraining
+    from skate.tune.schedulers import (
+        ASHAScheduler,
+        HyperBandForBOHB,
+        PopulationBasedTraining,
+        ResourceChangingScheduler,
+    )
     from skate.tune.search.optuna import OptunaSearch
 
     from skate.tune import state_writer
@@ -45,8 +50,19 @@ CODE = """
                 checkpoint=tune.Checkpoint.from_dict({"step": step, "weights": b"1" * 1000}),
             )
 
+    schedulers = {
+        "asha": ASHAScheduler(max_t=9, reduction_factor=3),
+        "bohb": HyperBandForBOHB(max_t=9),
+        "pbt": PopulationBasedTraining(
+            time_attr="training_iteration",
+            perturbation_interval=3,
+            hyperparam_mutations={"x": tune.uniform(0, 10)},
+        ),
+        "resources": ResourceChangingScheduler(),
+    }
+
     if __name__ == "__main__":
-        skate.init(num_cpus=1)
+        skate.init(num_cpus=4 if strategy == "resources" else 1)
         if tune.Tuner.can_restore(folder + "/run"):
             tuner = tune.Tuner.restore(folder + "/run", train)
         else:
@@ -59,13 +75,8 @@ CODE = """
                     num_samples=12,
                     seed=7,
                     search_alg="optuna" if strategy == "optuna" else None,
-                    scheduler=ASHAScheduler(max_t=9, reduction_factor=3)
-                    if strategy == "asha"
-                    else PopulationBasedTraining(
-                        perturbation_interval=3, hyperparam_mutations={"x": tune.uniform(0, 10)}
-                    )
-                    if strategy == "pbt"
-                    else None,
+                    scheduler=schedulers.get(strategy),
+                    max_concurrent_trials=2 if strategy == "resources" else 1,
                 ),
                 run_config=tune.RunConfig(
                     name="run",
@@ -82,6 +93,7 @@ CODE = """
             "loss": best.metrics["loss"],
             "x": [trial.config["x"] for trial in trials],
             "steps": [trial.history.column("training_iteration") for trial in trials],
+            "cpus": [trial.resources.required_resources["CPU"] for trial in trials],
             "begins": [trial.history.column("begin") for trial in trials],
             "kept": [[c.name for c in grid.experiment.checkpoints[t.trial_id]] for t in trials],
         }))
@@ -131,7 +143,7 @@ class Driver:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("strategy", ["random", "optuna", "asha"])
+@pytest.mark.parametrize("strategy", ["random", "optuna", "asha", "bohb", "resources"])
 def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, strategy: str) -> None:
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
@@ -144,6 +156,9 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path: Path, strategy: str) 
     assert resumed["best"] == calm["best"]
     assert resumed["loss"] == calm["loss"]
     assert resumed["steps"] == calm["steps"]
+    if strategy == "resources":
+        # They run two at a time on four CPUs, so trials have grown.
+        assert 2 in resumed["cpus"]
     # At least one went on from a checkpoint rather than from the beginning.
     assert any(begin > 0 for begins in resumed["begins"] for begin in begins)
     for names, steps in zip(resumed["kept"], resumed["steps"], strict=True):
@@ -321,8 +336,16 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "asynchyperband": {"max_t": 9},
     "hyperband": {"max_t": 9},
     "median_stopping_rule": {"grace_period": 2, "min_samples_required": 2},
-    "pbt": {"perturbation_interval": 3, "hyperparam_mutations": {"x": tune.uniform(0, 9)}},
-    "pb2": {"perturbation_interval": 3, "hyperparam_bounds": {"x": [0, 9]}},
+    "pbt": {
+        "time_attr": "training_iteration",
+        "perturbation_interval": 3,
+        "hyperparam_mutations": {"x": tune.uniform(0, 9)},
+    },
+    "pb2": {
+        "time_attr": "training_iteration",
+        "perturbation_interval": 3,
+        "hyperparam_bounds": {"x": [0, 9]},
+    },
 }
 
 
