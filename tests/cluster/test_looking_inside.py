@@ -148,6 +148,12 @@ def test_a_node_that_is_gone_is_listed_as_dead(two_nodes: Cluster) -> None:
     assert {t.node_id for t in state.list_tasks() if t.name == "node"} == {here}
 
 
+def test_a_cluster_is_one_session_to_choose(two_nodes: Cluster) -> None:
+    directories = {node.session_dir for node in state.list_nodes()}
+    assert len(directories) == 2
+    assert len([one for one in state.list_sessions() if one.directory in directories]) == 1
+
+
 def test_nodes_without_a_driver() -> None:
     """``skate start``: what tools see of nodes that nobody uses, and their metrics."""
     # Unix socket paths are short: pytest's directories are not.

@@ -7,12 +7,14 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,79 @@ def test_no_session(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no session runs at" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+#: A program that has a session until its standard input is closed.
+PROGRAM = """
+import skate
+print(skate.init(num_cpus=1)["session_dir"], flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def two_sessions() -> Iterator[tuple[list[str], dict[str, str]]]:
+    """The directories of two sessions, the newest first, and the environment in which they are."""
+    # Unix socket paths are short: pytest's directories are not.
+    folder = Path(tempfile.mkdtemp(prefix="skt-", dir="/tmp"))
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    for name in ("SKATE_ADDRESS", "SKATE_ENGINE"):
+        environment.pop(name, None)
+    programs: list[subprocess.Popen[str]] = []
+    directories: list[str] = []
+    try:
+        for _ in range(2):
+            program = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            programs.append(program)
+            assert program.stdout is not None
+            directories.insert(0, program.stdout.readline().strip())
+        yield directories, environment
+    finally:
+        for program in programs:
+            program.communicate("\n", timeout=60)
+        shutil.rmtree(folder)
+
+
+def test_several_sessions(two_sessions: tuple[list[str], dict[str, str]]) -> None:
+    (younger, elder), environment = two_sessions
+
+    def command(*arguments: str, **more: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [*SKATE, *arguments],
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    names = [os.path.basename(directory) for directory in (younger, elder)]
+    # Others of this user may lie in /tmp.
+    for chosen in ([], ["--address", "auto"]):
+        out, said = command("status", *chosen)
+        assert out.startswith(f"Session {younger}\n")
+        pattern = r"note: \d+ sessions are running; this is about {} \(since [-\d]+ [:\d]+\)\."
+        pattern += r" With --address: {} \(since .*\n"
+        assert re.fullmatch(pattern.format(*names), said), said
+    # Standard output stays what others may read; the note comes once, however much is asked.
+    out, said = command("list", "nodes", "--detail", "--format", "json")
+    assert [row["session_dir"] for row in json.loads(out)] == [younger]
+    assert said.count("note:") == 1
+    assert command("stack", "--no-py-spy")[1].count("note:") == 1
+    # Whoever chooses is told nothing.
+    for name in (names[1], elder):
+        assert command("status", "--address", name)[0].startswith(f"Session {elder}\n")
+        assert command("status", "--address", name)[1] == ""
+    out, said = command("status", SKATE_ADDRESS=elder)
+    assert (out.splitlines()[0], said) == (f"Session {elder}", "")
 
 
 def test_status(busy: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ from skate.state.rows import (
     TaskState,
     WorkerState,
 )
+from skate.state.sessions import Session, list_sessions
 from skate.state.source import MissingStateWarning, StateError
 from skate.state.stacks import ProcessStack, ThreadStack, get_stacks
 from skate.state.status import Demand, SessionStatus, session_status
@@ -56,6 +57,7 @@ __all__ = [
     "PlacementGroupState",
     "ProcessStack",
     "RuntimeEnvState",
+    "Session",
     "SessionStatus",
     "StateError",
     "TaskState",
@@ -79,6 +81,7 @@ __all__ = [
     "list_objects",
     "list_placement_groups",
     "list_runtime_envs",
+    "list_sessions",
     "list_tasks",
     "list_workers",
     "read_log",
