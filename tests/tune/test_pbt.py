@@ -176,6 +176,20 @@ def test_with_fewer_slots_trials_take_turns() -> None:
     assert third.checkpoint is second.checkpoint
 
 
+def test_who_is_set_back_to_where_the_others_are_comes_after_them() -> None:
+    """Otherwise the worst one is run, judged and set back for ever."""
+    board = Board(make(), total=3)
+    first, second, third = (board.add(runs=False, x=x) for x in (0.1, 0.2, 0.3))
+    for score, trial in enumerate((first, second, third)):
+        assert board.next() is trial
+        assert board.report(trial, 4, score) == PAUSE or trial is third
+    third.status = third.PAUSED
+    assert board.next() is first
+    assert board.report(first, 8, 0.0) == PAUSE
+    assert first.checkpoint is third.checkpoint
+    assert board.next() is second
+
+
 def test_all_meet_when_synchronous() -> None:
     board = population(make(synch=True), 4)
     for score, trial in enumerate(board.trials[:3]):

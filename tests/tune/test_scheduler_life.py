@@ -37,8 +37,9 @@ from skate.tune.trial import Trial, TrialCheckpoint
 
 SPACE: dict[str, Any] = {"x": tune.uniform(0, 1)}
 TIME = "training_iteration"
-#: Trials end here at the latest.
+#: Trials end here at the latest, and all of them after so many reports of each that runs.
 LAST = 9
+MOST_TURNS = 500
 
 MAKERS: dict[str, Callable[[], TrialScheduler]] = {
     "asha": lambda: ASHAScheduler(max_t=LAST, reduction_factor=3),
@@ -196,7 +197,7 @@ class SchedulerLife(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "run"):
             return
-        for turn in range(2000):
+        for turn in range(MOST_TURNS):
             while self.pausing:
                 self.paused()
             while self.stopping:

@@ -345,14 +345,22 @@ class PopulationBasedTraining(TrialScheduler):
         self._meeting += max(1, steps) * self.perturbation_interval
 
     def choose_trial_to_run(self, controller: Controller) -> Trial | None:
-        """Return the one that has run least; with ``synch`` of those that nobody waits for."""
+        """Return the one that has run least; with ``synch`` of those that nobody waits for.
+
+        One that was set back to where others are comes after them: it could be set back for ever.
+        """
         waiting = [
             trial
             for trial in controller.live_trials
             if trial.status in (Trial.PENDING, Trial.PAUSED)
             and not (self.synch and self._arrived(trial))
         ]
-        return min(waiting, key=lambda trial: self._members[trial.trial_id].time, default=None)
+
+        def turn(trial: Trial) -> tuple[float, int]:
+            member = self._members[trial.trial_id]
+            return member.time, member.judged
+
+        return min(waiting, key=turn, default=None)
 
     def on_idle(self, controller: Controller) -> None:
         """Meet: nobody else comes."""
