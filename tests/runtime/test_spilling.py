@@ -50,6 +50,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def lost_of(refs: list[Any], reason: str) -> list[int]:
+    """Look at all objects, and return which are lost; that is said of each, with ``reason``."""
+    lost = []
+    for i, ref in enumerate(refs):
+        try:
+            assert right(skate.get(ref, timeout=30), i)
+        except exceptions.ObjectLostError as error:
+            assert ref._cell.object_id.hex() in str(error)  # noqa: PT017  # some are lost, some not
+            assert reason in str(error)  # noqa: PT017
+            lost.append(i)
+    return lost
+
+
 def right(array: Any, fill: int) -> bool:
     return bool((array == fill % 251).all())
 
@@ -242,14 +255,7 @@ def test_a_truncated_file_loses_its_object_alone(cluster: Callable[..., None]) -
     for path in files:
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 1000)
-    lost = []
-    for i, ref in enumerate(refs):
-        try:
-            assert right(skate.get(ref, timeout=30), i)
-        except exceptions.ObjectLostError as error:
-            assert ref._cell.object_id.hex() in str(error)  # noqa: PT017  # some are lost, some not
-            assert "truncated" in str(error)  # noqa: PT017
-            lost.append(i)
+    lost = lost_of(refs, "truncated")
     assert 0 < len(lost) < len(refs)
     # What a task has made comes back.
     assert right(skate.get(made, timeout=30), 50)
@@ -314,14 +320,7 @@ def test_a_truncated_file_of_many_loses_those_at_its_end(cluster: Callable[..., 
     objects = path.stat().st_size // (200_000 + HEADER_SIZE)
     assert objects >= 8
     os.truncate(path, path.stat().st_size // 2)
-    lost = []
-    for i, ref in enumerate(refs):
-        try:
-            assert right(skate.get(ref, timeout=30), i)
-        except exceptions.ObjectLostError as error:
-            assert ref._cell.object_id.hex() in str(error)  # noqa: PT017  # some are lost, some not
-            assert str(path) in str(error)  # noqa: PT017
-            lost.append(i)
+    lost = lost_of(refs, str(path))
     assert objects // 2 <= len(lost) <= objects // 2 + 2
 
 

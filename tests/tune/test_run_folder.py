@@ -18,7 +18,8 @@ import pytest
 
 from skate import tune
 from skate.cli import main
-from skate.tune.run_folder import find_runs, load, load_trial, read_log
+from skate.tune.run_folder import find_runs, load_trial, read_log
+from skate.tune.run_places import load
 from skate.tune.schedulers import ASHAScheduler, HyperBandScheduler
 from skate.tune.trial import Trial
 

@@ -24,6 +24,7 @@ from skate.tune.display import number
 from skate.tune.error import MetricError
 from skate.tune.experiment import Experiment
 from skate.tune.experiment_analysis import ExperimentAnalysis
+from skate.tune.mode import badness
 from skate.tune.run_folder import RUNNING, Log, find_runs, is_run, read_log, trial_folders
 from skate.tune.run_places import load_with_log, logs_copied
 from skate.tune.search.space import flatten
@@ -223,12 +224,7 @@ def _ranked(experiment: Experiment, objective: tuple[str, str] | None) -> list[T
     if objective is None:
         return experiment.trials
     metric, mode = objective
-
-    def badness(trial: Trial) -> tuple[bool, float]:
-        value = trial.metric(metric, mode)
-        return (value != value, value if mode == "min" else -value)
-
-    return sorted(experiment.trials, key=badness)
+    return sorted(experiment.trials, key=lambda trial: badness(trial.metric(metric, mode), mode))
 
 
 # -------------------------------------------------------------------- rows

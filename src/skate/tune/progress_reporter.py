@@ -14,7 +14,7 @@ from typing import Any
 from skate.tune.board import Column, board
 from skate.tune.callback import Callback
 from skate.tune.display import Status, failure_line
-from skate.tune.mode import check_mode
+from skate.tune.mode import badness, check_mode
 from skate.tune.trial import Trial
 
 #: Names of fields, or names -> titles of their columns.
@@ -136,7 +136,6 @@ class TuneReporterBase(ProgressReporter):
     def lines(self, done: bool) -> list[str]:
         """Return what is to be shown above the table."""
         assert self._status is not None
-        self._status.update()
         elapsed = time.monotonic() - self._began
         return self._status.summary(elapsed) if done else [self._status.line(elapsed)]
 
@@ -152,12 +151,8 @@ class TuneReporterBase(ProgressReporter):
             objective = self._metric, self._mode or "max"
         if self._sorted and objective is not None:
             metric, mode = objective
-            scores = [trial.metric(metric, mode) for trial in shown.trials]
-            sign = 1 if mode == "min" else -1
-            # Those that have no number come last.
-            order = sorted(
-                range(len(scores)), key=lambda i: (scores[i] != scores[i], sign * scores[i])
-            )
+            ranks = [badness(trial.metric(metric, mode), mode) for trial in shown.trials]
+            order = sorted(range(len(ranks)), key=ranks.__getitem__)
             for column in shown.columns:
                 column.cells = [column.cells[position] for position in order]
         return shown.columns

@@ -125,8 +125,8 @@ def trial_folders(path: Path) -> Iterator[Path]:
             yield entry
 
 
-def load(path: str | os.PathLike[str]) -> Experiment:
-    """Return the run whose folder, or a file in it, is ``path``.
+def load_with_log(path: str | os.PathLike[str]) -> tuple[Experiment, Log]:
+    """Return the run whose folder, or a file in it, is ``path``, and what its log says.
 
     Raises:
         TuneError: there is no run.
@@ -145,7 +145,7 @@ def load(path: str | os.PathLike[str]) -> Experiment:
     mode = log.mode or (None if metric is None else guess_mode(metric))
     counts = _report_counts(folder)
     elapsed = 0.0 if log.began is None or log.ended is None else log.ended - log.began
-    return Experiment(
+    experiment = Experiment(
         log.name,
         folder,
         trials,
@@ -154,6 +154,7 @@ def load(path: str | os.PathLike[str]) -> Experiment:
         log.end_reason,
         checkpoints={t.trial_id: _checkpoints(t, results, counts) for t, results in loaded},
     )
+    return experiment, log
 
 
 def load_trial(path: str | os.PathLike[str]) -> tuple[Trial, list[TrialCheckpoint]]:
@@ -250,13 +251,18 @@ def _numbers(trial: Trial) -> list[str]:
     return [name for name, value in result.items() if type(value) in (int, float)]
 
 
-def _report_counts(folder: Path) -> dict[str, int]:
-    """Return how many reports the trials of a run had made by each of their checkpoints."""
-    path = folder / SUMMARY_FILE
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return what the state of a run says in words; nothing if there is none or it is not known."""
     try:
-        trials = json.loads(path.read_bytes()).get("trials", [])
+        summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_bytes())
     except FileNotFoundError:
         return {}
+    return summary
+
+
+def _report_counts(folder: Path) -> dict[str, int]:
+    """Return how many reports the trials of a run had made by each of their checkpoints."""
+    trials = read_summary(folder).get("trials", [])
     # States of earlier versions have names only.
     counts = [each["checkpoints"] for each in trials if isinstance(each["checkpoints"], dict)]
     return {name: count for each in counts for name, count in each.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import tempfile
 import time
@@ -20,7 +19,7 @@ from skate.tune.config import results_folder
 from skate.tune.error import TuneError
 from skate.tune.experiment import Experiment
 from skate.tune.experiment_state import SUMMARY_FILE
-from skate.tune.run_folder import CUT_OFF, Log, read_log
+from skate.tune.run_folder import CUT_OFF, Log, read_log, read_summary
 from skate.tune.run_log import FILE
 from skate.tune.storage import MANIFEST, is_url, local_folder, open_storage
 from skate.tune.trial import Trial, TrialCheckpoint
@@ -46,13 +45,12 @@ def load(place: str | os.PathLike[str]) -> Experiment:
 def load_with_log(place: str | os.PathLike[str]) -> tuple[Experiment, Log]:
     """Return the same, and what the log of the run says; raise the same."""
     if not is_url(place):
-        experiment = run_folder.load(local_folder(place))
-        return experiment, read_log(experiment.path)
+        return run_folder.load_with_log(local_folder(place))
     url = os.fspath(place).rstrip("/")
     with run_copied(url) as folder:
         if not run_folder.is_run(folder):
             raise TuneError(f"there is no run of Tune at {url}: no {FILE}, no folder of a trial")
-        experiment, log = run_folder.load(folder), read_log(folder)
+        experiment, log = run_folder.load_with_log(folder)
     experiment.path, experiment.place = results_folder(None) / folder.name, url
     for trial in experiment.trials:
         _move(trial, experiment.checkpoints[trial.trial_id], url)
@@ -142,8 +140,7 @@ def _goes_on(folder: Path) -> bool:
     log = read_log(folder)
     if log.state != CUT_OFF:
         return False
-    path = folder / SUMMARY_FILE
-    summary = json.loads(path.read_bytes()) if path.is_file() else {}
+    summary = read_summary(folder)
     # A run whose state cannot be saved has an empty summary.
     sign_of_life: float = max(summary.get("updated", 0.0), log.ended or 0.0)
     return time.time() - sign_of_life < ALIVE_S

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import skate
+from skate.util._scores import Metrics, ScoreChoice
 from skate.util.placement_group import get_current_placement_group
 from skate.xgboost.messages import Scores
 from skate.xgboost.params import ActorPlan
@@ -26,19 +27,13 @@ class TuneReportCallback:
 
     def __init__(
         self,
-        metrics: str | Sequence[str] | Mapping[str, str] | None = None,
+        metrics: Metrics | None = None,
         frequency: int = 1,
     ) -> None:
         if frequency < 1:
             raise ValueError(f"frequency must be at least 1, but is {frequency!r}")
         self._frequency = frequency
-        self._names: dict[str, str] | None = None
-        if isinstance(metrics, str):
-            self._names = {metrics: metrics}
-        elif isinstance(metrics, Mapping):
-            self._names = dict(metrics)
-        elif metrics is not None:
-            self._names = {name: name for name in metrics}
+        self._choice = ScoreChoice(metrics, "TuneReportCallback", "none (train without evals)")
 
     def __call__(self, rounds: int, scores: Scores) -> None:
         """Report the scores after ``rounds`` rounds.
@@ -46,28 +41,18 @@ class TuneReportCallback:
         Raises:
             ValueError: a metric that was asked for is not among the scores.
         """
-        if rounds % self._frequency or self._names == {}:
+        if rounds % self._frequency or self._choice.is_empty:
             return
         flat = {
             f"{data}-{metric}": score
             for data, metrics in scores.items()
             for metric, score in metrics.items()
         }
-        chosen = flat if self._names is None else self._choose(flat)
+        chosen = self._choice.of(flat)
         if chosen:
             from skate import tune
 
             tune.report(chosen)
-
-    def _choose(self, flat: Mapping[str, float]) -> dict[str, float]:
-        assert self._names is not None
-        for name in self._names.values():
-            if name not in flat:
-                raise ValueError(
-                    f"TuneReportCallback: there is no score {name!r}, only:"
-                    f" {', '.join(flat) or 'none (train without evals)'}"
-                )
-        return {shown: flat[name] for shown, name in self._names.items()}
 
 
 def in_trial() -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from skate.tune.checkpoint import Checkpoint
 from skate.tune.session import report
+from skate.util._scores import Metrics, ScoreChoice
 
-#: Which scores are reported: their names, or names in the report -> names of the library.
-Metrics: TypeAlias = str | Sequence[str] | Mapping[str, str]
 #: Gets the scores and returns what is reported.
 Postprocess: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -41,13 +40,9 @@ class BoostingReport:
     ) -> None:
         if frequency < 0:
             raise ValueError(f"frequency cannot be negative, got {frequency}")
-        self._names: dict[str, str] | None = None
-        if isinstance(metrics, str):
-            self._names = {metrics: metrics}
-        elif isinstance(metrics, Mapping):
-            self._names = dict(metrics)
-        elif metrics is not None:
-            self._names = {name: name for name in metrics}
+        self._choice = ScoreChoice(
+            metrics, "TuneReportCheckpointCallback", "none (train without validation sets)"
+        )
         self.filename = filename
         self._frequency = frequency
         self.at_end = checkpoint_at_end
@@ -63,7 +58,7 @@ class BoostingReport:
         Raises:
             ValueError: a metric that was asked for is not among the scores.
         """
-        result = self._chosen(scores)
+        result = self._choice.of(scores)
         if self._postprocess is not None:
             result = self._postprocess(result)
         if save is None:
@@ -72,14 +67,3 @@ class BoostingReport:
         with tempfile.TemporaryDirectory(prefix="model_") as folder:
             save(str(Path(folder, self.filename)))
             report(result, checkpoint=Checkpoint.from_directory(folder))
-
-    def _chosen(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        if self._names is None:
-            return dict(scores)
-        for name in self._names.values():
-            if name not in scores:
-                raise ValueError(
-                    f"TuneReportCheckpointCallback: there is no score {name!r}, only:"
-                    f" {', '.join(scores) or 'none (train without validation sets)'}"
-                )
-        return {shown: scores[name] for shown, name in self._names.items()}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightgbm import Booster
 
-from skate.tune.integration._boosting import BoostingReport, Metrics, Postprocess
+from skate.tune.integration._boosting import BoostingReport, Postprocess
+from skate.util._scores import Metrics
 
 if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from xgboost import Booster
 from xgboost.callback import TrainingCallback
 
-from skate.tune.integration._boosting import BoostingReport, Metrics, Postprocess
+from skate.tune.integration._boosting import BoostingReport, Postprocess
+from skate.util._scores import Metrics
 
 if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint
