@@ -84,6 +84,18 @@ def test_without_the_log_the_files_of_trials_are_enough(
     assert again.trials[0].evaluated_params == {"x": 1}
 
 
+@pytest.mark.parametrize("trial_id", ["518407_00000", "51840700", "518e0700"])
+def test_ids_that_look_like_numbers_are_none(tmp_path: Path, trial_id: str) -> None:
+    (tmp_path / "params.json").write_text("{}")
+    lines = ["trial_id,loss,label", f"{trial_id},0.5,1_000"]
+    (tmp_path / "progress.csv").write_text("\n".join(lines))
+    trial, _ = load_trial(tmp_path)
+    assert trial.trial_id == trial_id
+    assert trial.last_result["trial_id"] == trial_id
+    assert trial.last_result["loss"] == 0.5
+    assert trial.last_result["label"] == "1_000"
+
+
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(tune.TuneError, match="no run of Tune in"):
         load(tmp_path)

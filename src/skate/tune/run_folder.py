@@ -212,7 +212,11 @@ def _results(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{name: _parsed(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [
+            # An id may consist of digits alone.
+            {name: text if name == "trial_id" else _parsed(text) for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
@@ -223,6 +227,8 @@ def _whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _parsed(text: str) -> Any:
+    if "_" in text:
+        return text  # Python takes 1_000 for a number, whoever writes results does not
     for kind in (int, float):
         try:
             return kind(text)
