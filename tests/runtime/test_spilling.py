@@ -338,10 +338,16 @@ def test_a_full_disk(cluster: Callable[..., None], tmp_path: Path) -> None:
         assert f"cannot write to {disk}" in str(caught.value)
         assert "No space left on device" in str(caught.value)
         assert 8 <= len(refs) <= 10
-        # Nothing of what could not be written whole is left.
-        written = [path.stat().st_size for path in disk.rglob("*") if path.is_file()]
-        assert written
-        assert all(size > 10 * MB for size in written)
+
+        def only_whole_files_are_there() -> bool:
+            try:
+                written = [path.stat().st_size for path in disk.rglob("*") if path.is_file()]
+            except FileNotFoundError:
+                return False
+            return bool(written) and all(size > 10 * MB for size in written)
+
+        # Nothing of what could not be written whole is left, once a last attempt has failed.
+        wait_until(only_whole_files_are_there)
         for i, ref in enumerate(refs):
             # To read one of them another has to be written, and there is no room for that.
             try:
