@@ -59,6 +59,8 @@ def test_a_signal_handler_that_raises_leaves_the_session_working(session: None) 
     def handler(*_: object) -> None:
         raise TooLateError
 
+    # Pickled before: what a handler raises meanwhile looks like an error of pickling.
+    assert skate.get(one.remote(0), timeout=20) == 0
     before = signal.signal(signal.SIGALRM, handler)
     try:
         for i in range(150):
