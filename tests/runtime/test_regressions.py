@@ -77,6 +77,68 @@ def test_a_signal_handler_that_raises_leaves_the_session_working(session: None) 
     assert skate.get([one.remote(x) for x in range(500)], timeout=20) == list(range(500))
 
 
+@skate.remote
+def limits_its_own_time(rounds: int) -> int:
+    """Wait for tasks again and again, under a time limit that comes at any moment."""
+
+    def handler(*_: object) -> None:
+        raise TooLateError
+
+    # Pickled before: what a handler raises meanwhile looks like an error of pickling.
+    skate.get(sleep.remote(0))
+    too_late = 0
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for i in range(rounds):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + (i % 40) / 20000)
+                skate.get(sleep.remote(0))
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except TooLateError:
+                too_late += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return too_late
+
+
+def test_a_signal_handler_that_raises_leaves_its_worker_working(
+    cluster: Callable[..., None],
+) -> None:
+    """A worker that stayed marked as waiting took no tasks, and counted no CPU."""
+    cluster(num_cpus=1)
+    assert skate.get(limits_its_own_time.remote(400), timeout=120) > 0
+    assert skate.get([sleep.remote(0) for _ in range(100)], timeout=20) == [0] * 100
+    deadline = time.monotonic() + 10
+    while skate.available_resources().get("CPU") != 1.0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert skate.available_resources()["CPU"] == 1.0
+
+
+def test_the_users_handlers_are_the_users_again(cluster: Callable[..., None]) -> None:
+    calls: list[int] = []
+
+    def handler(signum: int, _frame: object) -> None:
+        calls.append(signum)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGUSR1, signal.SIGALRM)}
+    try:
+        cluster(num_cpus=1)
+        assert skate.get(sleep.remote(0)) == 0
+        core = engine_session.current().core  # type: ignore[attr-defined]  # the native one
+        with core.lock:
+            signal.raise_signal(signal.SIGUSR1)
+            assert calls == []
+        assert skate.get(sleep.remote(0)) == 0
+        assert calls == [signal.SIGUSR1]
+        skate.shutdown()
+        for number in before:
+            assert signal.getsignal(number) is handler
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 def test_a_woken_follower_that_leaves_wakes_another(cluster: Callable[..., None]) -> None:
     cluster(num_cpus=4)
     actors = [Sleeper.remote() for _ in range(2)]
@@ -460,7 +522,7 @@ def test_ctrl_c_is_for_the_main_thread(session: None, kind: str) -> None:
 
     # As if Ctrl-C had met the main thread while it held the lock.
     with core.lock:
-        core.pump.interrupt(KeyboardInterrupt())
+        signal.raise_signal(signal.SIGINT)
     in_thread(work).join(30)
     assert outcomes == [0]
     with pytest.raises(KeyboardInterrupt):

@@ -8,6 +8,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 from skate.engine.base import Context
@@ -21,6 +22,7 @@ from skate.runtime.worker.completions import Completions
 from skate.runtime.worker.core import Core
 from skate.runtime.worker.driver_output import DriverOutput
 from skate.runtime.worker.environments import describe
+from skate.runtime.worker.handlers import raise_keyboard_interrupt
 
 logger = logging.getLogger("skate")
 
@@ -189,8 +191,8 @@ def _defer_interrupts(core: Core) -> Any:
     ):
         return lambda: None
 
-    def handler(_signum: int, _frame: object) -> None:
-        core.pump.interrupt(KeyboardInterrupt())
+    def handler(signum: int, frame: FrameType | None) -> None:
+        core.pump.interrupt(signum, frame, raise_keyboard_interrupt)
 
     signal.signal(signal.SIGINT, handler)
 

@@ -477,7 +477,7 @@ class Actors:
                 core.resolve_arguments(record, client.advance)
             client.add(record)
         core.pump.activity += 1
-        if core.pump.interrupted is not None:
+        if core.pump.interrupted:
             core.pump.safe_point()
         if options.num_returns == STREAMING:
             return [ObjectRefGenerator(stream)]

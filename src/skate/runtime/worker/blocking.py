@@ -57,6 +57,11 @@ class Blocking:
                 outer = threaded.begin_wait(waiter)
         calls = executor.async_calls
         in_loop = calls is not None and calls.blocks_loop(waiter.by_user)
+        pump = core.pump
+        deferring = pump.main_waiter
+        if is_main and not in_loop:
+            # What a signal raises must not come between the two halves of the books kept here.
+            pump.main_waiter = waiter
         with core.lock:
             self.begin_wait()
             if threaded is not None and isinstance(executor.concurrent, ThreadedCalls):
@@ -85,13 +90,15 @@ class Blocking:
                 threaded.raise_if_wanted()
             while not waiter.done:
                 if is_main and executor.queue:
+                    # The user's code again.
+                    pump.main_waiter = None
                     self._run_reentrant()
-                core.pump.block(waiter, deadline, look)
+                    pump.main_waiter = waiter
+                pump.block(waiter, deadline, look)
                 if threaded is not None:
                     threaded.raise_if_wanted()
                 if deadline is not None and time.monotonic() >= deadline:
                     break
-            return waiter.done
         finally:
             if threaded is not None:
                 threaded.end_wait(outer)
@@ -109,7 +116,12 @@ class Blocking:
                         for peer in self._told:
                             core.links.send(peer, Unblocked())
                         self._told.clear()
-            core.pump.nudge()
+            pump.nudge()
+            if is_main and not in_loop:
+                pump.main_waiter = deferring
+        if is_main:
+            pump.safe_point()
+        return waiter.done
 
     def begin_wait(self) -> None:
         """Locked.  Somebody in this process waits for others."""

@@ -24,6 +24,7 @@ from skate.runtime.worker.cells import FAILED, Cell, Finalized
 from skate.runtime.worker.environments import Environments
 from skate.runtime.worker.events import Events
 from skate.runtime.worker.execute import Executor
+from skate.runtime.worker.handlers import SIGALRM, UserHandlers, getsignal
 from skate.runtime.worker.invoke import Running
 from skate.runtime.worker.leasing import Leasing
 from skate.runtime.worker.lineage import Lineages
@@ -119,6 +120,7 @@ class Core:
         self.ownership = Ownership(self)
         store = StoreClient(store_address, node_id, process_id)
         store.safe_point = self.pump.safe_point
+        self.handlers = UserHandlers(self.pump)
         self.pump.is_busy_elsewhere = store.is_busy
         store.node_ended = lambda: self.node_ended()
         self.objects = Objects(self, store)
@@ -184,6 +186,7 @@ class Core:
         with self.lock:
             self.closed = True
             self._fail_everything(SessionError(f"the session has ended: {reason}"))
+        self.handlers.give_back()
         self.pump.stop()
         with self.lock:
             self.links.close()
@@ -276,6 +279,7 @@ class Core:
     ) -> bool:
         """Wait for ``waiter`` or the deadline; in a task, without keeping a CPU meanwhile."""
         self.check_open()
+        self.handlers.adopt()
         if self.executor is None:
             started = time.perf_counter()
             try:
@@ -288,6 +292,8 @@ class Core:
         """Raise what ended the session, if it has ended."""
         if self.closed:
             raise self.ended
+        if getsignal(SIGALRM) is not self.handlers.alarm:
+            self.handlers.adopt()
 
     def poll(self) -> None:
         """Handle what has arrived, without waiting."""

@@ -31,7 +31,7 @@ from skate.runtime.wire.messages import (
     Task,
     TaskStarted,
 )
-from skate.runtime.worker import finalizing, importing
+from skate.runtime.worker import finalizing, handlers, importing
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.blocking import Blocking
 from skate.runtime.worker.events import describe_error
@@ -242,15 +242,15 @@ class Executor:
         ):
             self.producers.drop_early(task_id)
 
-    def handle_interrupt(self, _signum: int, frame: FrameType | None) -> None:
+    def handle_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """SIGINT in a worker: raise KeyboardInterrupt in the task that is being cancelled."""
         if not self.stack or self.stack[-1].task_id not in self._cancelling:
             return
         if self.stack[-1].task.actor_id and importing.is_inside(frame):
-            finalizing.signal_again(self._main, importing.AGAIN_SECONDS)
+            finalizing.signal_again(self._main, signum, importing.AGAIN_SECONDS)
         else:
             self._tears_import = self._tears_import or importing.is_inside(frame)
-            self.core.pump.interrupt(KeyboardInterrupt())
+            self.core.pump.interrupt(signum, frame, handlers.raise_keyboard_interrupt)
 
     # ------------------------------------------------------------------ the main loop
 
@@ -295,7 +295,8 @@ class Executor:
     def execute(self, task: Task, peer: Peer) -> None:
         """Run one call in the main thread."""
         running = Running(task, peer, self.stack)
-        self.core.pump.interrupted = None
+        # A cancellation that came too late for the call before.
+        self.core.pump.interrupted.pop(signal.SIGINT, None)
         # First of all: a Cancel that arrives from here on finds it.
         self.stack.append(running)
         self._popping = False

@@ -36,13 +36,13 @@ def is_inside(frame: FrameType | None) -> bool:
     return False
 
 
-def signal_again(thread: int | None, seconds: float = AGAIN_SECONDS) -> None:
-    """Send SIGINT to a thread, by its identifier, when what it met has had time to end."""
+def signal_again(thread: int | None, signum: int, seconds: float = AGAIN_SECONDS) -> None:
+    """Send a signal to a thread, by its identifier, when what it met has had time to end."""
 
     def send() -> None:
         time.sleep(seconds)
         if thread is not None:
-            signal.pthread_kill(thread, signal.SIGINT)
+            signal.pthread_kill(thread, signum)
 
     # Not with ``threading``, whose locks the finalizer may have found held.
     _thread.start_new_thread(send, ())

@@ -104,8 +104,8 @@ class Producer:
         if self.count <= self._skip:
             return
         now = time.perf_counter()
-        if pump.interrupted is not None and threading.get_ident() == pump.main:
-            pump.raise_interrupt()
+        if pump.interrupted and threading.get_ident() == pump.main:
+            pump.handle_interrupts()
         if (
             now - self._sent_at > ITEM_DELAY
             or self._batch_bytes > BATCH_BYTES

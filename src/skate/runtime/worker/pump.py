@@ -16,12 +16,11 @@ import contextlib
 import heapq
 import os
 import select
-import signal
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Protocol
 
 from skate.runtime.worker import finalizing
@@ -30,12 +29,6 @@ from skate.runtime.worker import finalizing
 #: requests that a busy main thread cannot handle wait this long at most; each look costs about 10
 #: us.
 TICK = 0.003
-#: Signals whose handlers, if the user has installed some, tend to raise.  SIGINT has its own way.
-RAISING_SIGNALS = frozenset(
-    (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGUSR1, signal.SIGUSR2)
-)
-
-
 #: What the background thread is called.
 PUMP_THREAD = "skate-pump"
 
@@ -141,8 +134,8 @@ class Pump:
         self.main = threading.main_thread().ident
         #: What the main thread waits for, if it is in ``block``.
         self.main_waiter: Waiter | None = None
-        #: Left by ``interrupt``, raised at the next safe point.
-        self.interrupted: BaseException | None = None
+        #: Left by ``interrupt`` for the next safe point: what to call, by the signal's number.
+        self.interrupted: dict[int, Callable[[], object]] = {}
         self.housekeeping: Callable[[], None] = lambda: None
         #: Whether the calling thread is inside of something else that no signal must tear.
         self.is_busy_elsewhere: Callable[[], bool] = lambda: False
@@ -193,11 +186,8 @@ class Pump:
 
     # ------------------------------------------------------------------ one turn
 
-    def _turn(self, timeout: float, guarded: bool = False) -> None:
-        """Wait for events up to ``timeout`` seconds (negative: for ever) and handle them.
-
-        ``guarded``: the caller has blocked signals; they are let in while this waits.
-        """
+    def _turn(self, timeout: float) -> None:
+        """Wait for events up to ``timeout`` seconds (negative: for ever) and handle them."""
         # Set before the flush: what is queued after it by another thread has to wake this one.
         self._polling = True
         self._flush()
@@ -205,11 +195,7 @@ class Pump:
             due: float = self._timers[0][0] - time.monotonic()
             if timeout < 0 or due < timeout:
                 timeout = due if due > 0 else 0
-        if guarded:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
         events = self._epoll.poll(timeout)
-        if guarded:
-            signal.pthread_sigmask(signal.SIG_BLOCK, RAISING_SIGNALS)
         self._polling = False
         with self._lock:
             for fd, mask in events:
@@ -239,46 +225,35 @@ class Pump:
         while timers and timers[0][0] <= now:
             heapq.heappop(timers)[2]()
 
-    def interrupt(self, error: BaseException) -> None:
-        """For handlers of signals: have the main thread raise ``error`` where that breaks nothing.
+    def interrupt(self, signum: int, frame: FrameType | None, action: Callable[[], object]) -> None:
+        """Have the main thread call what may raise where that breaks nothing; for signal handlers.
 
-        A handler runs between any two bytecodes of the main thread.  While that holds the lock or
-        the pump, raising at once would leave them held, or a batch of messages half handled.  What
-        is raised in a finalizer Python drops, and with it what the finalizer had to do: the signal
-        comes again after that.
+        A handler runs between any two bytecodes of the main thread, here in ``frame``.  While that
+        thread holds the lock or the pump, raising at once would leave them held, or a batch of
+        messages half handled.  What is raised in a finalizer Python drops, and with it what the
+        finalizer had to do: the signal comes again after that.
         """
         waiter = self.main_waiter
         if waiter is None and not self._lock._is_owned() and not self.is_busy_elsewhere():
-            if not finalizing.is_inside(sys._getframe(2)):
-                try:
-                    raise error
-                finally:
-                    # It refers to this frame, by its traceback, and to all that the user's hold.
-                    del error
-            finalizing.signal_again(self.main)
+            if finalizing.is_inside(frame):
+                finalizing.signal_again(self.main, signum)
+            else:
+                action()
             return
-        self.interrupted = error
+        self.interrupted[signum] = action
         if waiter is not None:
             self.wake()
             waiter.wake()
 
     def safe_point(self) -> None:
-        """Raise what ``interrupt`` left, if this is where that breaks nothing."""
-        if (
-            self.interrupted is not None
-            and self.main_waiter is None
-            and threading.get_ident() == self.main
-        ):
-            self.raise_interrupt()
+        """Do what ``interrupt`` left, if this is where that breaks nothing."""
+        if self.interrupted and self.main_waiter is None and threading.get_ident() == self.main:
+            self.handle_interrupts()
 
-    def raise_interrupt(self) -> None:
-        """Raise what ``interrupt`` left."""
-        error, self.interrupted = self.interrupted, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # see ``interrupt``
+    def handle_interrupts(self) -> None:
+        """Do what ``interrupt`` left."""
+        while self.interrupted:
+            self.interrupted.popitem()[1]()
 
     # ------------------------------------------------------------------ waiting
 
@@ -301,28 +276,18 @@ class Pump:
             )
         is_main = ident == self.main
         outer = self.main_waiter
-        # A handler of the user's that raises must not tear a batch of messages.
-        guarded = is_main and callable(signal.getsignal(signal.SIGALRM))
         if is_main:
             self.main_waiter = waiter
         self._foreground += 1
         try:
             while not waiter.done:
-                if guarded:
-                    signal.pthread_sigmask(signal.SIG_BLOCK, RAISING_SIGNALS)
-                try:
-                    if not self._held.acquire(blocking=False):
-                        if guarded:
-                            signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
-                        if not self._follow(waiter, deadline):
-                            break
-                    elif not self._take_turn(ident, deadline, guarded):
+                if not self._held.acquire(blocking=False):
+                    if not self._follow(waiter, deadline):
                         break
-                finally:
-                    if guarded:
-                        signal.pthread_sigmask(signal.SIG_UNBLOCK, RAISING_SIGNALS)
-                if is_main and self.interrupted is not None:
-                    self.raise_interrupt()
+                elif not self._take_turn(ident, deadline):
+                    break
+                if is_main and self.interrupted:
+                    self.handle_interrupts()
                 if self.callbacks:
                     # They may take long.
                     self._pass_on()
@@ -338,11 +303,11 @@ class Pump:
             self._pass_on()
             if is_main:
                 self.main_waiter = outer
-        if is_main and outer is None and self.interrupted is not None:
-            self.raise_interrupt()
+        if is_main and outer is None and self.interrupted:
+            self.handle_interrupts()
         return waiter.done
 
-    def _take_turn(self, ident: int, deadline: float | None, guarded: bool) -> bool:
+    def _take_turn(self, ident: int, deadline: float | None) -> bool:
         """Pump once, holding the pump; return False if the deadline has passed.
 
         Deadline 0: without waiting.  Callers that do not take the next turn as well pass the pump
@@ -358,7 +323,7 @@ class Pump:
                 timeout = deadline - time.monotonic()
                 if timeout <= 0:
                     return False
-            self._turn(timeout, guarded)
+            self._turn(timeout)
             return True
         finally:
             self._holder = 0
@@ -370,7 +335,7 @@ class Pump:
         if found:
             # Not by a deadline that is very near: epoll rounds up to milliseconds.
             try:
-                self._take_turn(threading.get_ident(), 0.0, False)
+                self._take_turn(threading.get_ident(), 0.0)
             finally:
                 self._pass_on()
             if self.callbacks:

@@ -109,7 +109,7 @@ class Submitter:
             else:
                 core.leasing.enqueue(record)
         core.pump.activity += 1
-        if core.pump.interrupted is not None:
+        if core.pump.interrupted:
             core.pump.safe_point()
         if options.num_returns == STREAMING:
             return [ObjectRefGenerator(stream)]

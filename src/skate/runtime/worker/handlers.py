@@ -1,0 +1,97 @@
+"""Handlers of signals: the user's own, which tend to raise.
+
+Python calls them between any two bytecodes of the main thread: a time limit on SIGALRM, or
+``sys.exit`` on SIGTERM, would be raised where that thread holds the lock, and a request for a
+worker that is noted but not sent is never answered.  Blocking the signals in that thread would not
+help: the kernel then gives them to another one, and Python calls the handler in the main thread all
+the same.  So a handler is replaced by one that calls it where that breaks nothing.
+
+SIGINT has its own way: asyncio and others compare its handler with theirs before they put it back.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # no stubs for it
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from skate.runtime.worker.pump import Pump
+
+#: Without the conversions to and from enumerations, which take 25 times as long.
+getsignal: Callable[[int], object] = _signal.getsignal
+#: Its handler is looked at before each request; those of the others when it has changed, or when
+#: the main thread waits.
+SIGALRM = int(signal.SIGALRM)
+WATCHED = tuple(
+    int(number)
+    for number in (
+        signal.SIGALRM,
+        signal.SIGVTALRM,
+        signal.SIGPROF,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    )
+)
+
+
+def raise_keyboard_interrupt() -> NoReturn:
+    """What Ctrl-C and a cancellation do."""
+    raise KeyboardInterrupt
+
+
+class DeferredHandler:
+    """Calls the user's handler of a signal where what it raises breaks nothing."""
+
+    __slots__ = ("_pump", "handler")
+
+    def __init__(self, pump: Pump, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self._pump = pump
+        self.handler = handler
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Handle the signal, now or at the next safe point."""
+        if self._pump.closed:
+            self.handler(signum, frame)
+        else:
+            self._pump.interrupt(signum, frame, partial(self.handler, signum, frame))
+
+
+class UserHandlers:
+    """Replaces the user's handlers as they appear."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        #: Of SIGALRM, when last looked at.
+        self.alarm: object = None
+        self._ours: dict[int, DeferredHandler] = {}
+
+    def adopt(self) -> None:
+        """Look at all of them; only the main thread can replace any."""
+        if threading.get_ident() != self._pump.main or self._pump.closed:
+            return
+        for signum in WATCHED:
+            handler = getsignal(signum)
+            ours: object = self._ours.get(signum)
+            if callable(handler) and handler is not ours:
+                if isinstance(handler, DeferredHandler):
+                    # Of an earlier session, put back by whoever had replaced it.
+                    handler = handler.handler
+                self._ours[signum] = DeferredHandler(self._pump, handler)
+                signal.signal(signum, self._ours[signum])
+        self.alarm = getsignal(SIGALRM)
+
+    def give_back(self) -> None:
+        """The session ends: the handlers are the user's again."""
+        if threading.get_ident() != self._pump.main:
+            return
+        for signum, ours in self._ours.items():
+            if getsignal(signum) is ours:
+                signal.signal(signum, ours.handler)
+        self._ours.clear()
