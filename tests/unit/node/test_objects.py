@@ -11,6 +11,7 @@ import pytest
 
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.objects import BRING_SECONDS, NodeObjects
+from skate.runtime.node.room import LOOK_SECONDS
 from skate.runtime.store import header
 from skate.runtime.store.server import SegmentTable
 from skate.runtime.store.spill.local import LocalStorage
@@ -171,3 +172,30 @@ def test_what_waited_in_vain_once_waits_less_the_next_time(
     assert node.table.acquire(WRITER, 15 << 20)[1] is not None
     now[0] += BRING_SECONDS
     assert seconds_in_vain() == BRING_SECONDS
+
+
+def test_what_is_freed_while_somebody_looks_makes_room_as_soon_as_nobody_does(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(node.loop, "now", lambda: now[0])
+    places: list[Any] = []
+    size, hint = 12 << 20, Location(OTHER, 3, 0, 12 << 20)
+    node.objects.allocate(size, lambda place, error: places.append(place))
+    [(segment, offset)] = places
+    os.pwrite(segment.fd, header.header(ID, size), offset)
+    node.table.pulled(ID, hint, segment, offset)
+    reader = header.reopen(segment.fd, writable=False)
+    assert header.share(reader, offset)
+    node.objects.freed(ObjectFreed(ID, hint))
+
+    # The next one needs the same memory.
+    node.objects.allocate(size, lambda place, error: places.append(place))
+    node.objects.run()
+    assert len(places) == 1
+    os.close(reader)
+    now[0] += LOOK_SECONDS
+    node.objects.run()
+    assert len(places) == 2
+    assert places[1] is not None
+    assert node.table.used_bytes == size + header.HEADER_SIZE

@@ -90,6 +90,8 @@ class Room:
         self._ahead_until = 0.0
         #: Everything was tried: not again before this time.
         self._next_try = 0.0
+        #: When to look again whether what nobody can ask for is still looked at.
+        self._next_sweep = 0.0
         self._running = False
 
     def __len__(self) -> int:
@@ -186,6 +188,10 @@ class Room:
 
     def _make_room(self, head: Request) -> None:
         now = self._loop.now()
+        if self._table.has_doomed and now >= self._next_sweep:
+            # It may be all that is missing, and goes without being written to disk.
+            self._next_sweep = now + LOOK_SECONDS
+            self._send(self._table.sweep())
         coming = sum(segment.size for segment in self._evicting)
         missing = head.size - self._table.free_bytes - coming
         if missing > 0:
