@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from skate.runtime.node.loop import READ, WRITE, Loop
+from skate.runtime.node.loop import READ, WRITE, Loop, Timer
 from skate.runtime.wire.connection import Connection, ProtocolError, node_decoder
 from skate.runtime.wire.messages import PROTOCOL_VERSION, Hello
 
@@ -81,6 +81,7 @@ class Link:
 
     __slots__ = (
         "connection",
+        "deadline",
         "kind",
         "on_flushed",
         "peer_pid",
@@ -105,6 +106,8 @@ class Link:
         self.kind = ""
         #: Called when everything that was queued has left.
         self.on_flushed: Callable[[], None] | None = None
+        #: Ends it if it has not said Hello by then.
+        self.deadline: Timer | None = None
 
     def fileno(self) -> int:
         """Return the descriptor, for selectors."""
@@ -158,7 +161,7 @@ class Links:
         """Take over a connection; the other side has to say ``Hello``, as we do."""
         self._links.add(link)
         self._loop.add(link, lambda events: self._on_events(link, events))
-        self._loop.call_later(HELLO_SECONDS, lambda: self._expect_greeted(link))
+        link.deadline = self._loop.call_later(HELLO_SECONDS, lambda: self._expect_greeted(link))
         self.queue(link, self._hello)
 
     def registered(self, link: Link, kind: str) -> None:
@@ -279,4 +282,6 @@ class Links:
             del self.by_process[link.process_id]
         self._loop.remove(link)
         link.connection.close()
+        if link.deadline is not None:
+            link.deadline.cancel()
         self._on_closed(link)

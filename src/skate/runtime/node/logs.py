@@ -168,6 +168,7 @@ class WorkerOutput:
                 if pipe.fd < 0 or not pipe.read():
                     break
             pipe.close()
+        self.pipes = []  # they refer to us
         self.file.close()
 
 

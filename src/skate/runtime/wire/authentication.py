@@ -156,7 +156,7 @@ class AuthenticatedConnection(Connection[M]):
                 return False
             except OSError as error:
                 # ``receive`` reports it.
-                self.failure = error
+                self.failure = error.with_traceback(None)
                 return True
             handshake.outgoing = handshake.outgoing[sent:]
         return True
@@ -175,7 +175,7 @@ class AuthenticatedConnection(Connection[M]):
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)
             return None
         if not data:
             return None

@@ -59,7 +59,8 @@ class Connection(Generic[M]):
         self._backlog: bytearray | None = None
         self._buffer = bytearray()
         self.closed = False
-        #: Why the transport has failed, if it has.
+        #: Why the transport has failed, if it has.  Without a traceback: the frames in it refer to
+        #: this connection, which then would be there until the next search for garbage.
         self.failure: OSError | None = None
 
     def fileno(self) -> int:
@@ -115,7 +116,7 @@ class Connection(Generic[M]):
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)
             self._backlog = None
             return True
         self._backlog = None
@@ -132,7 +133,7 @@ class Connection(Generic[M]):
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)
             return None
         if not data:
             return None
