@@ -156,7 +156,7 @@ class AuthenticatedConnection(Connection[M]):
                 return False
             except OSError as error:
                 # ``receive`` reports it.
-                self.failure = error.with_traceback(None)
+                self._failed(error)
                 return True
             handshake.outgoing = handshake.outgoing[sent:]
         return True
@@ -175,7 +175,7 @@ class AuthenticatedConnection(Connection[M]):
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
-            self.failure = error.with_traceback(None)
+            self._failed(error)
             return None
         if not data:
             return None

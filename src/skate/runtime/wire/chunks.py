@@ -94,7 +94,7 @@ class ChunkConnection(AuthenticatedConnection[M]):
                 return False
             except OSError as error:
                 # ``receive`` reports it.
-                self.failure = error.with_traceback(None)
+                self._failed(error)
             self._chunk = None
         return super().flush()
 
@@ -130,7 +130,7 @@ class ChunkConnection(AuthenticatedConnection[M]):
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
-            self.failure = error.with_traceback(None)
+            self._failed(error)
             return None
 
     def _decode(self, size: int) -> list[M]:

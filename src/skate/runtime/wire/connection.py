@@ -59,9 +59,16 @@ class Connection(Generic[M]):
         self._backlog: bytearray | None = None
         self._buffer = bytearray()
         self.closed = False
-        #: Why the transport has failed, if it has.  Without a traceback: the frames in it refer to
-        #: this connection, which then would be there until the next search for garbage.
+        #: Why the transport has failed, if it has.
         self.failure: OSError | None = None
+
+    def _failed(self, error: OSError) -> None:
+        """Note why the transport has failed.
+
+        Without the traceback: its frames refer to this connection, which then would be there until
+        the next search for garbage.
+        """
+        self.failure = error.with_traceback(None)
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for selectors."""
@@ -116,7 +123,7 @@ class Connection(Generic[M]):
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self.failure = error.with_traceback(None)
+            self._failed(error)
             self._backlog = None
             return True
         self._backlog = None
@@ -133,7 +140,7 @@ class Connection(Generic[M]):
         except (BlockingIOError, InterruptedError):
             return []
         except OSError as error:
-            self.failure = error.with_traceback(None)
+            self._failed(error)
             return None
         if not data:
             return None
