@@ -58,8 +58,9 @@ class Blocking:
         calls = executor.async_calls
         in_loop = calls is not None and calls.blocks_loop(waiter.by_user)
         pump = core.pump
-        deferring = pump.main_waiter
-        if is_main and not in_loop:
+        around = pump.main_waiter
+        defers = is_main and not in_loop
+        if defers:
             # What a signal raises must not come between the two halves of the books kept here.
             pump.main_waiter = waiter
         with core.lock:
@@ -91,7 +92,7 @@ class Blocking:
             while not waiter.done:
                 if is_main and executor.queue:
                     # The user's code again.
-                    pump.main_waiter = None
+                    pump.main_waiter = around
                     self._run_reentrant()
                     pump.main_waiter = waiter
                 pump.block(waiter, deadline, look)
@@ -117,8 +118,8 @@ class Blocking:
                             core.links.send(peer, Unblocked())
                         self._told.clear()
             pump.nudge()
-            if is_main and not in_loop:
-                pump.main_waiter = deferring
+            if defers:
+                pump.main_waiter = around
         if is_main:
             pump.safe_point()
         return waiter.done

@@ -289,7 +289,7 @@ class Core:
         return self.executor.blocking.block(waiter, deadline, step)
 
     def check_open(self) -> None:
-        """Raise what ended the session, if it has ended."""
+        """Before a request: raise what ended the session, if it has; see to a new time limit."""
         if self.closed:
             raise self.ended
         if getsignal(SIGALRM) is not self.handlers.alarm:

@@ -27,17 +27,14 @@ getsignal: Callable[[int], object] = _signal.getsignal
 #: Its handler is looked at before each request; those of the others when it has changed, or when
 #: the main thread waits.
 SIGALRM = int(signal.SIGALRM)
-WATCHED = tuple(
-    int(number)
-    for number in (
-        signal.SIGALRM,
-        signal.SIGVTALRM,
-        signal.SIGPROF,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    )
+WATCHED = (
+    SIGALRM,
+    int(signal.SIGVTALRM),
+    int(signal.SIGPROF),
+    int(signal.SIGUSR1),
+    int(signal.SIGUSR2),
+    int(signal.SIGTERM),
+    int(signal.SIGHUP),
 )
 
 
@@ -49,18 +46,18 @@ def raise_keyboard_interrupt() -> NoReturn:
 class DeferredHandler:
     """Calls the user's handler of a signal where what it raises breaks nothing."""
 
-    __slots__ = ("_pump", "handler")
+    __slots__ = ("handler", "pump")
 
     def __init__(self, pump: Pump, handler: Callable[[int, FrameType | None], Any]) -> None:
-        self._pump = pump
+        self.pump = pump
         self.handler = handler
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle the signal, now or at the next safe point."""
-        if self._pump.closed:
+        if self.pump.closed:
             self.handler(signum, frame)
         else:
-            self._pump.interrupt(signum, frame, partial(self.handler, signum, frame))
+            self.pump.interrupt(signum, frame, partial(self.handler, signum, frame))
 
 
 class UserHandlers:
@@ -70,7 +67,6 @@ class UserHandlers:
         self._pump = pump
         #: Of SIGALRM, when last looked at.
         self.alarm: object = None
-        self._ours: dict[int, DeferredHandler] = {}
 
     def adopt(self) -> None:
         """Look at all of them; only the main thread can replace any."""
@@ -78,20 +74,20 @@ class UserHandlers:
             return
         for signum in WATCHED:
             handler = getsignal(signum)
-            ours: object = self._ours.get(signum)
-            if callable(handler) and handler is not ours:
-                if isinstance(handler, DeferredHandler):
-                    # Of an earlier session, put back by whoever had replaced it.
-                    handler = handler.handler
-                self._ours[signum] = DeferredHandler(self._pump, handler)
-                signal.signal(signum, self._ours[signum])
+            if isinstance(handler, DeferredHandler):
+                if handler.pump is self._pump:
+                    continue
+                # Of an earlier session, put back by whoever had replaced it.
+                handler = handler.handler
+            if callable(handler):
+                signal.signal(signum, DeferredHandler(self._pump, handler))
         self.alarm = getsignal(SIGALRM)
 
     def give_back(self) -> None:
         """The session ends: the handlers are the user's again."""
         if threading.get_ident() != self._pump.main:
             return
-        for signum, ours in self._ours.items():
-            if getsignal(signum) is ours:
-                signal.signal(signum, ours.handler)
-        self._ours.clear()
+        for signum in WATCHED:
+            handler = getsignal(signum)
+            if isinstance(handler, DeferredHandler) and handler.pump is self._pump:
+                signal.signal(signum, handler.handler)
