@@ -34,7 +34,7 @@ def run(config: WorkerConfig) -> None:
     assert executor is not None
     executor.invoker.outputs = (_open_output(1), _open_output(2))
     sys.stdout, sys.stderr = executor.invoker.outputs
-    signal.signal(signal.SIGINT, executor.handle_interrupt)
+    signal.signal(signal.SIGINT, executor.cancellation.handle_signal)
     session.adopt(NativeEngine(core))
     breakpoints.install(core, config.post_mortem)
     with contextlib.suppress(KeyboardInterrupt):

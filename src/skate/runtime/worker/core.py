@@ -446,14 +446,14 @@ class Core:
             wire.DefineFunction: executor.on_define if executor else ignore,
             wire.Task: executor.on_task if executor else ignore,
             wire.Steal: executor.on_steal if executor else ignore,
-            wire.Cancel: executor.on_cancel if executor else ignore,
+            wire.Cancel: executor.cancellation.on_cancel if executor else ignore,
             wire.StreamItems: streams.on_items,
             wire.StreamValues: streams.on_values,
             wire.StreamEnded: streams.on_ended,
             wire.TaskStarted: self.timeouts.on_started,
             wire.CancelObject: submitter.on_cancel_object,
             wire.StreamTaken: executor.producers.on_taken if executor else ignore,
-            wire.StreamDropped: executor.on_stream_dropped if executor else ignore,
+            wire.StreamDropped: executor.cancellation.on_stream_dropped if executor else ignore,
         }
 
     def _make_node_handlers(self) -> dict[type, Callable[[Any], None]]:

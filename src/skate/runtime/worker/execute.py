@@ -13,27 +13,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from skate.engine.base import Strategy
 from skate.exceptions import ActorDiedError
 from skate.runtime.wire.messages import (
     BeginLease,
-    Cancel,
     DefineFunction,
     KillActor,
     Returned,
     StartActor,
     Steal,
     StillNeeded,
-    StreamDropped,
     Task,
     TaskStarted,
 )
-from skate.runtime.worker import finalizing, handlers, importing
 from skate.runtime.worker.actors import spec_decoder
 from skate.runtime.worker.blocking import Blocking
+from skate.runtime.worker.cancellation import Cancellation
 from skate.runtime.worker.events import describe_error
 from skate.runtime.worker.gpus import GPU_VARIABLE, visible_gpus
 from skate.runtime.worker.groups import DEFAULT
@@ -62,10 +59,11 @@ class Executor:
         self.producers = Producers(core)
         self.blocking = Blocking(self)
         self.retirement = Retirement(self)
+        self.cancellation = Cancellation(self)
         self.queue: deque[tuple[Task, Peer] | Callable[[], None]] = deque()
         #: Ends the wait for the next call.
         self._idle: Callable[[], None] | None = None
-        self._main = threading.get_ident()
+        self.main = threading.get_ident()
         #: Calls of the main thread: more than one when re-entrant calls run.
         self.stack: list[Running] = []
         #: Runs the calls of an actor that runs several at the same time; which one a piece of code
@@ -73,14 +71,8 @@ class Executor:
         self.concurrent: ThreadedCalls | AsyncCalls | None = None
         #: The same, if it is an async actor.
         self.async_calls: AsyncCalls | None = None
-        #: Calls to interrupt.
-        self._cancelling: set[bytes] = set()
-        #: A task was interrupted while it imported something.
-        self._tears_import = False
-        #: The main thread has taken a call off the queue and not put it on the stack yet ...
-        self._popping = False
-        #: ... and these were cancelled meanwhile, or are no longer here.
-        self._doomed: set[bytes] = set()
+        #: The main thread has taken a call off the queue and not put it on the stack yet.
+        self.popping = False
         self._flushed_at = 0.0
         #: Tasks that arrive are handed back: this process blocks or retires.
         self.refuses_tasks = False
@@ -186,71 +178,10 @@ class Executor:
                 ownership.accept(slot.object_id, slot.owner_address)
             ownership.accept_all(slot.value.refs)
 
-    def on_cancel(self, peer: Peer, message: Cancel) -> None:
-        """Locked.  Drop a queued task, or interrupt the running one."""
-        if self._unqueue(message.task_id, peer):
-            return
-        task_id = message.task_id
-        calls = self.concurrent
-        if not any(running.task_id == task_id for running in self.stack) and (
-            calls is None or not calls.runs(task_id)
-        ):
-            if self._popping:
-                self._doomed.add(task_id)
-            return
-        if message.recursive:
-            self.core.submitter.cancel_children(task_id, message.force)
-        if message.force:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if calls is not None:
-            calls.interrupt(task_id)
-            return
-        self._cancelling.add(task_id)
-        signal.pthread_kill(self._main, signal.SIGINT)
-
-    def _unqueue(self, task_id: bytes, peer: Peer) -> bool:
-        """Take a call off the queue and say that it was cancelled; return whether it was there."""
-        for item in list(self.queue):
-            if isinstance(item, tuple) and item[0].task_id == task_id:
-                try:
-                    self.queue.remove(item)
-                except ValueError:  # the main thread was faster
-                    return False
-                self.reply_unstarted(*item)
-                return True
-        calls = self.concurrent
-        waiting = calls.withdraw(task_id) if calls is not None else None
-        if waiting is not None:
-            self.reply_unstarted(*waiting)
-        return waiting is not None
-
     def reply_unstarted(self, task: Task, peer: Peer) -> None:
         """Locked.  Say that a call was cancelled before it started."""
         self._decline(task)
         self.invoker.reply_cancelled(task, peer, 0)
-
-    def on_stream_dropped(self, peer: Peer, message: StreamDropped) -> None:
-        """Locked.  Nobody wants the items of a generator: it does not start, or it is closed."""
-        task_id = message.task_id
-        if self.producers.on_dropped(message) or self._unqueue(task_id, peer):
-            return
-        calls = self.concurrent
-        if (
-            self._popping
-            or any(running.task_id == task_id for running in self.stack)
-            or (calls is not None and calls.runs(task_id))
-        ):
-            self.producers.drop_early(task_id)
-
-    def handle_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """SIGINT in a worker: raise KeyboardInterrupt in the task that is being cancelled."""
-        if not self.stack or self.stack[-1].task_id not in self._cancelling:
-            return
-        if self.stack[-1].task.actor_id and importing.is_inside(frame):
-            finalizing.signal_again(self._main, signum, importing.AGAIN_SECONDS)
-        else:
-            self._tears_import = self._tears_import or importing.is_inside(frame)
-            self.core.pump.interrupt(signum, frame, handlers.raise_keyboard_interrupt)
 
     # ------------------------------------------------------------------ the main loop
 
@@ -271,13 +202,13 @@ class Executor:
                 core.pump.block(waiter)
                 self._idle = None
                 continue
-            self._popping = True
+            self.popping = True
             try:
                 item = queue.popleft()
             except IndexError:  # stolen meanwhile
                 continue
             if not isinstance(item, tuple):
-                self._popping = False
+                self.popping = False
                 core.pump.busy()
                 item()
             elif self.concurrent is not None:
@@ -299,8 +230,8 @@ class Executor:
         self.core.pump.interrupted.pop(signal.SIGINT, None)
         # First of all: a Cancel that arrives from here on finds it.
         self.stack.append(running)
-        self._popping = False
-        if self._doomed and self._is_doomed(task, peer):
+        self.popping = False
+        if self.cancellation.doomed and self.cancellation.is_doomed(task, peer):
             return
         if task.exact:
             with self.core.lock:
@@ -315,13 +246,9 @@ class Executor:
         calls = self.concurrent
         assert calls is not None
         calls.start(task, peer)
-        self._popping = False
-        if self._doomed:
-            with self.core.lock:
-                doomed = list(self._doomed)
-                self._doomed.clear()
-                for task_id in doomed:
-                    self.on_cancel(peer, Cancel(task_id, False))
+        self.popping = False
+        if self.cancellation.doomed:
+            self.cancellation.catch_up(peer)
 
     @property
     def has_queued(self) -> bool:
@@ -336,12 +263,12 @@ class Executor:
         """Start all that is queued: for the event loop of an async actor."""
         queue = self.queue
         while queue and not self.exits_at_once:
-            self._popping = True
+            self.popping = True
             item = queue.popleft()
             if isinstance(item, tuple):
                 self._start_concurrent(*item)
             else:
-                self._popping = False
+                self.popping = False
                 item()
 
     def queue_needs(self, links: Collection[bytes]) -> bool:
@@ -351,16 +278,6 @@ class Executor:
             isinstance(item, tuple) and not wanted.isdisjoint(item[0].chain)
             for item in list(self.queue)
         )
-
-    def _is_doomed(self, task: Task, peer: Peer) -> bool:
-        """A call is about to start: return whether it was cancelled just before."""
-        doomed = task.task_id in self._doomed
-        self._doomed.clear()
-        if doomed:
-            self.stack.pop()
-            with self.core.lock:
-                self.reply_unstarted(task, peer)
-        return doomed
 
     def running_calls(self) -> list[Running]:
         """Return the calls that run now."""
@@ -374,11 +291,11 @@ class Executor:
 
     def calls_in_thread(self, ident: int) -> list[Running]:
         """Return the calls whose frames are in the stack of a thread, the innermost last."""
-        if self.async_calls is not None and ident == self._main:
+        if self.async_calls is not None and ident == self.main:
             return self.async_calls.blocking
         if self.concurrent is not None:
             return [call for call in self.concurrent.running if call.thread == ident]
-        return list(self.stack) if ident == self._main else []
+        return list(self.stack) if ident == self.main else []
 
     def coroutines(self) -> dict[bytes, Any]:
         """Return the coroutines of calls that run on an event loop, by the calls' ids."""
@@ -417,6 +334,7 @@ class Executor:
     ) -> float:
         """Call, answer, and return when the call ended, as of ``perf_counter``."""
         invoker = self.invoker
+        interrupted = self.cancellation.interrupted
         started = running.started = time.perf_counter()
         self.announce(task, peer)
         error_type = error_message = ""
@@ -439,18 +357,18 @@ class Executor:
             parts = invoker.reply_at_once(task, peer, result, duration, running.name)
             if parts is not None:
                 invoker.reply_values(task, peer, parts, duration, running.name)
-            if self._cancelling:
-                self._cancelling.discard(task.task_id)
+            if interrupted:
+                interrupted.discard(task.task_id)
         except BaseException as error:
             duration = int((finished - started - running.blocked_seconds) * 1e6)
             error_type, error_message = describe_error(error)
             cancelled = isinstance(error, KeyboardInterrupt) and (
-                task.task_id in self._cancelling
+                task.task_id in interrupted
                 or (isinstance(running, ThreadedCall) and running.wanted)
             )
-            self._cancelling.discard(task.task_id)
+            interrupted.discard(task.task_id)
             self.reply_error(task, peer, error, duration, running.name, cancelled)
-            if cancelled and self._tears_import:
+            if cancelled and self.cancellation.tore_import:
                 self.retirement.begin(peer)
         self.core.events.ran(running, finished, error_type, error_message)
         invoker.flush_output()
