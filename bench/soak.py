@@ -9,6 +9,7 @@ is idle again; what grows more than the limits below allow is a leak, and the ex
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import sys
@@ -77,7 +78,11 @@ def snapshot() -> Snapshot:
     daemon = next(p for p in me.children() if p.pid in _daemon_pids())
     zygote = daemon.children()[0]
     workers = zygote.children()
-    private = [_private_mb(worker.pid) for worker in workers]
+    private = []
+    for worker in workers:
+        # A surplus one may have ended since.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            private.append(_private_mb(worker.pid))
     return Snapshot(
         2 + len(workers),
         _private_mb(me.pid),

@@ -260,13 +260,9 @@ class WaitGraph:
         lines: list[str] = []
         seen = {key}
         while len(lines) < MOST_STEPS:
-            targets = [
-                target
-                for need in self.needs(key)
-                for target in need.targets
-                if target in self.calls or target in self._made
-            ]
-            following = next((target for target in targets if target not in seen), None)
+            targets = [target for need in self.needs(key) for target in need.targets]
+            known = (target for target in targets if target in self.calls or target in self._made)
+            following = next((target for target in known if target not in seen), None)
             if following is None:
                 break
             more = f" (one of {len(targets)})" if len(targets) > 1 else ""

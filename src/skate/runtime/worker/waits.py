@@ -28,10 +28,12 @@ from skate.runtime.wire.waits import (
     WaitPage,
 )
 from skate.runtime.worker import execute
+from skate.runtime.worker.cells import Cell
 from skate.runtime.worker.completions import Completions
 from skate.runtime.worker.invoke import group_of
 from skate.runtime.worker.objects import Objects
 from skate.runtime.worker.own_code import PACKAGE
+from skate.runtime.worker.pump import Waiter
 from skate.runtime.worker.streams import Stream
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
 MOST_ROWS = 10_000
 #: Objects that one call waits for, at most: with more it is taken for one that may go on.
 MOST_OBJECTS = 10_000
+#: Of what one call waits for: so many calls are told of that wait for a worker and nothing else.
+#: They are taken for ones that go on, as unknown ones are, and a driver may have very many.
+MOST_NAMED = 100
 
 _HERE = os.path.dirname(__file__)
 _LOOP_FILE = os.path.join(_HERE, "event_loop.py")
@@ -117,7 +122,7 @@ class Waits:
             rows += others
         return WaitPage(
             rows[:MOST_ROWS],
-            self._made({one for row in rows for one in row.objects}),
+            self._made(rows),
             executor is not None and executor.is_concurrent,
             self._queues(),
         )
@@ -199,13 +204,19 @@ class Waits:
         empty = TaskRow(b"", 0, name, "RUNNING", "", b"", b"", core.process_id, os.getpid())
         return CallRow(empty, ident)
 
-    def _made(self, waited: set[bytes]) -> list[MadeRow]:
-        """Locked.  Return the calls whose results are ``waited`` for here, or elsewhere."""
+    def _made(self, waits: list[CallRow]) -> list[MadeRow]:
+        """Locked.  Return the calls whose results are waited for here (``waits``), or elsewhere."""
+        waited = {one for row in waits for one in row.objects}
+        named = {one for row in waits for one in row.objects[:MOST_NAMED]}
         rows: list[MadeRow] = []
         for record in self._core.submitter.pending.values():
+            if _waits_for_worker(record):
+                objects, listens = named, _others_listen
+            else:
+                objects, listens = waited, _somebody_listens
             # The items of a generator have no cells of their own here: its call stands for them.
-            if record.task_id in waited or any(
-                cell.listeners or cell.object_id in waited for cell in record.cells
+            if record.task_id in objects or any(
+                cell.object_id in objects or listens(cell) for cell in record.cells
             ):
                 missing = record.slot_cells if record.waiting else ()
                 rows.append(
@@ -218,3 +229,18 @@ class Waits:
                 if len(rows) == MOST_ROWS:
                     break
         return rows
+
+
+def _waits_for_worker(record: Record) -> bool:
+    """Whether a call has everything that it needs, but a process to run in."""
+    return record.lease is None and not record.waiting and not record.task.actor_id
+
+
+def _somebody_listens(cell: Cell) -> bool:
+    return bool(cell.listeners)
+
+
+def _others_listen(cell: Cell) -> bool:
+    """Whether more wait for an object than threads of this process, which are known to."""
+    listeners = cell.listeners or ()
+    return not all(isinstance(listener, Waiter) for listener in listeners)
