@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from skate.runtime.node.environments import Admission, EnvironmentTable
-from skate.runtime.node.scheduler import Request
+from skate.runtime.node.requests import Request
 from skate.runtime.worker.config import PreparedEnvironment
 
 HOLDERS = (b"h1", b"h2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skate.runtime.head.view import ClusterView
 from skate.runtime.node.redirects import Redirect, Redirects
-from skate.runtime.node.scheduler import Request
+from skate.runtime.node.requests import Request
 from skate.runtime.wire.cluster import NodeInfo
 
 UNIT = 10_000

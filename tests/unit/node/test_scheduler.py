@@ -12,8 +12,9 @@ from skate.engine.base import Strategy
 from skate.runtime.amounts import add_units, to_amounts, to_units
 from skate.runtime.node import scheduler as module
 from skate.runtime.node.bundles import Bundle
+from skate.runtime.node.requests import Request
 from skate.runtime.node.resources import NodeResources
-from skate.runtime.node.scheduler import Grant, Request, Scheduler
+from skate.runtime.node.scheduler import Grant, Scheduler
 
 ALICE, BOB, CARL = b"alice", b"bob", b"carl"
 

@@ -110,7 +110,7 @@ class Daemon:
         )
         self.dispatcher.actor_keeper = self.actors
         self.dispatcher.on_warning = self._drivers.warn
-        self.workers.on_forked = self.dispatcher.worker_forked
+        self.workers.on_forked = self.dispatcher.starts.forked
         #: The other nodes, in a cluster.
         self.view = ClusterView()
         self.placement = PlacementService(

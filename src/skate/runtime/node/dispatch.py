@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from skate.engine.base import Strategy
-from skate.runtime.node import session_dir
 from skate.runtime.node.elsewhere import ActorKeeper, Elsewhere
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.pool import Pool
+from skate.runtime.node.requests import Key, Request, kind_of
 from skate.runtime.node.resources import NodeResources
-from skate.runtime.node.scheduler import Grant, Key, Request, Scheduler, kind_of
+from skate.runtime.node.scheduler import Grant, Scheduler
+from skate.runtime.node.worker_starts import WorkerStarts
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import (
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: How often to look at what depends on time, while something waits or may be retired, in seconds.
 TICK_SECONDS = 0.5
-#: How much of the log of a worker that could not start is shown, in bytes.
-TAIL_SIZE = 2000
 #: A worker that retires but owns what others may reach is asked again after so many seconds.
 RETIRE_SECONDS = 1.0
 #: Workers kept idle for a node without CPUs.
@@ -79,9 +77,9 @@ class Dispatcher:
         self.elsewhere: Elsewhere | None = None
         cpus = resources.total.get("CPU", 0) // 10_000
         self.pool = Pool(max(cpus, FEWEST_KEPT), prestart)
+        self.starts = WorkerStarts(loop, workers, self.pool, environments, self._refuse_all)
         self._dirty = True
         self._tick: Timer | None = None
-        self._last_failure = ""
 
     # ------------------------------------------------------------------ requests of processes
 
@@ -92,26 +90,15 @@ class Dispatcher:
 
         It may be one of another node (``origin``); see ``Request`` for ``stays``.
         """
+        if not origin:
+            message.job = self.job_of(holder)
         try:
-            request = Request(
-                holder,
-                message.resources,
-                message.depth,
-                message.name,
-                message.request_id,
-                environment=message.environment,
-                strategy=message.strategy,
-            )
+            request = Request.for_lease(holder, message)
         except ValueError as error:
             self._links.send(holder, LeaseRefused(message.request_id, str(error)))
             return
-        if not origin:
-            message.job = self.job_of(holder)
-        request.message = message
-        request.job = message.job
         request.origin = origin
         request.stays = stays
-        request.retriable = message.retriable
         if message.argument_bytes and not origin:
             request.attracted_to = max(message.argument_bytes.items(), key=lambda item: item[1])[0]
         self.submit(request)
@@ -266,29 +253,16 @@ class Dispatcher:
 
     def queue_actor(self, order: PlaceActor, origin: bytes = b"") -> None:
         """An actor needs a worker; ``origin`` as in ``request_lease``."""
-        actor = order.actor
-        name = f"{actor.class_name} ({actor.name!r})" if actor.name else actor.class_name
         try:
-            request = Request(
-                order.owner,
-                actor.resources,
-                actor.depth,
-                name,
-                actor_id=actor.actor_id,
-                environment=actor.environment,
-                strategy=actor.strategy,
-            )
+            request = Request.for_actor(order)
         except ValueError as error:
-            self.actor_keeper.refused(actor.actor_id, str(error))
+            self.actor_keeper.refused(order.actor.actor_id, str(error))
             return
-        request.actor_order = order
-        request.job = actor.job
         request.origin = origin
         request.stays = order.stay or not origin
         if self.elsewhere is not None and not origin:
             # An actor lives beside its creator, if there is room.
             request.attracted_to = self.elsewhere.home_of(order.owner)
-        request.retriable = actor.max_restarts < 0 or order.restarts < actor.max_restarts
         self.submit(request)
 
     def dequeue_actor(self, actor_id: bytes) -> None:
@@ -332,11 +306,6 @@ class Dispatcher:
 
     # ------------------------------------------------------------------ workers come and go
 
-    def worker_forked(self, worker: Worker) -> None:
-        """A worker's process exists: its time to start runs from now on, imports left out."""
-        if worker.worker_id in self.pool.starting:
-            self.pool.forked(worker.worker_id, self._loop.now())
-
     def worker_registered(self, worker: Worker) -> None:
         """A worker is ready."""
         self.pool.registered(worker.worker_id, self._loop.now())
@@ -348,16 +317,7 @@ class Dispatcher:
         if worker.builds:
             self._environments.build_ended(worker, cause)
             return
-        if worker_id in self.pool.starting:
-            text = session_dir.tail(worker.log_path, TAIL_SIZE)
-            self._last_failure = f"{cause}" + (f"; it said:\n{text}" if text else "")
-            logs = os.path.dirname(worker.log_path)
-            if not os.path.isdir(logs):
-                directory = os.path.dirname(logs)
-                self._last_failure += f"; somebody has removed the session's directory {directory}"
-            logger.warning("worker %s did not start: %s", worker_id.hex(), self._last_failure)
-        if self.pool.ended(worker_id):
-            self._give_up(kind_of(worker.job, worker.environment), worker.environment)
+        self.starts.ended(worker, cause)
         grant = self.scheduler.grant_of(worker_id)
         if grant is not None:
             self.scheduler.release(grant)
@@ -397,10 +357,8 @@ class Dispatcher:
         self.actor_keeper.process_died(process_id)
         self._dirty = True
 
-    def _give_up(self, kind: bytes, environment: bytes) -> None:
+    def _refuse_all(self, kind: bytes, environment: bytes, reason: str) -> None:
         """Workers of a kind do not start: tell everybody who waits for one."""
-        where = " in this runtime environment" if environment else ""
-        reason = f"worker processes cannot be started{where}: {self._last_failure}"
         for request in self.scheduler.runnable(self._loop.now()):
             if request.worker_kind == kind and not request.group_id:
                 self.scheduler.cancel(request.key)
@@ -443,7 +401,7 @@ class Dispatcher:
         for request in waiting:
             kinds.setdefault(request.worker_kind, []).append(request)
         for kind, requests in kinds.items():
-            self._fork(kind, requests)
+            self.starts.fork(kind, requests)
         if self.elsewhere is not None and len(self.scheduler.queue) > len(waiting):
             served = set(waiting)
             self.elsewhere.redirect(
@@ -522,30 +480,10 @@ class Dispatcher:
             ),
         )
 
-    def _fork(self, kind: bytes, waiting: list[Request]) -> None:
-        """Start workers of a kind for those who wait for one."""
-        environment = waiting[0].environment if waiting else b""
-        job = waiting[0].job if waiting else None
-        prepared = self._environments.table.ready.get(environment)
-        for _ in range(self.pool.to_fork(len(waiting), kind)):
-            try:
-                worker_id = self._workers.fork(prepared, job)
-            except OSError as error:
-                self._last_failure = str(error)
-                logger.warning("cannot fork a worker: %s", error)
-                if self.pool.failed(kind):
-                    self._give_up(kind, environment)
-                break
-            self.pool.forked(worker_id, self._loop.now(), kind)
-
     def _on_tick(self) -> None:
         self._tick = None
         now = self._loop.now()
         for worker_id in self.pool.surplus(now):
             self.stop(worker_id)
-        for worker_id in self.pool.overdue(now):
-            worker = self._workers.by_id[worker_id]
-            # Without a pid it waits for the zygote, which may have much to import.
-            if worker.pid:
-                self._workers.kill(worker, "did not start in time")
+        self.starts.end_overdue(now)
         self._dirty = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from skate.runtime.node.scheduler import Key, Request
+from skate.runtime.node.requests import Key, Request
 
 
 class ActorKeeper(Protocol):

@@ -18,7 +18,7 @@ import msgspec
 from skate.runtime.node import cache
 from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.packages import PackageStore
-from skate.runtime.node.scheduler import Key, Request
+from skate.runtime.node.requests import Key, Request
 from skate.runtime.node.workers import Worker, Workers
 from skate.runtime.wire.environments import Environment, decode
 from skate.runtime.worker.config import PreparedEnvironment

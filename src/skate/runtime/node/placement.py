@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from skate.runtime.node.dispatch import Dispatcher
-from skate.runtime.node.scheduler import Request
+from skate.runtime.node.requests import Request
 from skate.runtime.wire.messages import REMOVED_KIND
 from skate.runtime.wire.placement import PlacementGroupState, ReleaseBundles, ReserveBundles
 

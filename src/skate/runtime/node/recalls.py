@@ -9,7 +9,8 @@ from skate.runtime.node.bundles import Scratch
 from skate.runtime.node.resources import Allocation, NodeResources
 
 if TYPE_CHECKING:
-    from skate.runtime.node.scheduler import Grant, Request
+    from skate.runtime.node.requests import Request
+    from skate.runtime.node.scheduler import Grant
 
 
 class Recalls:

@@ -6,7 +6,7 @@ from skate.runtime.head.view import ClusterView
 from skate.runtime.node.cluster_links import ClusterLinks
 from skate.runtime.node.dispatch import Dispatcher
 from skate.runtime.node.redirects import Redirect, Redirects
-from skate.runtime.node.scheduler import Key, Request
+from skate.runtime.node.requests import Key, Request
 from skate.runtime.wire.cluster import (
     DequeueActor,
     ForwardLease,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from skate.runtime.head.view import ClusterView
-from skate.runtime.node.scheduler import Key, Request
+from skate.runtime.node.requests import Key, Request
 
 
 class Redirect(NamedTuple):
