@@ -71,7 +71,7 @@ class ClusterHost:
 
     def relayed(self, process_id: bytes, message: Any) -> None:
         """A process of another node says something to us."""
-        self._daemon.handle(RemoteLink(process_id), message)
+        self._daemon.router.relayed(RemoteLink(process_id), message)
 
     def remote_process_died(self, death: WorkerDied) -> None:
         """A process of another node is gone."""

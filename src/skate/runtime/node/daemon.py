@@ -1,4 +1,4 @@
-"""The node daemon: puts the pieces together and routes messages between them."""
+"""The node daemon: puts the pieces together, and knows what the end of a process means to each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from skate.ids import owner_of
 from skate.runtime.head.actors import ActorDirectory
 from skate.runtime.head.view import ClusterView
 from skate.runtime.node import processes, session_dir
@@ -34,6 +32,7 @@ from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement import Placement
 from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.node.resources import NodeResources
+from skate.runtime.node.routing import Router
 from skate.runtime.node.spill_place import spill_place
 from skate.runtime.node.state import State
 from skate.runtime.node.store_links import StoreLinks
@@ -58,9 +57,6 @@ REAP_SECONDS = 1.0
 #: The driver may take so long to read the last messages, in seconds.
 LAST_FLUSH_SECONDS = 1.0
 
-#: What a tool may say: it looks, and changes nothing.
-TOOL_MESSAGES = frozenset((wire.Register, wire.StateRequest, wire.Inspect))
-
 
 class Daemon:
     """One node of one session."""
@@ -81,17 +77,18 @@ class Daemon:
         #: The process whose end is that of the node; 0 for none.
         self.owner_pid = config.driver_pid
         #: The session ends; "" while it does not, else why, for the log.
-        self._ending = ""
+        self.ending = ""
         self._failed = False
         self.loop = Loop()
         hello = wire.Hello(node_id, os.getpid(), paths.node_socket)
-        self.links = Links(self.loop, hello, self._on_message, self._on_closed)
-        self._drivers = Drivers(self.loop, self.links, config, self._end, self._on_driver_gone)
-        self.workers = Workers(self.loop, zygote, config, node_id, paths, self._drivers.forward_for)
+        self.router = Router(self)
+        self.links = Links(self.loop, hello, self.router.on_message, self._on_closed)
+        self.drivers = Drivers(self.loop, self.links, config, self._end, self._on_driver_gone)
+        self.workers = Workers(self.loop, zygote, config, node_id, paths, self.drivers.forward_for)
         self.workers.on_ended = self._on_worker_ended
         self.workers.before_ended = self._drain
         self.workers.on_zygote_gone = self._on_zygote_gone
-        self.workers.on_warning = self._warn
+        self.workers.on_warning = self.warn
         resources = NodeResources(config.resources)
         self.packages = PackageStore()
         self.environments = Environments(self.loop, self.workers, self.packages, paths.directory)
@@ -109,7 +106,7 @@ class Daemon:
             self.loop, self.links, self.dispatcher, ActorDirectory(config.namespace)
         )
         self.dispatcher.actor_keeper = self.actors
-        self.dispatcher.on_warning = self._drivers.warn
+        self.dispatcher.on_warning = self.drivers.warn
         self.workers.on_forked = self.dispatcher.starts.forked
         #: The other nodes, in a cluster.
         self.view = ClusterView()
@@ -121,7 +118,7 @@ class Daemon:
             Placement(node_id, self.dispatcher),
             self.view,
             config.namespace,
-            self._lives,
+            self.lives,
         )
         self.placement.on_removed = self.actors.group_removed
         self.segments = SegmentTable(node_id, config.object_store_memory)
@@ -147,10 +144,10 @@ class Daemon:
             self.links,
             config,
             self.view,
-            self._drivers,
+            self.drivers,
             self.environments.table,
         )
-        self._breakpoints = Breakpoints()
+        self.breakpoints = Breakpoints()
         self._log_files = LogFiles(node_id, paths, self.workers.logs)
         self.looking = Looking(self.loop, self.links, node_id, self._rows, self._log_files.read)
         self._memory_watch = MemoryWatch(
@@ -165,19 +162,19 @@ class Daemon:
         )
         self.objects.explain = holders.explain
         self.objects.spiller.on_moved = self.looking.moved
-        self._metrics = Metrics(
+        self.metrics = Metrics(
             self.loop, self.links, self.looking, self.state, self.objects.spiller, config
         )
-        self._hangs = Hangs(self.loop, self.looking, node_id, config.hang_warning_s, self._warn)
-        self.state.metrics_port = self._metrics.port
-        if self._metrics.problem:
-            self._warn(self._metrics.problem)
+        self.hangs = Hangs(self.loop, self.looking, node_id, config.hang_warning_s, self.warn)
+        self.state.metrics_port = self.metrics.port
+        if self.metrics.problem:
+            self.warn(self.metrics.problem)
         self._sockets = sockets
         self._acceptors: list[Acceptor] = []
-        self._handlers = self._make_handlers()
+        self.router.open()
         self.loop.after_round = self._after_round
         self._watch_signals()
-        self._drivers.start()
+        self.drivers.start()
         self.cluster: Cluster | None = None
         if config.cluster is None:
             self.accept()
@@ -200,10 +197,10 @@ class Daemon:
         return 1 if self._failed else 0
 
     def _after_round(self) -> None:
-        if not self._ending:
+        if not self.ending:
             self.dispatcher.run()
             self.objects.run()
-        self._drivers.flush()
+        self.drivers.flush()
         if self.cluster is not None:
             self.cluster.after_round()
         self.links.flush()
@@ -222,16 +219,16 @@ class Daemon:
     def _on_signal(self, _events: int) -> None:
         numbers = self._signals[0].recv(64)
         if signal.SIGTERM in numbers:
-            self._drivers.warn_own(
+            self.drivers.warn_own(
                 "the node daemon was told to end (SIGTERM); the session ends with it"
             )
             self._end("SIGTERM")
 
     def _end(self, reason: str) -> None:
-        if self._ending:
+        if self.ending:
             return
         logger.info("the session ends: %s", reason)
-        self._ending = reason
+        self.ending = reason
         if self.cluster is not None:
             self.cluster.leave(reason)
         if self.workers.zygote_gone:
@@ -243,18 +240,18 @@ class Daemon:
 
     def fail(self, reason: str) -> None:
         """End the session because it cannot go on."""
-        if not self._ending:
+        if not self.ending:
             self._failed = True
-            self._warn(reason + LAST_WORDS)
+            self.warn(reason + LAST_WORDS)
             self._end(reason)
 
     def _stop(self) -> None:
         self.loop.stopped = True
 
     def _on_zygote_gone(self) -> None:
-        if not self._ending:
+        if not self.ending:
             self._failed = True
-            self._warn("the process that starts workers (zygote) has died, and the session with it")
+            self.warn("the process that starts workers (zygote) has died, and the session with it")
             self._end("the zygote has died")
         self._stop()
 
@@ -265,14 +262,14 @@ class Daemon:
         processes.end_children(REAP_SECONDS)
         for acceptor in self._acceptors:
             acceptor.close()
-        self._metrics.close()
+        self.metrics.close()
         self.objects.close()
         self.segments.close()
         if self._failed:
             session_dir.keep_log(self._paths, self._paths.node_log)
         session_dir.remove(self._paths)
-        self._drivers.flush()
-        driver = self._drivers.owner
+        self.drivers.flush()
+        driver = self.drivers.owner
         if driver is not None:
             if not self._failed:
                 self.links.send(driver.process_id, wire.ShutdownDone())
@@ -301,12 +298,12 @@ class Daemon:
             or peer_pid == self._config.driver_pid
         )
 
-    def _register(self, link: Link, message: wire.Register) -> None:
+    def register(self, link: Link, message: wire.Register) -> None:
         if link.kind:
             raise ProtocolError("it registered twice")
         namespace, job_id = self._config.namespace, self._config.job_id
         if message.kind == "driver":
-            own = self._drivers.register(link, message)
+            own = self.drivers.register(link, message)
             namespace, job_id = own.namespace, own.job_id
         elif message.kind == "worker":
             worker = self.workers.by_id.get(link.process_id)
@@ -341,7 +338,7 @@ class Daemon:
         if message.kind == "worker":
             self.dispatcher.worker_registered(self.workers.by_id[link.process_id])
         elif message.kind == "driver":
-            self._drivers.registered(link)
+            self.drivers.registered(link)
 
     def _drain(self, link: Link) -> None:
         while self.links.read(link):
@@ -351,9 +348,9 @@ class Daemon:
         if link.kind:
             ended = self.workers.by_id.get(link.process_id)
             self.looking.gone(link.process_id, ended is not None and ended.expected)
-            self._metrics.gone(link.process_id)
+            self.metrics.gone(link.process_id)
         if link.kind == "driver":
-            self._drivers.closed(link)
+            self.drivers.closed(link)
         elif link.kind == "worker":
             worker = self.workers.by_id.get(link.process_id)
             if worker is not None and worker.link is link:
@@ -367,9 +364,9 @@ class Daemon:
             self.links.close(link)
         process_id = worker.worker_id
         self._store_links.process_died(process_id)
-        self._breakpoints.process_died(process_id)
-        self._hangs.gone(process_id)
-        if self._ending:
+        self.breakpoints.process_died(process_id)
+        self.hangs.gone(process_id)
+        if self.ending:
             return
         if worker.address:
             self._process_gone(
@@ -386,26 +383,26 @@ class Daemon:
         if self.links.by_process.get(process_id) is link:
             del self.links.by_process[process_id]
         self._store_links.process_died(process_id)
-        if not self._ending:
+        if not self.ending:
             self._process_gone(wire.WorkerDied(process_id, link.pid, "the driver has ended", ""))
             self.job_ended(process_id)
 
     def job_ended(self, driver_id: bytes) -> None:
         """A driver, of this or another node, is gone."""
-        self._drivers.job_ended(driver_id)
+        self.drivers.job_ended(driver_id)
         self.dispatcher.job_ended(driver_id)
 
     def flush_output(self) -> None:
         """Send what our workers have printed so far."""
         self.workers.read_output()
-        self._drivers.flush()
+        self.drivers.flush()
 
     def _job_of(self, process_id: bytes) -> wire.Job | None:
         """Whose work a process does; None where there is only one driver."""
         worker = self.workers.by_id.get(process_id)
         if worker is not None:
             return worker.job
-        job = self._drivers.job_of(process_id)
+        job = self.drivers.job_of(process_id)
         if job is None and self.cluster is not None:
             job = self.cluster.job_of(process_id)
         return job
@@ -432,8 +429,8 @@ class Daemon:
         ).cluster
         cluster = self.cluster
         self.state.home_of = lambda worker_id: cluster.node_of(worker_id) or b""
-        self._drivers.elsewhere = self.cluster.drivers
-        self._drivers.flush_all = self.cluster.flush_output
+        self.drivers.elsewhere = self.cluster.drivers
+        self.drivers.flush_all = self.cluster.flush_output
         self.looking.others = OtherNodes(self.cluster, self.view)
         cluster.tell_of_transfers(self.looking.moved)
         self.state.is_head = not config.head
@@ -446,108 +443,21 @@ class Daemon:
             self.placement.cluster = self.cluster
             self.cluster.found(self.actors)
 
-    # ------------------------------------------------------------------ messages
-
-    def _on_message(self, link: Link, message: Any) -> None:
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            raise ProtocolError(f"{type(message).__name__} is no message for a daemon")
-        if not link.kind and type(message) is not wire.Register:
-            raise ProtocolError(f"it sent {type(message).__name__} before Register")
-        if link.kind == "tool" and type(message) not in TOOL_MESSAGES:
-            raise ProtocolError(f"a tool may not send {type(message).__name__}")
-        if self._ending:
-            # Nothing is started or answered any more, whatever still arrives.
-            return
-        if self.cluster is not None and self.cluster.takes(link.process_id, message):
-            return
-        handler(link, message)
-
-    def handle(self, link: Link, message: Any) -> None:
-        """Handle what a process of another node says to this one."""
-        self._handlers[type(message)](link, message)
-
-    def _make_handlers(self) -> dict[type, Callable[[Link, Any], None]]:
-        dispatcher, actors, links = self.dispatcher, self.actors, self.links
-        placement = self.placement
-        return {
-            wire.Register: self._register,
-            wire.RequestLease: lambda link, m: dispatcher.request_lease(link.process_id, m),
-            wire.CancelLeaseRequest: lambda link, m: dispatcher.cancel_request(
-                link.process_id, m.request_id
-            ),
-            wire.ReturnLease: lambda link, m: dispatcher.return_lease(link.process_id, m.lease_id),
-            wire.PeerLost: lambda link, m: dispatcher.peer_lost(m.process_id, m.reason),
-            wire.WorkerRetires: lambda link, m: dispatcher.retires(link.process_id),
-            wire.StillNeeded: lambda link, m: dispatcher.still_needed(link.process_id),
-            wire.Blocked: self._blocked,
-            wire.Resumed: self._resumed,
-            wire.CreateActor: lambda link, m: actors.create(link.process_id, m),
-            wire.WatchActor: lambda link, m: actors.watch(
-                link.process_id, m, self._lives(owner_of(m.actor_id))
-            ),
-            wire.KillActor: lambda link, m: actors.kill(m),
-            wire.ActorStarted: lambda link, m: actors.started(link.process_id, m),
-            wire.GetNamedActor: lambda link, m: actors.find(link.process_id, m),
-            wire.StateRequest: self.looking.ask_for_table,
-            wire.Inspect: self.looking.ask,
-            wire.StateReply: self.looking.replied,
-            wire.EventsFlushed: self.looking.flushed,
-            wire.AtBreakpoint: lambda link, m: self._warn(
-                self._breakpoints.add(link.process_id, link.pid, m)
-            ),
-            wire.LeftBreakpoint: lambda link, m: self._breakpoints.remove(m.breakpoint_id),
-            wire.MetricsFlushed: self._metrics.flushed,
-            wire.ObjectStored: lambda link, m: self.objects.stored(link.process_id, m),
-            wire.ObjectFreed: lambda link, m: self.objects.freed(m),
-            wire.ObjectsUsed: lambda link, m: self.objects.used(m),
-            wire.RequestRoom: lambda link, m: self.objects.wants_room(link.process_id, m),
-            wire.LocateObject: lambda link, m: self.objects.locate(link.process_id, m),
-            wire.PrepareEnvironment: lambda link, m: self.environments.expect(m.environment),
-            wire.FindPackages: lambda link, m: links.send(
-                link.process_id,
-                wire.PackagesMissing(m.request_id, self.packages.missing(m.package_ids)),
-            ),
-            wire.StorePackage: lambda link, m: links.send(
-                link.process_id,
-                wire.PackageStored(m.request_id, self.packages.store(link.process_id, m)),
-            ),
-            wire.ReadPackage: lambda link, m: links.send(
-                link.process_id, self.packages.read(m.request_id, m.package_id, m.offset)
-            ),
-            wire.CreatePlacementGroup: lambda link, m: placement.create(link.process_id, m),
-            wire.RemovePlacementGroup: lambda link, m: placement.remove(m.group_id),
-            wire.WatchPlacementGroup: lambda link, m: placement.watch(link.process_id, m.group_id),
-            wire.FindPlacementGroups: lambda link, m: placement.find(link.process_id, m),
-            wire.Shutdown: self._shutdown,
-        }
-
-    def _lives(self, process_id: bytes) -> bool:
+    def lives(self, process_id: bytes) -> bool:
         """Whether it is a process of ours or of another node."""
         return process_id in self.links.by_process or (
             self.cluster is not None and process_id in self.cluster.homes
         )
 
-    def _blocked(self, link: Link, _message: wire.Blocked) -> None:
-        self.dispatcher.blocked(link.process_id)
-        self._hangs.blocked(link.process_id)
-
-    def _resumed(self, link: Link, _message: wire.Resumed) -> None:
-        self.dispatcher.resumed(link.process_id)
-        self._hangs.gone(link.process_id)
-
     def _rows(self, what: str) -> list[dict[str, Any]]:
         if what == "breakpoints":
-            return self._breakpoints.rows()
+            return self.breakpoints.rows()
         return self._log_files.rows() if what == "logs" else self.state.rows(what)
 
-    def _shutdown(self, link: Link, _message: wire.Shutdown) -> None:
-        self._drivers.shut_down(link)
-
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Tell the users, now or when a driver has registered."""
         logger.warning("%s", text)
-        self._drivers.warn(text)
+        self.drivers.warn(text)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
