@@ -1,8 +1,4 @@
-"""One node's part in a cluster: joining it, who else is there, and messages between nodes.
-
-Every process has one node link, to the daemon of its own node.  What that cannot answer goes from
-daemon to daemon: ``Relay`` carries what a process says, ``Deliver`` what it is told.
-"""
+"""One node's part in a cluster: joining it, and who else is there."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from skate.ids import PROCESS_ID_SIZE
 from skate.runtime.head.membership import HEARTBEAT_SECONDS, SILENCE_SECONDS, Membership
 from skate.runtime.head.view import ClusterView
 from skate.runtime.node.actor_service import ActorService
@@ -23,18 +18,15 @@ from skate.runtime.node.package_fetching import PackageFetcher
 from skate.runtime.node.packages import PackageStore
 from skate.runtime.node.placement_service import PlacementService
 from skate.runtime.node.redirecting import Redirecting
+from skate.runtime.node.relaying import GRANT_BITS, Relaying
+from skate.runtime.node.remote_processes import RemoteProcesses
 from skate.runtime.node.transfers import Transfers
 from skate.runtime.wire import cluster as wire
 from skate.runtime.wire.connection import ProtocolError
 from skate.runtime.wire.environments import PackageData, ReadPackage
 from skate.runtime.wire.messages import (
     Hello,
-    Job,
-    LeaseGranted,
-    LeaseRefused,
-    PeerLost,
     PlacementGroupState,
-    ReturnLease,
     WatchPlacementGroup,
     WorkerDied,
 )
@@ -45,8 +37,6 @@ logger = logging.getLogger(__name__)
 STATUS_SECONDS = 0.02
 #: A node that another one cannot reach, and that has not died by then, is given up, in seconds.
 UNREACHABLE_SECONDS = 2.0
-#: A grant's number has the number of its node above this many bits.
-GRANT_BITS = 40
 
 
 class Host(Protocol):
@@ -114,19 +104,20 @@ class Cluster:
         self._host = host
         hello = Hello(info.node_id, info.pid, info.address)
         self.links = ClusterLinks(loop, hello, token, self._on_message, self._on_closed)
-        #: The node of each process that is not here, and what is known of the process.
-        self.homes: dict[bytes, bytes] = {}
-        self._processes: dict[bytes, dict[bytes, wire.ProcessInfo]] = {}
-        self.redirecting = Redirecting(self.links, dispatcher, view, self.homes)
+        self.processes = RemoteProcesses()
+        homes = self.processes.homes
+        self.redirecting = Redirecting(self.links, dispatcher, view, homes)
         dispatcher.elsewhere = self.redirecting
         self.packages = PackageFetcher(info.node_id, self.links, view, packages)
         packages.fetch = self.packages.fetch
         self._transfers = Transfers(loop, info.node_id, self.links, view, objects, self.node_of)
-        links.elsewhere = self._deliver
+        self.relaying = Relaying(
+            info, links, self.links, view, homes, self.redirecting, host.relayed
+        )
+        links.elsewhere = self.relaying.deliver
         #: Only in the head.
         self._membership: Membership | None = None
         self._actors: ActorService | None = None
-        self.head_id = b""
         self._head_heard = loop.now()
         #: Links that we have opened, and nodes from which an introduction is awaited.
         self._opened: set[Link] = set()
@@ -156,7 +147,7 @@ class Cluster:
         """Begin a cluster as its head."""
         self._membership = Membership()
         self._actors = actors
-        self.head_id = self._info.node_id
+        self.relaying.head_id = self._info.node_id
         self._complete(0)
 
     def join(self, address: str) -> None:
@@ -195,11 +186,11 @@ class Cluster:
         logger.info("node %s (%s) has joined", node.node_id.hex(), node.address)
 
     def _on_welcome(self, link: Link, message: wire.Welcome) -> None:
-        if link not in self._opened or self.head_id:
+        if link not in self._opened or self.relaying.head_id:
             raise ProtocolError("it is not the head, and welcomes us")
-        self.head_id = link.process_id
+        self.relaying.head_id = link.process_id
         self._info.number = message.number
-        self._awaited = {self.head_id, *(node.node_id for node in message.others)}
+        self._awaited = {self.relaying.head_id, *(node.node_id for node in message.others)}
         for node in message.others:
             other = self.links.connect(node.address)
             self._opened.add(other)
@@ -223,15 +214,13 @@ class Cluster:
     ) -> None:
         self.links.registered(link, "node")
         self._view.add(node, free)
-        self._processes[node.node_id] = {}
-        for process in processes:
-            self._process_joined(node.node_id, process)
+        self.processes.node_joined(node.node_id, processes)
         self._host.nodes_changed()
         self._dispatcher.look_again()
 
     def _arrived(self, node_id: bytes) -> None:
         self._awaited.discard(node_id)
-        if self.head_id and not self._awaited and not self.joined:
+        if self.relaying.head_id and not self._awaited and not self.joined:
             self._complete(self._info.number)
 
     # ------------------------------------------------------------------ nodes go
@@ -260,12 +249,12 @@ class Cluster:
             return
         if self._membership is not None:
             self._lose(node_id, "its connection has ended")
-        elif not self.head_id:
+        elif not self.relaying.head_id:
             self._host.leave_cluster(_why_not_joined(link))
-        elif node_id == self.head_id:
+        elif node_id == self.relaying.head_id:
             self._host.leave_cluster("the head node is gone")
         else:
-            self._tell_head(wire.NodeUnreachable(node_id))
+            self.relaying.tell_head(wire.NodeUnreachable(node_id))
 
     def _on_unreachable(self, link: Link, message: wire.NodeUnreachable) -> None:
         reporter, node_id = link.process_id, message.node_id
@@ -286,7 +275,7 @@ class Cluster:
             self._node_left(node_id, cause)
 
     def _on_left(self, link: Link, message: wire.NodeLeft) -> None:
-        if link.process_id != self.head_id:
+        if link.process_id != self.relaying.head_id:
             raise ProtocolError("it is not the head")
         if message.node_id == self._info.node_id:
             self._host.leave_cluster(f"the head has given this node up: {message.cause}")
@@ -304,8 +293,7 @@ class Cluster:
             link.kind = "lost"
             self.links.close(link)
         name = f"node {node_id.hex()} ({node.info.hostname}) died: {cause}"
-        for process in list(self._processes.pop(node_id, {}).values()):
-            self.homes.pop(process.process_id, None)
+        for process in self.processes.node_left(node_id):
             self._report_death(process, WorkerDied(process.process_id, process.pid, name, ""))
         self.redirecting.node_left(node_id)
         self.packages.node_left(node_id)
@@ -318,7 +306,7 @@ class Cluster:
         """This node ends."""
         if not self.ending:
             self.ending = True
-            self._tell_head(wire.Leaving(cause))
+            self.relaying.tell_head(wire.Leaving(cause))
             self.links.flush()
 
     # ------------------------------------------------------------------ what is free
@@ -348,7 +336,7 @@ class Cluster:
         now = self._loop.now()
         if self._membership is not None:
             self._membership.heard(link.process_id, now)
-        elif link.process_id == self.head_id:
+        elif link.process_id == self.relaying.head_id:
             self._head_heard = now
         self.redirecting.status(link.process_id, message)
 
@@ -368,20 +356,11 @@ class Cluster:
         """Have ``on_moved`` called for each object that has come from another node."""
         self._transfers.on_moved = on_moved
 
-    def drivers(self) -> list[bytes]:
-        """Return the drivers of other nodes."""
-        return [
-            process.process_id
-            for processes in self._processes.values()
-            for process in processes.values()
-            if process.kind == "driver"
-        ]
-
     def node_of(self, process_id: bytes) -> bytes | None:
         """Return the node of a process that lives."""
         if process_id in self._local.by_process:
             return self._info.node_id
-        return self.homes.get(process_id)
+        return self.processes.homes.get(process_id)
 
     def flush_output(self, driver_id: bytes, done: Callable[[], None]) -> None:
         """Have all nodes send what was printed for a driver of ours, then call ``done``."""
@@ -401,22 +380,10 @@ class Cluster:
             del self._flushing[driver_id]
             done()
 
-    def job_of(self, process_id: bytes) -> Job | None:
-        """Return whose work a process of another node does."""
-        process = self._processes.get(self.homes.get(process_id, b""), {}).get(process_id)
-        return process.job if process is not None else None
-
-    def _process_joined(self, node_id: bytes, process: wire.ProcessInfo) -> None:
-        if len(process.process_id) != PROCESS_ID_SIZE:
-            raise ProtocolError("it has a process without a proper id")
-        self.homes[process.process_id] = node_id
-        self._processes[node_id][process.process_id] = process
-
     def _on_process_died(self, link: Link, message: wire.ProcessDied) -> None:
         death = message.death
-        process = self._processes[link.process_id].pop(death.process_id, None)
+        process = self.processes.died(link.process_id, death.process_id)
         if process is not None:
-            self.homes.pop(death.process_id, None)
             self._report_death(process, death)
 
     def _report_death(self, process: wire.ProcessInfo, death: WorkerDied) -> None:
@@ -425,45 +392,6 @@ class Cluster:
         self._host.remote_process_died(death)
         if process.kind == "driver":
             self._host.job_ended(process.process_id)
-
-    # ------------------------------------------------------------------ relaying
-
-    def takes(self, process_id: bytes, message: Any) -> bool:
-        """Relay what one of our processes says if it is not for us; return whether it is not."""
-        kind = type(message)
-        if kind is ReturnLease:
-            number = message.lease_id >> GRANT_BITS
-            node = None if number == self._info.number else self._view.numbered(number)
-            target = node.node_id if node is not None else b""
-        elif kind is PeerLost:
-            target = self.homes.get(message.process_id, b"")
-        elif kind in wire.FOR_THE_HEAD:
-            target = b"" if self.is_head else self.head_id
-        else:
-            return False
-        if target:
-            self.links.send(target, wire.Relay(process_id, message))
-        return bool(target)
-
-    def _deliver(self, process_id: bytes, message: Any) -> None:
-        node_id = self.homes.get(process_id)
-        if node_id is not None:
-            self.links.send(node_id, wire.Deliver(process_id, message))
-
-    def _on_relay(self, link: Link, message: wire.Relay) -> None:
-        # What a process has said just before its end may come after the news of that.
-        if self.homes.get(message.process_id) == link.process_id:
-            self._host.relayed(message.process_id, message.message)
-
-    def _on_deliver(self, _link: Link, message: wire.Deliver) -> None:
-        process_id, inner = message.process_id, message.message
-        if isinstance(inner, LeaseGranted | LeaseRefused):
-            self.redirecting.settled((process_id, inner.request_id))
-        if process_id in self._local.by_process:
-            self._local.send(process_id, inner)
-
-    def _tell_head(self, message: object) -> None:
-        self.links.send(self.head_id, message)
 
     # ------------------------------------------------------------------ messages
 
@@ -499,10 +427,10 @@ class Cluster:
             wire.NodeLeft: self._on_left,
             wire.NodeUnreachable: self._on_unreachable,
             wire.Leaving: lambda link, m: self._lose(link.process_id, m.cause),
-            wire.ProcessJoined: lambda link, m: self._process_joined(link.process_id, m.process),
+            wire.ProcessJoined: lambda link, m: self.processes.joined(link.process_id, m.process),
             wire.ProcessDied: self._on_process_died,
-            wire.Relay: self._on_relay,
-            wire.Deliver: self._on_deliver,
+            wire.Relay: self.relaying.on_relay,
+            wire.Deliver: self.relaying.on_deliver,
             wire.FlushOutput: self._on_flush,
             wire.OutputFlushed: lambda link, m: self._flushed(m.driver_id, link.process_id),
             wire.KillProcess: lambda link, m: dispatcher.kill(m.process_id, m.cause),

@@ -404,7 +404,7 @@ class Daemon:
             return worker.job
         job = self.drivers.job_of(process_id)
         if job is None and self.cluster is not None:
-            job = self.cluster.job_of(process_id)
+            job = self.cluster.processes.job_of(process_id)
         return job
 
     def _process_gone(self, death: wire.WorkerDied) -> None:
@@ -429,7 +429,7 @@ class Daemon:
         ).cluster
         cluster = self.cluster
         self.state.home_of = lambda worker_id: cluster.node_of(worker_id) or b""
-        self.drivers.elsewhere = self.cluster.drivers
+        self.drivers.elsewhere = self.cluster.processes.drivers
         self.drivers.flush_all = self.cluster.flush_output
         self.looking.others = OtherNodes(self.cluster, self.view)
         cluster.tell_of_transfers(self.looking.moved)
@@ -446,7 +446,7 @@ class Daemon:
     def lives(self, process_id: bytes) -> bool:
         """Whether it is a process of ours or of another node."""
         return process_id in self.links.by_process or (
-            self.cluster is not None and process_id in self.cluster.homes
+            self.cluster is not None and process_id in self.cluster.processes.homes
         )
 
     def _rows(self, what: str) -> list[dict[str, Any]]:

@@ -16,13 +16,13 @@ class RemoteActorKeeper:
     def granted(self, actor_id: bytes, worker_id: bytes, address: str, pid: int) -> bool:
         """A worker was found for an actor; the head ends it if the actor wants none any more."""
         message = wire.ActorGranted(actor_id, worker_id, address, pid)
-        self._cluster.links.send(self._cluster.head_id, message)
+        self._cluster.relaying.tell_head(message)
         return True
 
     def refused(self, actor_id: bytes, cause: str, kind: str = "") -> None:
         """No worker can be had for an actor."""
         message = wire.ActorRefused(actor_id, cause, kind)
-        self._cluster.links.send(self._cluster.head_id, message)
+        self._cluster.relaying.tell_head(message)
 
     def worker_ended(self, worker_id: bytes, cause: str, where: str, kind: str = "") -> None:
         """The head hears of every process that dies."""
@@ -40,8 +40,8 @@ class RemoteHeadOfGroups:
     def reserved(self, node_id: bytes, group_id: bytes, attempt: int) -> None:
         """Our part of a group is reserved."""
         message = wire.BundlesReserved(group_id, attempt)
-        self._cluster.links.send(self._cluster.head_id, message)
+        self._cluster.relaying.tell_head(message)
 
     def asked(self, node_id: bytes, group_id: bytes) -> None:
         """We want to know where a group is."""
-        self._cluster.links.send(self._cluster.head_id, WatchPlacementGroup(group_id))
+        self._cluster.relaying.tell_head(WatchPlacementGroup(group_id))

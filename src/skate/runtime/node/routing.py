@@ -41,7 +41,8 @@ class Router:
         if daemon.ending:
             # Nothing is started or answered any more, whatever still arrives.
             return
-        if daemon.cluster is not None and daemon.cluster.takes(link.process_id, message):
+        cluster = daemon.cluster
+        if cluster is not None and cluster.relaying.takes(link.process_id, message):
             return
         handler(link, message)
 
