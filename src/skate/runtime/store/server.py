@@ -14,6 +14,7 @@ from skate.ids import owner_of
 from skate.runtime.store.entries import Entry, Segment, SpillFile
 from skate.runtime.store.header import EMPTY, claim, is_there, release, share, take
 from skate.runtime.store.segment import create_segment, read_only_descriptor, slab_size
+from skate.runtime.store.spares import Spares
 from skate.runtime.wire.messages import (
     Location,
     Message,
@@ -32,43 +33,6 @@ Outgoing = list[tuple[bytes, Message]]
 REMEMBERED_DEAD = 4096
 #: Frees that overtake the message which announces their object, remembered per segment.
 MAX_EARLY_FREES = 100_000
-
-
-class Spares:
-    """Memory of segments that were dropped because others wait for memory: for the next segments.
-
-    Its pages are there already, and the kernel takes much longer to make pages than it takes to
-    copy into them.  Who had it mapped and still looks for an object there finds another header.
-    """
-
-    def __init__(self) -> None:
-        self._spares: list[tuple[int, int]] = []
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._spares)
-
-    def add(self, fd: int, size: int) -> None:
-        """Keep a descriptor."""
-        self._spares.append((fd, size))
-        self._bytes += size
-
-    def take(self, size: int, most: int) -> tuple[int, int] | None:
-        """Return descriptor and size of one that is large enough and not much larger."""
-        most = min(most, size + size // 16)
-        for index, (fd, found) in enumerate(self._spares):
-            if size <= found <= most:
-                del self._spares[index]
-                self._bytes -= found
-                return fd, found
-        return None
-
-    def shrink(self, limit: int) -> None:
-        """Keep so many bytes at most."""
-        while self._bytes > limit and self._spares:
-            fd, size = self._spares.pop(0)
-            self._bytes -= size
-            os.close(fd)
 
 
 class SegmentTable:
