@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from skate.engine.base import Strategy
+from skate.runtime.wire.actors import ActorStarted as ActorStarted
+from skate.runtime.wire.actors import ActorState as ActorState
+from skate.runtime.wire.actors import CreateActor as CreateActor
+from skate.runtime.wire.actors import GetNamedActor as GetNamedActor
+from skate.runtime.wire.actors import KillActor as KillActor
+from skate.runtime.wire.actors import NamedActor as NamedActor
+from skate.runtime.wire.actors import StartActor as StartActor
+from skate.runtime.wire.actors import WatchActor as WatchActor
 from skate.runtime.wire.calls import CancelObject as CancelObject
 from skate.runtime.wire.calls import Retiring as Retiring
 from skate.runtime.wire.calls import StreamDropped as StreamDropped
@@ -29,6 +36,13 @@ from skate.runtime.wire.environments import PackageStored as PackageStored
 from skate.runtime.wire.environments import PrepareEnvironment as PrepareEnvironment
 from skate.runtime.wire.environments import ReadPackage as ReadPackage
 from skate.runtime.wire.environments import StorePackage as StorePackage
+from skate.runtime.wire.leases import BeginLease as BeginLease
+from skate.runtime.wire.leases import CancelLeaseRequest as CancelLeaseRequest
+from skate.runtime.wire.leases import LeaseGranted as LeaseGranted
+from skate.runtime.wire.leases import LeaseRefused as LeaseRefused
+from skate.runtime.wire.leases import RecallLease as RecallLease
+from skate.runtime.wire.leases import RequestLease as RequestLease
+from skate.runtime.wire.leases import ReturnLease as ReturnLease
 from skate.runtime.wire.lineage import ReportLost as ReportLost
 from skate.runtime.wire.membership import ClusterResources as ClusterResources
 from skate.runtime.wire.membership import Job as Job
@@ -50,11 +64,19 @@ from skate.runtime.wire.state import Inspection as Inspection
 from skate.runtime.wire.state import MetricsFlushed as MetricsFlushed
 from skate.runtime.wire.state import StateQuery as StateQuery
 from skate.runtime.wire.state import StateReply as StateReply
+from skate.runtime.wire.store import AcquireSegment as AcquireSegment
+from skate.runtime.wire.store import GiveBackSegment as GiveBackSegment
 from skate.runtime.wire.store import LocateObject as LocateObject
+from skate.runtime.wire.store import MapSegment as MapSegment
+from skate.runtime.wire.store import ObjectFreed as ObjectFreed
 from skate.runtime.wire.store import ObjectLocated as ObjectLocated
+from skate.runtime.wire.store import ObjectStored as ObjectStored
 from skate.runtime.wire.store import ObjectsUsed as ObjectsUsed
 from skate.runtime.wire.store import RequestRoom as RequestRoom
 from skate.runtime.wire.store import RoomAnswer as RoomAnswer
+from skate.runtime.wire.store import SegmentAnswer as SegmentAnswer
+from skate.runtime.wire.store import SegmentRetired as SegmentRetired
+from skate.runtime.wire.store import StoreRequest as StoreRequest
 
 #: The ``kind`` of deaths and refusals: a placement group has ended, ...
 REMOVED_KIND = "placement group removed"
@@ -78,15 +100,6 @@ class Hello(Message, tag=1):
 
 
 # --------------------------------------------------------------------------- peer link
-
-
-class BeginLease(Message, tag=10):
-    """The caller will push tasks under this lease; sent once before the first of them."""
-
-    lease_id: int
-    resources: dict[str, float]
-    gpu_ids: list[int]
-    strategy: Strategy | None = None
 
 
 class DefineFunction(Message, tag=11):
@@ -269,59 +282,6 @@ class Registered(Message, tag=41):
     object_store_memory: int = 0
 
 
-class RequestLease(Message, tag=42):
-    """I have work for one (more) worker with these resources."""
-
-    request_id: int
-    resources: dict[str, float]
-    #: Requests of deeper tasks are served first, so that nesting goes depth first.
-    depth: int
-    #: What the work is called, for warnings about resources that do not exist.
-    name: str
-    #: The runtime environment of the worker, see ``wire.environments``; empty for nothing special.
-    environment: bytes = b""
-    strategy: Strategy | None = None
-    #: Whether the tasks may run again if their worker is killed to save memory.
-    retriable: bool = True
-    #: Bytes of the large arguments of the work, by the node that has them.
-    argument_bytes: dict[bytes, int] | None = None
-    #: Set by the daemon where several drivers share it: whose work it is.
-    job: Job | None = None
-
-
-class LeaseGranted(Message, tag=43):
-    request_id: int
-    lease_id: int
-    worker_id: bytes
-    worker_address: str
-    pid: int
-    gpu_ids: list[int]
-
-
-class LeaseRefused(Message, tag=44):
-    """The request can never be served."""
-
-    request_id: int
-    #: For the user.
-    reason: str
-    #: As in ``WorkerDied``.
-    kind: str = ""
-
-
-class CancelLeaseRequest(Message, tag=45):
-    request_id: int
-
-
-class ReturnLease(Message, tag=46):
-    lease_id: int
-
-
-class RecallLease(Message, tag=47):
-    """Others wait for what this lease holds: give it back as soon as it is decent."""
-
-    lease_id: int
-
-
 class Blocked(Message, tag=48):
     """This worker waits in ``get`` or ``wait``: its CPUs are free for others."""
 
@@ -342,104 +302,8 @@ class WorkerDied(Message, tag=50):
     kind: str = ""
 
 
-class CreateActor(Message, tag=51):
-    """Make an actor.  The daemon keeps the specification for restarts and answers with
-    ``ActorState``, which it sends again whenever the state changes."""
-
-    actor_id: bytes
-    class_name: str
-    #: "" for an actor without a name.
-    name: str
-    namespace: str
-    resources: dict[str, float]
-    max_restarts: int  # -1: without limit
-    max_concurrency: int
-    #: The pickled class and its constructor's arguments; only the worker looks inside.
-    spec: bytes
-    #: Opaque to the daemon: what ``get_actor`` needs to build a handle.
-    handle: bytes
-    detached: bool
-    depth: int
-    #: For callers; the daemon passes it on in ``ActorState``.
-    max_task_retries: int = 0
-    #: As in ``RequestLease``.
-    environment: bytes = b""
-    strategy: Strategy | None = None
-    job: Job | None = None
-
-
-class ActorState(Message, tag=52):
-    """``state``: "pending", "alive", "restarting" or "dead"."""
-
-    actor_id: bytes
-    state: str
-    worker_id: bytes
-    worker_address: str
-    pid: int
-    #: How often the actor has been restarted so far; tells two lives of one actor apart.
-    restarts: int
-    #: Why it is dead or restarting, for the user.
-    cause: str
-    #: A pickled exception if the constructor raised.
-    error: bytes | None = None
-    max_task_retries: int = 0
-    #: As in ``WorkerDied``.
-    kind: str = ""
-
-
-class WatchActor(Message, tag=53):
-    """I hold a handle: tell me the actor's state now and whenever it changes."""
-
-    actor_id: bytes
-
-
-class KillActor(Message, tag=54):
-    """``no_restart`` as in ``kill``; ``graceful``: the last handle is gone, let it finish."""
-
-    actor_id: bytes
-    no_restart: bool
-    graceful: bool
-    #: Why it ends gracefully, for the user, if its last handle is not gone.
-    cause: str = ""
-
-
-class StartActor(Message, tag=55):
-    """Daemon to worker: become this actor."""
-
-    actor_id: bytes
-    spec: bytes
-    resources: dict[str, float]
-    gpu_ids: list[int]
-    restarts: int
-    name: str
-    namespace: str
-    max_concurrency: int
-    strategy: Strategy | None = None
-
-
-class ActorStarted(Message, tag=56):
-    """Worker to daemon: the constructor returned, or raised ``error``."""
-
-    actor_id: bytes
-    error: bytes | None
-
-
 class ExitWorker(Message, tag=57):
     """Daemon to worker: finish what you run, then exit."""
-
-
-class GetNamedActor(Message, tag=58):
-    request_id: int
-    name: str
-    namespace: str
-
-
-class NamedActor(Message, tag=59):
-    """Answer to ``GetNamedActor``; ``actor_id`` is empty if there is none."""
-
-    request_id: int
-    actor_id: bytes
-    handle: bytes
 
 
 class StateRequest(Message, tag=60):
@@ -453,29 +317,6 @@ class StateRequest(Message, tag=60):
 class StateAnswer(Message, tag=61):
     request_id: int
     rows: list[dict[str, str | int | float | bool | dict[str, float] | list[dict[str, float]]]]
-
-
-class ObjectStored(Message, tag=62):
-    """A process wrote an object to shared memory, for itself or for another owner."""
-
-    object_id: bytes
-    location: Location
-    #: Where in the user's program: the name of a task, or a file and line.
-    created: str = ""
-
-
-class ObjectFreed(Message, tag=63):
-    """From the owner: nobody can reach the object any more.  From the daemon, to the process that
-    writes the segment: this memory is free, its header is wiped."""
-
-    object_id: bytes
-    location: Location
-
-
-class SegmentRetired(Message, tag=64):
-    """Broadcast: nothing will be written to this segment again, unmap it when you can."""
-
-    segment_id: int
 
 
 class LogLines(Message, tag=65):
@@ -575,36 +416,3 @@ NodeMessage: TypeAlias = (
     | ReadPackage
     | PackageData
 )
-
-
-# --------------------------------------------------------------------------- store link
-
-
-class AcquireSegment(Message, tag=80):
-    """Make me the writer of a segment of at least ``size`` bytes; the fd comes with the answer."""
-
-    size: int
-
-
-class MapSegment(Message, tag=81):
-    """Send me the fd of a segment that somebody else writes, for reading."""
-
-    segment_id: int
-
-
-class GiveBackSegment(Message, tag=82):
-    """I am the writer of this segment, nothing in it is in use: take it back."""
-
-    segment_id: int
-
-
-class SegmentAnswer(Message, tag=83):
-    """The answer to each of the three; ``error`` is empty if it succeeded.  A file descriptor
-    travels with it (SCM_RIGHTS) unless it answers ``GiveBackSegment`` or is an error."""
-
-    segment_id: int
-    size: int
-    error: str = ""
-
-
-StoreRequest: TypeAlias = AcquireSegment | MapSegment | GiveBackSegment
