@@ -391,12 +391,40 @@ def test_a_killed_daemon_leaves_nothing_on_disk(
     cluster: Callable[..., None], tmp_path: Path
 ) -> None:
     cluster(num_cpus=1, object_store_memory=64 * MB, spill_uri=f"file://{tmp_path}")
+    # Before, the process that cleans up still imports modules; see the next test.
+    assert len(skate.get(make.remote(100), timeout=40)) == 100
     refs = [skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(12)]
     assert any(path.is_file() for path in tmp_path.rglob("*"))
     os.kill(skate.nodes()[0]["daemon_pid"], signal.SIGKILL)
     wait_until(lambda: not list(tmp_path.rglob("*")))
     with pytest.raises(exceptions.SessionError):
         skate.get(refs[0], timeout=30)
+
+
+def test_a_daemon_killed_at_once_leaves_nothing_after_shutdown(
+    cluster: Callable[..., None], tmp_path: Path
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(30)")
+    sys.path.insert(0, str(tmp_path))
+    spilled = tmp_path / "spilled"
+    try:
+        cluster(
+            num_cpus=1,
+            object_store_memory=64 * MB,
+            spill_uri=f"file://{spilled}",
+            preload=["slow_to_import"],
+        )
+    finally:
+        sys.path.remove(str(tmp_path))
+    directory = current().session_dir
+    refs = [skate.put(np.full(10 * MB, i, dtype=np.uint8)) for i in range(12)]
+    assert any(path.is_file() for path in spilled.rglob("*"))
+    os.kill(skate.nodes()[0]["daemon_pid"], signal.SIGKILL)
+    with pytest.raises(exceptions.SessionError):
+        skate.get(refs[0], timeout=30)
+    skate.shutdown()
+    assert not list(spilled.rglob("*"))
+    assert not os.path.exists(directory)
 
 
 def test_what_is_read_again_and_again_stays_in_memory(cluster: Callable[..., None]) -> None:

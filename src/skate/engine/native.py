@@ -140,7 +140,9 @@ class DriverEngine(NativeEngine):
         try:
             self.core.shutdown(SHUTDOWN_TIMEOUT)
         finally:
-            if not self.node.wait(SHUTDOWN_TIMEOUT):
+            if self.node.wait(SHUTDOWN_TIMEOUT):
+                self.node.clear_up()
+            else:
                 self.node.kill()
             self.core.close()
             self._output.close()

@@ -81,6 +81,19 @@ class NodeProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+        self._clear_up(lock)
+
+    def clear_up(self) -> None:
+        """The daemon has ended: wait for the rest of the session, and remove what is left of it.
+
+        A daemon removes everything, and so does the zygote of one that was killed; but while it
+        still imports modules, the zygote is killed with it.
+        """
+        lock = session_dir.open_lock(self._paths)
+        if lock is not None:
+            self._clear_up(lock)
+
+    def _clear_up(self, lock: int | None) -> None:
         if lock is not None:
             session_dir.wait_until_unlocked(lock, REMAINS_SECONDS)
             os.close(lock)

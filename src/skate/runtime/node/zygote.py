@@ -33,7 +33,8 @@ KILL_SECONDS = 5.0
 def run(sock: socket.socket, config: NodeConfig, paths: Paths, lock_fd: int) -> NoReturn:
     """Be the zygote; called in a fresh fork of the daemon.  ``lock_fd`` is not for workers."""
     processes.set_name("skate-zygote")
-    # While modules are imported we may hang in foreign code, and there is nothing to clean up yet.
+    # While modules are imported we may hang in foreign code.  Nothing runs yet that were to be
+    # ended; the directory is removed by the driver (``NodeProcess.clear_up``) or the next session.
     processes.die_with_parent(os.getppid())
     code = 1
     try:
