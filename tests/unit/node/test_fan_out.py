@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from skate.runtime.node.fan_out import MOST_BYTES, FanOut, Member, Outgoing, patience
-from skate.runtime.node.kept_events import KeptEvents
+from skate.runtime.node.kept_events import BATCH_BYTES, KeptEvents
 from skate.runtime.wire.connection import node_decoder
 from skate.runtime.wire.messages import StateQuery
 from skate.runtime.wire.state import (
@@ -213,7 +213,7 @@ TestQuestions.settings = settings(max_examples=50, stateful_step_count=30, deadl
 
 
 def test_events_are_kept_up_to_a_size() -> None:
-    kept = KeptEvents(limit=10)
+    kept = KeptEvents(limit=5 * (2 + BATCH_BYTES))
     for letter in (b"\xa1a", b"\xa1b", b"\xa1c", b"\xa1d", b"\xa1e", b"\xa1f"):
         kept.add(EventsFlushed(letter, 2))
     assert kept.count == 10

@@ -13,8 +13,10 @@ import msgspec
 
 from skate.runtime.wire.state import Event, EventBatch, EventsFlushed
 
-#: Bytes of batches that are kept; an event takes about 90.
+#: Bytes of batches that are kept; an event takes about 90, ...
 KEPT_BYTES = 4 * 1024 * 1024
+#: ... and a batch so many more in memory: actors that live for a moment leave one event in each.
+BATCH_BYTES = 100
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -35,13 +37,13 @@ class KeptEvents:
     def add(self, message: EventsFlushed) -> None:
         """Keep a batch."""
         self._batches.append(message)
-        self._size += len(message.batch)
+        self._size += len(message.batch) + BATCH_BYTES
         self.count += message.count
         self.finished += message.finished
         self.failed += message.failed
         while self._size > self._limit and self._batches:
             oldest = self._batches.popleft()
-            self._size -= len(oldest.batch)
+            self._size -= len(oldest.batch) + BATCH_BYTES
             self.count -= oldest.count
 
     def note(self, node_id: bytes, kind: str, name: str, started: float) -> None:
