@@ -29,7 +29,7 @@ TASKS = 1_000_000
 TASKS_AT_ONCE = 10_000
 ACTORS = 10_000
 ACTORS_AT_ONCE = 50
-#: So much of the work with actors is done before the first count.
+#: So much of the work with tasks and actors is done before the first count.
 WARM_UP_PART = 0.3
 GIGABYTES = 100.0
 STORE_BYTES = 1_000_000_000
@@ -228,7 +228,7 @@ def soak(scale: float, console: Console) -> list[str]:
     ]
     # Everything that is made once, and the sizes of batches, are there before the first count, and
     # the last 1,000 actors that died; the 4 MiB of events are full only after some 70,000 tasks.
-    run_tasks(2 * TASKS_AT_ONCE)
+    run_tasks(max(2 * TASKS_AT_ONCE, round(WARM_UP_PART * TASKS * scale)))
     run_actors(max(2 * ACTORS_AT_ONCE, round(WARM_UP_PART * ACTORS * scale)))
     run_data(0.5)
     before = settled()
