@@ -37,7 +37,7 @@ ARRAY_BYTES = 50_000_000
 
 #: What may be there afterwards that was not there before.  Allocators keep what they have once
 #: had, so memory comes back to within some pages per process and not to the byte.
-MEMORY_GROWTH_MB = 12.0
+MEMORY_GROWTH_MB = 6.0
 DESCRIPTOR_GROWTH = 4
 #: Until surplus workers have been retired and idle memory is given back nothing changes for less
 #: than so many seconds.
