@@ -101,7 +101,9 @@ class ClusterNode:
         """End the node in good order."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
-        if not self.process.wait(END_SECONDS):
+        if self.process.wait(END_SECONDS):
+            self.process.clear_up()
+        else:
             self.process.kill()
 
     def __repr__(self) -> str:
