@@ -12,7 +12,8 @@ from skate.runtime.node.environments import Environments
 from skate.runtime.node.links import Links
 from skate.runtime.node.loop import Loop, Timer
 from skate.runtime.node.pool import Pool
-from skate.runtime.node.requests import Key, Request, kind_of
+from skate.runtime.node.processes import GPU_DEVICES, has_open
+from skate.runtime.node.requests import Key, Request
 from skate.runtime.node.resources import NodeResources
 from skate.runtime.node.scheduler import Grant, Scheduler
 from skate.runtime.node.worker_starts import WorkerStarts
@@ -191,8 +192,13 @@ class Dispatcher:
         if grant is None:
             # Its worker may have died while this was on its way.
             return
-        self.scheduler.release(grant)
         worker = self._workers.by_id.get(grant.worker_id)
+        if worker is not None and grant.allocation.gpu_ids and has_open(worker.pid, GPU_DEVICES):
+            # What it has there goes with its process; only then may others have the GPU.
+            worker.retires = True
+            self.stop(grant.worker_id)
+            return
+        self.scheduler.release(grant)
         if worker is not None and worker.link is not None and not worker.cause:
             if worker.retires:
                 self.stop(grant.worker_id)
@@ -233,9 +239,14 @@ class Dispatcher:
         if worker is None or worker.cause:
             # One that is being killed is no good to anybody.
             return
+        grant = self.scheduler.grant_of(worker_id)
         if worker.retires:
             self._loop.call_later(RETIRE_SECONDS, lambda: self.stop(worker_id))
-        elif self.scheduler.grant_of(worker_id) is None:
+            if grant is not None:
+                # It may be needed for long: whatever it has on a GPU, others cannot wait for it.
+                self.scheduler.release(grant)
+                self._dirty = True
+        elif grant is None:
             worker.expected = False
             self.pool.put_back(worker_id, self._loop.now())
             self._dirty = True
@@ -301,7 +312,6 @@ class Dispatcher:
             return
         if any(request.environment == environment for request in self.scheduler.queue):
             return
-        self.pool.forget(environment)
         self._environments.release(environment)
 
     # ------------------------------------------------------------------ workers come and go
@@ -327,13 +337,14 @@ class Dispatcher:
         self.actor_keeper.worker_ended(worker_id, cause, where, worker.kind)
         if worker.environment:
             self._release_unused(worker.environment)
-        if worker.job is not None:
-            self._forget_unused(kind_of(worker.job, worker.environment))
+        self._forget_unused(worker.serves)
         self._dirty = True
 
     def _forget_unused(self, kind: bytes) -> None:
-        workers = self._workers.by_id.values()
-        if not any(kind_of(worker.job, worker.environment) == kind for worker in workers):
+        if any(worker.serves == kind for worker in self._workers.by_id.values()):
+            return
+        # Who waits for one is to be told if none starts: how many have failed is known until then.
+        if not any(request.worker_kind == kind for request in self.scheduler.queue):
             self.pool.forget(kind)
 
     def job_ended(self, driver_id: bytes) -> None:

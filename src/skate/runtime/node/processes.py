@@ -12,6 +12,8 @@ import signal
 import sys
 import time
 
+#: Begins the paths of what a process has open that uses a GPU.
+GPU_DEVICES = "/dev/nvidia"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -52,6 +54,20 @@ def kill_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def has_open(pid: int, prefix: str) -> bool:
+    """Return whether a process has a file open whose path begins so; False where one cannot see."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    for name in names:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.readlink(f"{folder}/{name}").startswith(prefix):
+                return True
+    return False
 
 
 def end_children(seconds: float) -> None:

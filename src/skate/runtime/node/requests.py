@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from skate.engine.base import Strategy
-from skate.runtime.amounts import Units, add_units, to_units
+from skate.runtime.amounts import GPU, Units, add_units, to_units
 from skate.runtime.node.bundles import Place
 from skate.runtime.wire.cluster import PlaceActor
 from skate.runtime.wire.messages import Job, RequestLease
 
 #: An actor's or a placement group's id, or a process and its number for a lease request.
 Key: TypeAlias = bytes | tuple[bytes, int]
+
+#: Begins the kind of those workers that are for requests with GPUs.
+_WITH_GPUS = b"GPU "
 
 #: What a request asks for and where: two of one shape fit or do not fit alike.
 Shape: TypeAlias = tuple[Place | None, tuple[tuple[tuple[str, int], ...], ...]]
@@ -181,10 +184,10 @@ class Request:
 
     @property
     def worker_kind(self) -> bytes:
-        """What workers may serve it: those of its job, in its runtime environment."""
-        return kind_of(self.job, self.environment)
+        """What workers may serve it: those of its job, in its runtime environment.
 
-
-def kind_of(job: Job | None, environment: bytes) -> bytes:
-    """Return what stands for the workers of a job (None: of no particular one)."""
-    return environment if job is None else job.driver_id + environment
+        Those for GPUs run nothing else: CUDA looks once for the devices of its process, so who has
+        looked for them in a task without GPUs finds none later.
+        """
+        kind = self.environment if self.job is None else self.job.driver_id + self.environment
+        return _WITH_GPUS + kind if self.units.get(GPU) else kind

@@ -10,7 +10,7 @@ from skate.runtime.node import session_dir
 from skate.runtime.node.environments import Environments
 from skate.runtime.node.loop import Loop
 from skate.runtime.node.pool import Pool
-from skate.runtime.node.requests import Request, kind_of
+from skate.runtime.node.requests import Request
 from skate.runtime.node.workers import Worker, Workers
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class WorkerStarts:
         prepared = self._environments.table.ready.get(environment)
         for _ in range(self._pool.to_fork(len(waiting), kind)):
             try:
-                worker_id = self._workers.fork(prepared, job)
+                worker_id = self._workers.fork(prepared, job, kind)
             except OSError as error:
                 self._last_failure = str(error)
                 logger.warning("cannot fork a worker: %s", error)
@@ -71,7 +71,7 @@ class WorkerStarts:
                 self._last_failure += f"; somebody has removed the session's directory {directory}"
             logger.warning("worker %s did not start: %s", worker_id.hex(), self._last_failure)
         if self._pool.ended(worker_id):
-            self._give_up(kind_of(worker.job, worker.environment), worker.environment)
+            self._give_up(worker.serves, worker.environment)
 
     def _give_up(self, kind: bytes, environment: bytes) -> None:
         where = " in this runtime environment" if environment else ""

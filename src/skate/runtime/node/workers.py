@@ -55,6 +55,7 @@ class Worker:
         "output",
         "pid",
         "retires",
+        "serves",
         "worker_id",
     )
 
@@ -66,6 +67,8 @@ class Worker:
         self.environment = environment
         #: Whose work it does, where several drivers share the node.
         self.job: Job | None = None
+        #: Which requests are served by it: ``Request.worker_kind``.
+        self.serves = b""
         #: It is no worker, but prepares a runtime environment.
         self.builds = False
         #: 0 until the zygote has said.
@@ -124,15 +127,23 @@ class Workers:
 
     # ------------------------------------------------------------------ start
 
-    def fork(self, environment: PreparedEnvironment | None = None, job: Job | None = None) -> bytes:
+    def fork(
+        self,
+        environment: PreparedEnvironment | None = None,
+        job: Job | None = None,
+        serves: bytes = b"",
+    ) -> bytes:
         """Have a worker started, in an environment or with nothing special; return its id.
 
-        ``job``: whose work it will do, where several drivers share the node.
+        ``job``: whose work it will do, where several drivers share the node; ``serves``: which
+        requests (``Request.worker_kind``).
 
         Raises:
             OSError: out of descriptors, or the zygote is gone.
         """
-        return self._start(environment, b"", job).worker_id
+        worker = self._start(environment, b"", job)
+        worker.serves = serves
+        return worker.worker_id
 
     def build(self, environment: bytes) -> bytes:
         """Have a process started that prepares an environment; return its id.
