@@ -21,6 +21,7 @@ from skate.runtime.wire.addresses import Access
 from skate.runtime.worker.actors import Actors
 from skate.runtime.worker.bringing import future_of
 from skate.runtime.worker.cells import FAILED, Cell, Finalized
+from skate.runtime.worker.deaths import Deaths
 from skate.runtime.worker.environments import Environments
 from skate.runtime.worker.events import Events
 from skate.runtime.worker.execute import Executor
@@ -36,6 +37,7 @@ from skate.runtime.worker.ownership import Ownership
 from skate.runtime.worker.placement import Placement
 from skate.runtime.worker.pump import Answer, Pump, Waiter
 from skate.runtime.worker.record import Record
+from skate.runtime.worker.routing import node_handlers, peer_handlers
 from skate.runtime.worker.streams import IDS_PER_STREAM, Streams
 from skate.runtime.worker.tasks import Submitter
 from skate.runtime.worker.timeouts import Timeouts
@@ -43,11 +45,6 @@ from skate.serialization import serialize
 
 if TYPE_CHECKING:
     from skate.runtime.worker.awaiting import Awaiting
-
-#: A process whose connection has ended is reported to the daemon if it lives on this many seconds.
-PEER_LOST_SECONDS = 1.0
-#: Dead processes that are remembered with their cause; those before cannot be connected to either.
-REMEMBERED_DEAD = 4096
 
 
 def _allow_many_descriptors() -> None:
@@ -91,8 +88,6 @@ class Core:
         self.finalized = Finalized()
         #: Processes known to be dead, and why.
         self.dead: dict[bytes, str] = {}
-        #: Processes that could not be connected to just now.
-        self._unreachable: set[bytes] = set()
         self.closed = False
         self._ending = False
         #: What calls raise once it is closed.
@@ -100,13 +95,14 @@ class Core:
         self.pump = Pump(self.lock, self._flush)
         self.pump.housekeeping = self._housekeep
         self.finalized.nudge = self.pump.nudge
+        deaths = self.deaths = Deaths(self)
         self.links = Links(
             self.pump,
             process_id,
             os.path.join(session_dir, f"{process_id.hex()}.sock"),
             self._on_peer_message,
-            self._on_peer_closed,
-            self._on_unreachable,
+            deaths.on_peer_closed,
+            deaths.on_unreachable,
             node_id,
             access,
         )
@@ -145,9 +141,10 @@ class Core:
         #: How the daemon has ended and where its log is, in drivers: e.g. "has ended".
         self.node_ended: Callable[[], str] = lambda: "has ended"
         self._registered = Waiter(1)
-        self._shutdown_done = Waiter(1)
-        self._peer_handlers = self._make_peer_handlers()
-        self._node_handlers = self._make_node_handlers()
+        #: The daemon has ended the session.
+        self.shutdown_done = Waiter(1)
+        self._peer_handlers = peer_handlers(self)
+        self._node_handlers = node_handlers(self)
         self.links.open_node(node_address, self._on_node_message, self._on_node_closed)
 
     # ------------------------------------------------------------------ life
@@ -179,7 +176,7 @@ class Core:
         with self.lock:
             self._ending = True
             self.links.send_node(wire.Shutdown())
-        self.pump.block(self._shutdown_done, time.monotonic() + timeout)
+        self.pump.block(self.shutdown_done, time.monotonic() + timeout)
 
     def close(self, reason: str = "skate.shutdown() was called") -> None:
         """Fail what is pending and let go of sockets and memory."""
@@ -224,7 +221,7 @@ class Core:
             answer.on_ready()
         self._requests.clear()
         self._registered.on_ready()
-        self._shutdown_done.on_ready()
+        self.shutdown_done.on_ready()
         self.pump.completions += 1
         for waiter in self.pump.any_waiters:
             waiter.wake()
@@ -422,75 +419,10 @@ class Core:
         if handler is not None:
             handler(message)
 
-    def _make_peer_handlers(self) -> dict[type, Callable[[Peer, Any], None]]:
-        def ignore(_peer: Peer, _message: Any) -> None:
-            """A message that this kind of process has no use for."""
-
-        submitter, objects, executor = self.submitter, self.objects, self.executor
-        leasing, streams = self.leasing, self.streams
-        return {
-            wire.Hello: ignore,
-            wire.Reply: submitter.on_reply,
-            wire.ReplyValues: submitter.on_reply_values,
-            wire.TaskFailed: submitter.on_failed,
-            wire.Returned: leasing.on_returned,
-            wire.Unblocked: leasing.on_unblocked,
-            wire.Retiring: leasing.on_retiring,
-            wire.FetchObject: objects.on_fetch,
-            wire.ObjectValue: objects.on_value,
-            wire.AddBorrower: self.ownership.on_add_borrower,
-            wire.BorrowerAdded: self.ownership.on_borrower_added,
-            wire.ReleaseBorrow: self.ownership.on_release,
-            wire.ReportLost: objects.on_report_lost,
-            wire.BeginLease: executor.on_begin_lease if executor else ignore,
-            wire.DefineFunction: executor.on_define if executor else ignore,
-            wire.Task: executor.on_task if executor else ignore,
-            wire.Steal: executor.on_steal if executor else ignore,
-            wire.Cancel: executor.cancellation.on_cancel if executor else ignore,
-            wire.StreamItems: streams.on_items,
-            wire.StreamValues: streams.on_values,
-            wire.StreamEnded: streams.on_ended,
-            wire.TaskStarted: self.timeouts.on_started,
-            wire.CancelObject: submitter.on_cancel_object,
-            wire.StreamTaken: executor.producers.on_taken if executor else ignore,
-            wire.StreamDropped: executor.cancellation.on_stream_dropped if executor else ignore,
-        }
-
-    def _make_node_handlers(self) -> dict[type, Callable[[Any], None]]:
-        leasing, executor, callbacks = self.leasing, self.executor, self.pump.callbacks
-        handlers: dict[type, Callable[[Any], None]] = {
-            wire.Registered: self._on_registered,
-            wire.ClusterResources: self._on_cluster_resources,
-            wire.LeaseGranted: leasing.on_lease_granted,
-            wire.LeaseRefused: leasing.on_lease_refused,
-            wire.RecallLease: leasing.on_recall,
-            wire.WorkerDied: self._on_worker_died,
-            wire.ActorState: self.actors.on_state,
-            wire.NamedActor: self._on_answer,
-            wire.StateAnswer: self._on_answer,
-            wire.Inspection: self._on_answer,
-            wire.StateQuery: self.looking.on_query,
-            wire.ObjectFreed: lambda message: self.ownership.free_own(message.location),
-            wire.ObjectLocated: self._on_answer,
-            wire.PackagesMissing: self._on_answer,
-            wire.PackageStored: self._on_answer,
-            wire.PlacementGroupsFound: self._on_answer,
-            wire.PlacementGroupState: self.placement.on_state,
-            wire.RoomAnswer: self._on_answer,
-            wire.SegmentRetired: lambda message: self.objects.store.retire(message.segment_id),
-            # The user's streams and logging handlers may do anything: not under the lock.
-            wire.LogLines: lambda message: callbacks.append(lambda: self.on_log(message)),
-            wire.Warn: lambda message: callbacks.append(lambda: self.on_warning(message.text)),
-            wire.ShutdownDone: lambda message: self._shutdown_done.on_ready(),
-        }
-        if executor is not None:
-            handlers[wire.StartActor] = executor.on_start_actor
-            handlers[wire.ExitWorker] = lambda message: executor.on_exit()
-        return handlers
-
     # ------------------------------------------------------------------ messages (locked)
 
-    def _on_registered(self, message: wire.Registered) -> None:
+    def on_registered(self, message: wire.Registered) -> None:
+        """Locked.  The daemon has answered ``Register``."""
         self.total_resources = message.resources
         self.namespace = message.namespace
         self.job_id = message.job_id
@@ -499,61 +431,17 @@ class Core:
             self.objects.store.set_limit(message.object_store_memory)
         self._registered.on_ready()
 
-    def _on_cluster_resources(self, message: wire.ClusterResources) -> None:
+    def on_cluster_resources(self, message: wire.ClusterResources) -> None:
+        """Locked.  Nodes have come or gone."""
         self.total_resources = message.resources
         self.leasing.limits_changed()
 
-    def _on_answer(self, message: Any) -> None:
+    def on_answer(self, message: Any) -> None:
+        """Locked.  The daemon answers a question with a number."""
         answer = self._requests.pop(message.request_id, None)
         if answer is not None:
             answer.message = message
             answer.on_ready()
-
-    def _on_worker_died(self, message: wire.WorkerDied) -> None:
-        process_id = message.process_id
-        if process_id in self.dead:
-            return
-        # What it said before it died still counts: replies first, then its death.
-        self.links.forget(process_id)
-        log = f"; its log: {message.log_path}" if message.log_path else ""
-        self.dead[process_id] = f"pid {message.pid}, {message.cause}{log}"
-        if len(self.dead) > REMEMBERED_DEAD:
-            del self.dead[next(iter(self.dead))]
-        self.submitter.on_process_died(message)
-        self.ownership.on_process_died(process_id)
-        if self.executor is not None:
-            self.executor.producers.on_process_died(process_id)
-        self.pump.completions += 1
-
-    def _on_peer_closed(self, peer: Peer | None) -> None:
-        """A peer's connection ended; the daemon will say why, since it broadcasts every death."""
-        if peer is None or self.links.peers.get(peer.process_id) is not peer:
-            return
-        peer.connection = None
-
-        def still_alive() -> None:
-            # Somebody closed our socket, or a message was refused: what was under way is lost, and
-            # the two would wait for each other for ever.  The daemon ends it.
-            if peer.process_id not in self.dead and not self.closed:
-                self.links.send_node(wire.PeerLost(peer.process_id))
-
-        self.pump.call_later(PEER_LOST_SECONDS, still_alive)
-
-    def _on_unreachable(self, process_id: bytes, reason: str) -> None:
-        """Nobody listens at the address of a process: it has just died, as a rule.
-
-        Otherwise we lack descriptors, or somebody has removed the session's directory.
-        """
-        if process_id in self._unreachable or process_id in self.dead:
-            return
-        self._unreachable.add(process_id)
-
-        def still_alive() -> None:
-            self._unreachable.discard(process_id)
-            if process_id not in self.dead and not self.closed:
-                self.links.send_node(wire.PeerLost(process_id, reason))
-
-        self.pump.call_later(PEER_LOST_SECONDS, still_alive)
 
     def _on_node_closed(self, _peer: Peer | None) -> None:
         if self.closed:
