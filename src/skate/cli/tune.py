@@ -22,8 +22,8 @@ from skate.tune.board import status_words
 from skate.tune.config import results_place
 from skate.tune.display import number
 from skate.tune.error import MetricError
-from skate.tune.experiment import Experiment
 from skate.tune.experiment_analysis import ExperimentAnalysis
+from skate.tune.finished_run import FinishedRun
 from skate.tune.mode import badness
 from skate.tune.run_folder import RUNNING, Log, find_runs, is_run, read_log, trial_folders
 from skate.tune.run_places import load_with_log, logs_copied
@@ -175,7 +175,7 @@ def _explained() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def _load(run: str, folder: str | None) -> tuple[Experiment, Log]:
+def _load(run: str, folder: str | None) -> tuple[FinishedRun, Log]:
     path = Path(run).expanduser()
     # A name of a run; a path if it is one, or looks like one.
     if not is_run(path) and os.sep not in run:
@@ -193,7 +193,7 @@ def _load(run: str, folder: str | None) -> tuple[Experiment, Log]:
     return load_with_log(path)
 
 
-def _find_trial(experiment: Experiment, name: str) -> Trial:
+def _find_trial(experiment: FinishedRun, name: str) -> Trial:
     found = [
         trial
         for trial in experiment.trials
@@ -205,7 +205,7 @@ def _find_trial(experiment: Experiment, name: str) -> Trial:
 
 
 def _objective(
-    experiment: Experiment, metric: str | None, mode: str | None
+    experiment: FinishedRun, metric: str | None, mode: str | None
 ) -> tuple[str, str] | None:
     """Return what to compare by, None for a run that has nothing to compare yet.
 
@@ -220,7 +220,7 @@ def _objective(
     return objective
 
 
-def _ranked(experiment: Experiment, objective: tuple[str, str] | None) -> list[Trial]:
+def _ranked(experiment: FinishedRun, objective: tuple[str, str] | None) -> list[Trial]:
     if objective is None:
         return experiment.trials
     metric, mode = objective
@@ -286,7 +286,7 @@ def _write(rows: Sequence[Mapping[str, Any]], suffix: str, file: TextIO) -> None
 # -------------------------------------------------------------------- showing
 
 
-def _print_head(experiment: Experiment, log: Log, objective: tuple[str, str] | None) -> None:
+def _print_head(experiment: FinishedRun, log: Log, objective: tuple[str, str] | None) -> None:
     trials = experiment.trials
     stopped = sum(trial.early_stopped for trial in trials)
     running = sum(trial.status == Trial.RUNNING for trial in trials)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from skate.tune.analysis import best_trial, resolve_objective
-from skate.tune.experiment import Experiment
+from skate.tune.finished_run import FinishedRun
 from skate.tune.trial import Trial
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Curves:
         return max((len(curve.values) for curve in self.curves), default=0)
 
 
-def learning_curves(experiment: Experiment, metric: str | None = None) -> Curves:
+def learning_curves(experiment: FinishedRun, metric: str | None = None) -> Curves:
     """Return the curves of all trials that reported.
 
     Raises:

@@ -19,7 +19,7 @@ from skate.tune.analysis import (
     results_table,
 )
 from skate.tune.checkpoint import Checkpoint
-from skate.tune.experiment import Experiment
+from skate.tune.finished_run import FinishedRun
 from skate.tune.objective import Objective
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result
@@ -50,14 +50,14 @@ class ExperimentAnalysis:
 
     def __init__(
         self,
-        experiment: Experiment | str | os.PathLike[str],
+        experiment: FinishedRun | str | os.PathLike[str],
         *,
         trials: Sequence[Trial] | None = None,
         default_metric: str | None = None,
         default_mode: str | None = None,
         storage_filesystem: object = None,
     ) -> None:
-        if not isinstance(experiment, Experiment):
+        if not isinstance(experiment, FinishedRun):
             from skate.tune.run_places import load
 
             experiment = load(experiment)

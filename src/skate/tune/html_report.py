@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from skate.tune.analysis import best_trial
 from skate.tune.curves import Results
 from skate.tune.display import duration, number
-from skate.tune.experiment import Experiment
+from skate.tune.finished_run import FinishedRun
 from skate.tune.plots import pictures, svg
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial
@@ -124,7 +124,7 @@ def _pictures(drawn: Mapping[str, Figure]) -> str:
     return "\n".join(parts)
 
 
-def _facts(experiment: Experiment, best: Trial | None) -> str:
+def _facts(experiment: FinishedRun, best: Trial | None) -> str:
     trials = experiment.trials
     metric, mode = experiment.objective.metric, experiment.objective.mode
     facts = [
@@ -154,7 +154,7 @@ def _best(best: Trial | None) -> str:
     return f"<p>Trial {html.escape(best.trial_id)}</p>{_table(['parameter', 'value'], rows, [])}"
 
 
-def _trials(experiment: Experiment, best: Trial | None) -> str:
+def _trials(experiment: FinishedRun, best: Trial | None) -> str:
     metric, mode = experiment.objective.metric, experiment.objective.mode
     names = list(dict.fromkeys(n for trial in experiment.trials for n in trial.evaluated_params))
     names = names[:_MAX_PARAMETERS]
@@ -176,7 +176,7 @@ def _trials(experiment: Experiment, best: Trial | None) -> str:
     return _table(header, rows, classes)
 
 
-def _best_first(experiment: Experiment) -> list[Trial]:
+def _best_first(experiment: FinishedRun) -> list[Trial]:
     metric, mode = experiment.objective.metric, experiment.objective.mode
     if metric is None or mode is None:
         return experiment.trials
@@ -188,7 +188,7 @@ def _best_first(experiment: Experiment) -> list[Trial]:
     return sorted(experiment.trials, key=badness)
 
 
-def _errors(experiment: Experiment) -> str:
+def _errors(experiment: FinishedRun) -> str:
     if not experiment.failed:
         return ""
     items = "".join(

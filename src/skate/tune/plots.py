@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skate.tune.curves import Curve, Curves, Results, learning_curves, value_limits
 from skate.tune.display import number, params
-from skate.tune.experiment import Experiment
+from skate.tune.finished_run import FinishedRun
 from skate.tune.importance import importances
 from skate.tune.parameter_plots import draw_importances, draw_parallel
 
@@ -87,7 +87,7 @@ def save_plots(
     return paths
 
 
-def pictures(experiment: Experiment, metric: str | None, title: str) -> dict[str, Figure]:
+def pictures(experiment: FinishedRun, metric: str | None, title: str) -> dict[str, Figure]:
     """Return all figures that there are data for, by name; none if no trial reported a number.
 
     Raises:

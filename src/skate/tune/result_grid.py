@@ -17,7 +17,7 @@ from skate.tune.analysis import (
     results_table,
 )
 from skate.tune.checkpoint import Checkpoint
-from skate.tune.experiment import Experiment
+from skate.tune.finished_run import FinishedRun
 from skate.tune.trial import Trial, TrialCheckpoint
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ class Result:
 class ResultGrid:
     """The results of all trials of a run; a sequence of ``Result``."""
 
-    def __init__(self, experiment: Experiment | ExperimentAnalysis) -> None:
+    def __init__(self, experiment: FinishedRun | ExperimentAnalysis) -> None:
         # Ray's is made from an ExperimentAnalysis.
         self.experiment = (
-            experiment if isinstance(experiment, Experiment) else experiment.experiment
+            experiment if isinstance(experiment, FinishedRun) else experiment.experiment
         )
 
     @property

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from skate.tune.error import TuneError
-from skate.tune.experiment import Experiment
 from skate.tune.experiment_state import SUMMARY_FILE
+from skate.tune.finished_run import FinishedRun
 from skate.tune.objective import Objective, guess_mode
 from skate.tune.run_log import FILE
 from skate.tune.search.space import flatten
@@ -125,7 +125,7 @@ def trial_folders(path: Path) -> Iterator[Path]:
             yield entry
 
 
-def load_with_log(path: str | os.PathLike[str]) -> tuple[Experiment, Log]:
+def load_with_log(path: str | os.PathLike[str]) -> tuple[FinishedRun, Log]:
     """Return the run whose folder, or a file in it, is ``path``, and what its log says.
 
     Raises:
@@ -145,7 +145,7 @@ def load_with_log(path: str | os.PathLike[str]) -> tuple[Experiment, Log]:
     mode = log.mode or (None if metric is None else guess_mode(metric))
     counts = _report_counts(folder)
     elapsed = 0.0 if log.began is None or log.ended is None else log.ended - log.began
-    experiment = Experiment(
+    experiment = FinishedRun(
         log.name,
         folder,
         trials,

@@ -17,8 +17,8 @@ from pathlib import Path
 from skate.tune import run_folder
 from skate.tune.config import results_folder
 from skate.tune.error import TuneError
-from skate.tune.experiment import Experiment
 from skate.tune.experiment_state import SUMMARY_FILE
+from skate.tune.finished_run import FinishedRun
 from skate.tune.run_folder import CUT_OFF, Log, read_log, read_summary
 from skate.tune.run_log import FILE
 from skate.tune.storage import MANIFEST, is_url, local_folder, open_storage
@@ -31,7 +31,7 @@ ALIVE_S = 60.0
 _OF_TRIALS = frozenset({"params.json", "result.json", "error.txt"})
 
 
-def load(place: str | os.PathLike[str]) -> Experiment:
+def load(place: str | os.PathLike[str]) -> FinishedRun:
     """Return the run whose folder, or a file in it, is ``place``; or the one at that URL.
 
     Raises:
@@ -42,7 +42,7 @@ def load(place: str | os.PathLike[str]) -> Experiment:
     return load_with_log(place)[0]
 
 
-def load_with_log(place: str | os.PathLike[str]) -> tuple[Experiment, Log]:
+def load_with_log(place: str | os.PathLike[str]) -> tuple[FinishedRun, Log]:
     """Return the same, and what the log of the run says; raise the same."""
     if not is_url(place):
         return run_folder.load_with_log(local_folder(place))

@@ -10,8 +10,9 @@ from typing import Any
 from skate.tune.callback import Callback
 from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 from skate.tune.error import TuneError, describe
-from skate.tune.experiment import Experiment, execute
+from skate.tune.execute import execute
 from skate.tune.experiment_analysis import ExperimentAnalysis
+from skate.tune.finished_run import FinishedRun
 from skate.tune.progress_reporter import ProgressReporter
 from skate.tune.registry import resolve
 from skate.tune.resources import Resources
@@ -178,7 +179,7 @@ def _checkpoints(
     )
 
 
-def _failure(experiment: Experiment) -> TuneError:
+def _failure(experiment: FinishedRun) -> TuneError:
     failed = experiment.failed
     ids = ", ".join(trial.trial_id for trial in failed[:10])
     if len(failed) > 10:

@@ -8,7 +8,7 @@ from typing import Any
 
 from skate.tune.callback import Callback
 from skate.tune.config import RunConfig, TuneConfig
-from skate.tune.experiment import execute
+from skate.tune.execute import execute
 from skate.tune.registry import resolve
 from skate.tune.resources import Resources
 from skate.tune.result_grid import ResultGrid

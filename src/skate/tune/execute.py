@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import skate
@@ -16,9 +14,9 @@ from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.class_runs import Saving
 from skate.tune.config import RunConfig, TuneConfig, results_folder, results_place
 from skate.tune.ctrl_c import CtrlC
-from skate.tune.error import StorageError
 from skate.tune.experiment_state import SavedTrial
 from skate.tune.files import ResultFiles
+from skate.tune.finished_run import FinishedRun
 from skate.tune.homes import Homes
 from skate.tune.mode import check_mode
 from skate.tune.objective import Objective
@@ -43,40 +41,8 @@ from skate.tune.state_writer import StateWriter
 from skate.tune.stopper import as_stopper
 from skate.tune.storage import open_storage
 from skate.tune.trainable import Function, check, is_class, trainable_name, unwrap
-from skate.tune.trial import Trial, TrialCheckpoint
+from skate.tune.trial import Trial
 from skate.tune.troubles import Troubles
-
-
-@dataclass
-class Experiment:
-    """A run that is over.
-
-    Attributes:
-        path: its folder on this machine.
-        elapsed_s: how long it took, in seconds.
-        end_reason: why it ended before its time: "time budget", "interrupted", "fail_fast",
-            "stopper"; empty if it did not.
-        cpu_s: seconds of CPU that the orchestration took in the driver.
-        checkpoints: those that are kept of each trial, oldest first.
-        place: path or URL of its folder, which has everything.
-        storage_errors: what could not be written, in order.
-    """
-
-    name: str
-    path: Path
-    trials: list[Trial]
-    objective: Objective
-    elapsed_s: float
-    end_reason: str
-    cpu_s: float = 0.0
-    checkpoints: dict[str, list[TrialCheckpoint]] = field(default_factory=dict)
-    place: str = ""
-    storage_errors: list[StorageError] = field(default_factory=list)
-
-    @property
-    def failed(self) -> list[Trial]:
-        """Trials that failed for good."""
-        return [trial for trial in self.trials if trial.status == Trial.ERROR]
 
 
 def execute(
@@ -86,7 +52,7 @@ def execute(
     run_config: RunConfig,
     resources: Resources | None = None,
     resume: Resume | None = None,
-) -> Experiment:
+) -> FinishedRun:
     """Check everything, then run all trials.
 
     Args:
@@ -206,7 +172,7 @@ def execute(
                 keeper.close()
                 troubles.note(keeper.take_errors())
     elapsed = time.monotonic() - start
-    experiment = Experiment(
+    finished = FinishedRun(
         name,
         path,
         orchestrator.trials,
@@ -218,11 +184,11 @@ def execute(
         storage.where(""),
         troubles.errors,
     )
-    if run_config.failure_config.fail_fast == "raise" and experiment.failed:
-        error = experiment.failed[0].error
+    if run_config.failure_config.fail_fast == "raise" and finished.failed:
+        error = finished.failed[0].error
         assert error is not None
         raise error
-    return experiment
+    return finished
 
 
 class _Names:
