@@ -20,7 +20,6 @@ from skate.tune.logger import (
     JsonLoggerCallback,
     LoggerCallback,
     MLflowLoggerCallback,
-    TBXLoggerCallback,
     WandbLoggerCallback,
 )
 
@@ -82,29 +81,6 @@ def test_what_happens_to_a_trial(tmp_path: Path) -> None:
         "1": ["start", "1", "2", "restart", "3", "end"],
         "2": ["start", "1", "2", "3", "restart", "failed"],
     }
-
-
-def test_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event
-
-    analysis = run(tmp_path, TBXLoggerCallback())
-    for trial in analysis.trials[:2]:
-        assert trial.local_path is not None
-        found: dict[int, float] = {}
-        for path in sorted(trial.local_path.glob("events.out.tfevents.*")):
-            content, at = path.read_bytes(), 0
-            while at < len(content):
-                # TFRecord: length, checksum of it, content, checksum of it.
-                length = int.from_bytes(content[at : at + 8], "little")
-                event = Event.FromString(content[at + 12 : at + 12 + length])
-                at += 16 + length
-                for value in event.summary.value:
-                    if value.tag == "ray/tune/loss":
-                        found[event.step] = value.simple_value
-        assert found == pytest.approx(
-            {1: trial.config["x"] + 1.0, 2: trial.config["x"] + 0.5, 3: trial.config["x"] + 1 / 3}
-        )
 
 
 @pytest.fixture
@@ -200,7 +176,6 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("module", "make", "extra"),
     [
-        ("tensorboardX", TBXLoggerCallback, "tensorboard"),
         ("mlflow.tracking", MLflowLoggerCallback, "mlflow"),
         ("wandb", WandbLoggerCallback, "wandb"),
     ],

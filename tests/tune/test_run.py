@@ -31,7 +31,7 @@ def parabola(config: dict[str, Any]) -> None:
 @pytest.fixture(autouse=True)
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs print nothing unless a test asks for it."""
-    monkeypatch.setattr("skate.tune.experiment._displays", lambda verbose: [])
+    monkeypatch.setattr("skate.tune.execute._displays", lambda verbose: [])
 
 
 def test_the_talk() -> None:

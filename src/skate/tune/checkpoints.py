@@ -121,6 +121,10 @@ class CheckpointKeeper:
             self._promised = named
         self._enqueue(functools.partial(self._write_state, write, named))
 
+    def do_later(self, job: Callable[[], None]) -> None:
+        """Have the thread do something that nobody waits for; it may raise ``StorageError``."""
+        self._enqueue(job)
+
     def take_errors(self) -> list[StorageError]:
         """Return what went wrong since the last call, in order."""
         taken = []

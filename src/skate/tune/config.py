@@ -165,3 +165,8 @@ def results_folder(storage_path: str | os.PathLike[str] | None) -> Path:
         if place and not is_url(place):
             return local_folder(place)
     return local_folder("~/skate_results")
+
+
+def logs_by_itself() -> bool:
+    """Say whether runs write for TensorBoard without being told to."""
+    return os.environ.get("SKATE_DISABLE_AUTO_CALLBACK_LOGGERS", "0") != "1"

@@ -12,12 +12,19 @@ import skate
 from skate.tune.callback import Callback, CallbackList
 from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.class_runs import Saving
-from skate.tune.config import RunConfig, TuneConfig, results_folder, results_place
+from skate.tune.config import (
+    RunConfig,
+    TuneConfig,
+    logs_by_itself,
+    results_folder,
+    results_place,
+)
 from skate.tune.ctrl_c import CtrlC
 from skate.tune.experiment_state import SavedTrial
 from skate.tune.files import ResultFiles
 from skate.tune.finished_run import FinishedRun
 from skate.tune.homes import Homes
+from skate.tune.logger.tensorboardx import TBXLoggerCallback
 from skate.tune.mode import check_mode
 from skate.tune.objective import Objective
 from skate.tune.orchestrator import Limits, Orchestrator
@@ -137,11 +144,12 @@ def execute(
     callback = CallbackList(
         [
             files,
+            *_event_loggers(run_config.callbacks, keeper),
             RunLog(path, troubles),
             SchedulerFiles(path, scheduler, troubles),
             StateWriter(name, storage, path, keeper, files, troubles, tuner),
             *_displays(run_config),
-            *run_config.callbacks,
+            *(each for each in run_config.callbacks if not isinstance(each, TBXLoggerCallback)),
         ]
     )
     saving = None
@@ -328,6 +336,16 @@ def _check_values(space: Mapping[str, Any]) -> None:
     """
     if space:
         skate.put(spaces.written_values(space))
+
+
+def _event_loggers(callbacks: Sequence[Callback], keeper: CheckpointKeeper) -> list[Callback]:
+    """Return what writes for TensorBoard: before the state, which is written with all files."""
+    loggers = [each for each in callbacks if isinstance(each, TBXLoggerCallback)]
+    if not loggers and logs_by_itself():
+        loggers = [TBXLoggerCallback()]
+    for logger in loggers:
+        logger.do_later = keeper.do_later
+    return [*loggers]
 
 
 def _displays(config: RunConfig) -> list[Callback]:

@@ -57,8 +57,8 @@ class History:
                 column.extend([math.nan] * (self.length - len(column)))
             try:
                 column.append(value)
-            except OverflowError:  # an integer beyond the range of floats
-                column.append(math.inf if value > 0 else -math.inf)
+            except OverflowError:
+                column.append(as_float(value))
         self.length += 1
 
     def cut(self, length: int) -> None:
@@ -258,6 +258,14 @@ class Trial:
 
     def __repr__(self) -> str:
         return f"Trial({self.trial_id}, {self.status})"
+
+
+def as_float(number: float) -> float:
+    """Return a number as a float, an infinite one for integers beyond their range."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def flat_result(result: dict[str, Any]) -> dict[str, Any]:

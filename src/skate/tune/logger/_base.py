@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from skate.tune.callback import Callback
-from skate.tune.trial import Trial, flat_result
+from skate.tune.trial import Trial, as_float, flat_result
 
 
 class LoggerCallback(Callback):
@@ -72,7 +72,7 @@ class LoggerCallback(Callback):
 def numbers(result: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of a result, nested ones by path."""
     return {
-        name: float(value)
+        name: value if type(value) is float else as_float(value)
         for name, value in flat_result(result).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "pid"
     }
