@@ -125,6 +125,12 @@ class RunConfig:
         callbacks: hooks into the run.
         verbose: 0 for silence; anything else for a table (in a terminal) or lines.
         progress_reporter: shows the run instead, such as a ``CLIReporter``.
+        log_to_file: whether what trials print is copied into their folders: True for the files
+            "stdout" and "stderr", the name of a file for both, or two names.  What other programs
+            and libraries in C write past Python is not in them.
+
+    Raises:
+        ValueError: ``log_to_file`` is none of these.
     """
 
     name: str | None = None
@@ -135,8 +141,10 @@ class RunConfig:
     callbacks: Sequence[Callback] = ()
     verbose: int = 1
     progress_reporter: ProgressReporter | None = None
+    log_to_file: bool | str | Sequence[str] = False
 
     def __post_init__(self) -> None:
+        output_files(self.log_to_file)
         # Ray's scripts say None for what they leave alone.
         given: dict[str, Any] = vars(self)
         if given["failure_config"] is None:
@@ -147,6 +155,28 @@ class RunConfig:
             self.callbacks = ()
         if given["verbose"] is None:
             self.verbose = 1
+
+
+def output_files(log_to_file: object) -> tuple[str | None, str | None]:
+    """Return the names of the files that get what a trial prints, as ``RunConfig`` has them.
+
+    Raises:
+        ValueError: that means nothing.
+    """
+    if not log_to_file:
+        return None, None
+    if log_to_file is True:
+        return "stdout", "stderr"
+    if isinstance(log_to_file, str):
+        return log_to_file, log_to_file
+    if isinstance(log_to_file, Sequence):
+        names = [name for name in log_to_file if isinstance(name, str) and name]
+        if len(names) == len(log_to_file) == 2:
+            return names[0], names[1]
+    raise ValueError(
+        "log_to_file wants True, the name of a file, or two names (stdout, stderr), got"
+        f" {log_to_file!r}"
+    )
 
 
 def results_place(storage_path: str | os.PathLike[str] | None) -> str:
@@ -170,3 +200,8 @@ def results_folder(storage_path: str | os.PathLike[str] | None) -> Path:
 def logs_by_itself() -> bool:
     """Say whether runs write for TensorBoard without being told to."""
     return os.environ.get("SKATE_DISABLE_AUTO_CALLBACK_LOGGERS", "0") != "1"
+
+
+def works_in_trial_folders() -> bool:
+    """Say whether the processes of trials change to the folders of these."""
+    return os.environ.get("SKATE_CHDIR_TO_TRIAL_DIR", "1") != "0"

@@ -16,8 +16,10 @@ from skate.tune.config import (
     RunConfig,
     TuneConfig,
     logs_by_itself,
+    output_files,
     results_folder,
     results_place,
+    works_in_trial_folders,
 )
 from skate.tune.ctrl_c import CtrlC
 from skate.tune.experiment_state import SavedTrial
@@ -49,6 +51,7 @@ from skate.tune.stopper import as_stopper
 from skate.tune.storage import open_storage
 from skate.tune.trainable import Function, check, is_class, trainable_name, unwrap
 from skate.tune.trial import Trial
+from skate.tune.trial_folder import FolderUse
 from skate.tune.troubles import Troubles
 
 
@@ -160,7 +163,16 @@ def execute(
             scheduler.needs_checkpoints,
         )
     # The trainable is stored once; every actor reads it from there.
-    homes = Homes(skate.put(function), saving, tune_config.reuse_actors)
+    homes = Homes(
+        skate.put(function),
+        saving,
+        tune_config.reuse_actors,
+        FolderUse(
+            skate.get_runtime_context().get_worker_id(),
+            works_in_trial_folders(),
+            *output_files(run_config.log_to_file),
+        ),
+    )
     if saved is not None and resume is not None:
         apply(saved, orchestrator, keeper, resume)
     start = time.monotonic()

@@ -9,6 +9,7 @@ import skate
 from skate.tune.class_runs import Saving
 from skate.tune.resources import PlacementGroupFactory, actor_options
 from skate.tune.trial_actor import TrialActor
+from skate.tune.trial_folder import FolderUse
 from skate.util.placement_group import placement_group, remove_placement_group
 from skate.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -29,12 +30,16 @@ class Homes:
         trainable: ref of what trials run.
         saving: when a class is asked for checkpoints; None for functions.
         reuse: whether a process may run one trial after another.
+        folder_use: what trials do with their folders.
     """
 
-    def __init__(self, trainable: Any, saving: Saving | None, reuse: bool) -> None:
+    def __init__(
+        self, trainable: Any, saving: Saving | None, reuse: bool, folder_use: FolderUse
+    ) -> None:
         self._trainable = trainable
         self._saving = saving
         self._reuse = reuse
+        self._folder_use = folder_use
         self._actor_class = skate.remote(TrialActor)
         self._idle: list[Home] = []
         self._free_groups: list[tuple[PlacementGroupFactory, Any]] = []
@@ -69,7 +74,7 @@ class Homes:
                 group, index, placement_group_capture_child_tasks=True
             )
         actor = self._actor_class.options(**options).remote(
-            self._trainable, self._saving, resources
+            self._trainable, self._saving, resources, self._folder_use
         )
         return Home(actor, resources, group)
 

@@ -7,6 +7,7 @@ the orchestrator asked it to (at a *gate*), or when it is far ahead of the orche
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import socket
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint, PackedCheckpoint
     from skate.tune.resources import PlacementGroupFactory
+    from skate.tune.trial_output import TrialOutput
 
 #: How long reports may lie in the outbox before they travel, in seconds.  It makes one message of
 #: what is reported in quick succession.  A function that waits or ends is heard of at once.
@@ -117,6 +119,8 @@ class Session:
         self.checkpoint = checkpoint
         #: Goes with the next report, if that brings none itself.
         self.next_checkpoint: Checkpoint | None = None
+        #: Where what the function prints is copied to.
+        self.output: TrialOutput | None = None
         self.done = done
         self.error: BaseException | None = None
         self.function = function
@@ -267,12 +271,13 @@ class Session:
         _enter(self)
         error: BaseException | None = None
         try:
-            returned = self.function(self._config)
-            if isinstance(returned, GeneratorType):
-                for result in returned:
-                    report(result)
-            elif returned is not None:
-                report(returned)
+            with self.output or contextlib.nullcontext():
+                returned = self.function(self._config)
+                if isinstance(returned, GeneratorType):
+                    for result in returned:
+                        report(result)
+                elif returned is not None:
+                    report(returned)
         except StopTrial:
             pass
         except BaseException as raised:
@@ -333,6 +338,12 @@ def _current() -> Session | None:
     if session is None and len(_running) == 1 and not _in_main_thread():
         return _running[0]
     return session
+
+
+def current_output() -> TrialOutput | None:
+    """Return where what the calling thread prints is copied to; None for nowhere."""
+    session = _current()
+    return None if session is None else session.output
 
 
 def _in_main_thread() -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint, PackedCheckpoint
     from skate.tune.class_runs import ClassRuns, Saving
     from skate.tune.resources import PlacementGroupFactory
+    from skate.tune.trial_folder import FolderUse
 
 #: What the answering methods return as two values.  The second one belongs to the driver, which
 #: hands it on without looking at it.
@@ -36,6 +37,7 @@ class TrialActor:
         trainable: a function of a configuration, or a ``Trainable`` class.
         saving: when a class is asked for checkpoints; None for functions.
         resources: what its trials have.
+        folder_use: what they do with their folders; nothing if None.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class TrialActor:
         trainable: Callable[..., Any],
         saving: Saving | None = None,
         resources: PlacementGroupFactory | None = None,
+        folder_use: FolderUse | None = None,
     ) -> None:
         self._resources = resources
+        self._folder_use = folder_use
         self._function: Callable[[dict[str, Any]], Any] = trainable
         self._session: Session | None = None
         self._runs: ClassRuns | None = None
@@ -77,6 +81,8 @@ class TrialActor:
         if self._runs is not None:
             # The thread holds no reference to this actor: see __del__.
             session.function = functools.partial(self._runs.run, session)
+        if self._folder_use is not None:
+            session.output = self._folder_use.begin(context.get_trial_dir())
         self._session = session
         session.start()
         return session.collect()

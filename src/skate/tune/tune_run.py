@@ -40,6 +40,7 @@ def run(
     scheduler: TrialScheduler | str | None = None,
     verbose: int | None = None,
     progress_reporter: ProgressReporter | None = None,
+    log_to_file: bool | str | Sequence[str] = False,
     callbacks: Sequence[Callback] | None = None,
     max_failures: int = 0,
     fail_fast: bool | str = False,
@@ -79,6 +80,8 @@ def run(
         scheduler: a ``TrialScheduler``, "fifo" or "asha"; "fifo" if None.
         verbose: 0 for silence; None and anything else for a table (in a terminal) or lines.
         progress_reporter: shows the run instead, such as a ``CLIReporter``.
+        log_to_file: whether what trials print is copied into their folders: True for the files
+            "stdout" and "stderr", the name of a file for both, or two names.
         callbacks: hooks into the run.
         max_failures: how often a failed trial is started again; -1 for always.
         fail_fast: end the run with the first trial that fails for good; "raise": and raise its
@@ -145,6 +148,7 @@ def run(
             callbacks=callbacks or (),
             verbose=1 if verbose is None else verbose,
             progress_reporter=progress_reporter,
+            log_to_file=log_to_file,
         ),
         resources_per_trial,
         wish,
