@@ -17,6 +17,7 @@ import pytest
 import skate
 from skate import tune
 from skate.exceptions import SerializationError
+from skate.tune.progress_reporter import ReporterCallback
 from skate.tune.schedulers import ASHAScheduler
 from skate.tune.search import BasicVariantGenerator
 
@@ -450,8 +451,55 @@ def test_nan_results_are_never_the_best() -> None:
 def test_trials_that_report_nothing() -> None:
     analysis = tune.run(lambda config: None, num_samples=3)
     assert [trial.status for trial in analysis.trials] == ["TERMINATED"] * 3
-    with pytest.raises(ValueError, match="no trial has reported a metric"):
+    with pytest.raises(tune.MetricError, match="no trial has reported a metric"):
         _ = analysis.best_config
+
+
+def test_trials_that_report_no_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    def train(config: dict[str, Any]) -> None:
+        tune.report(state="begun", where={"host": "here"})
+        tune.report(state=f"done with {config['x']}", where={"host": "there"})
+
+    analysis = tune.run(
+        train,
+        config={"x": tune.grid_search([1, 2])},
+        callbacks=[ReporterCallback(tune.CLIReporter())],
+    )
+    shown = capsys.readouterr().out
+    assert "where/host" in shown
+    assert "done with 2" in shown
+    for trial in analysis.trials:
+        assert (trial.status, trial.iterations) == ("TERMINATED", 2)
+        assert trial.last_result["state"] == f"done with {trial.config['x']}"
+    for question in (analysis.get_best_trial, analysis.get_best_config):
+        with pytest.raises(tune.MetricError, match="no trial has reported a metric"):
+            question()
+    with pytest.raises(tune.MetricError, match="no trial reported 'loss'"):
+        analysis.get_best_trial("loss", "min")
+    grid = tune.ResultGrid(analysis)
+    with pytest.raises(tune.MetricError, match="no trial has reported a metric"):
+        grid.get_best_result()
+    assert list(grid.get_dataframe()["where/host"]) == ["there", "there"]
+    with pytest.raises(tune.MetricError, match="no trial has reported a metric"):
+        _ = tune.ExperimentAnalysis(analysis.experiment_path).best_trial
+
+
+def test_a_number_may_come_later() -> None:
+    def train(config: dict[str, Any]) -> None:
+        tune.report(state="warming up")
+        tune.report(loss=config["x"])
+
+    analysis = tune.run(train, config={"x": tune.grid_search([2, 1])}, verbose=0)
+    assert (analysis.default_metric, analysis.best_config) == ("loss", {"x": 1})
+
+
+@pytest.mark.parametrize("options", [{"scheduler": "asha"}, {"search_alg": "optuna"}])
+def test_schedulers_and_searchers_that_go_by_numbers(options: dict[str, Any]) -> None:
+    def train(config: dict[str, Any]) -> None:
+        tune.report(state="fine")
+
+    with pytest.raises(tune.MetricError, match="no number in it; reported: state"):
+        tune.run(train, config={"x": tune.uniform(0, 1)}, verbose=0, **options)
 
 
 @pytest.mark.parametrize(

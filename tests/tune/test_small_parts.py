@@ -88,6 +88,11 @@ def test_what_the_user_says_is_not_second_guessed() -> None:
     assert (partial.metric, partial.mode, partial.assumed) == ("loss", "max", True)
     with pytest.raises(MetricError, match="no number in it; reported: note"):
         Objective().learn({"training_iteration": 1, "note": "x"})
+    unknown = Objective()
+    assert not unknown.learn({"training_iteration": 1, "note": "x"}, required=False)
+    assert unknown.metric is None
+    assert unknown.learn({"note": "x", "loss": 1.0}, required=False)
+    assert (unknown.metric, unknown.mode) == ("loss", "min")
 
 
 def test_stop_criteria() -> None:

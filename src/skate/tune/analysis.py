@@ -27,13 +27,14 @@ def resolve_objective(
     """Return the metric and mode to compare by: what is given, else the run's.
 
     Raises:
-        ValueError: no metric is given and no trial has reported one.
+        MetricError: no metric is given, and no trial has reported a number.
+        ValueError: no such mode.
     """
     check_mode(mode)
     if metric is None:
         metric = objective.metric
         if metric is None:
-            raise ValueError("no trial has reported a metric; say which one to compare: metric=...")
+            raise MetricError("no trial has reported a metric, which is a number, to compare by")
         return metric, mode or objective.mode or guess_mode(metric)
     if mode is None:
         mode = objective.mode if metric == objective.metric else None

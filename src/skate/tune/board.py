@@ -82,8 +82,8 @@ def board(
     room -= sum(column.width + _GAP for column in varied)
     hidden = [column.title for column in every[len(varied) :]]
     others: list[Column] = []
-    if objective is not None and not hidden and metrics is None:
-        others = _fitting(_others(trials, objective[0]), room)
+    if not hidden and metrics is None:
+        others = _fitting(_others(trials, None if objective is None else objective[0]), room)
     return Board(trials, [*first, *varied, *last, *others], hidden)
 
 
@@ -132,14 +132,14 @@ def _parameters(trials: Sequence[Trial]) -> list[Column]:
     ]
 
 
-def _others(trials: Sequence[Trial], metric: str) -> list[Column]:
-    """Return the other numbers that trials report."""
+def _others(trials: Sequence[Trial], metric: str | None) -> list[Column]:
+    """Return the other numbers that trials report; all they report if there is no metric."""
     results = [user_metrics(flat_result(trial.last_result)) for trial in trials]
     names = dict.fromkeys(
         name
         for result in results
         for name, value in result.items()
-        if name != metric and isinstance(value, (int, float))
+        if metric is None or (name != metric and isinstance(value, (int, float)))
     )
     return [
         Column(_short(name), [number(result[name]) if name in result else "" for result in results])

@@ -36,8 +36,12 @@ class Objective:
             self.mode = guess_mode(self.metric)
             self.assumed = True
 
-    def learn(self, result: Mapping[str, Any]) -> None:
-        """Complete the objective from the first result of the run, flat.
+    def learn(self, result: Mapping[str, Any], required: bool = True) -> bool:
+        """Complete the objective from a result of the run, flat; say whether it is complete now.
+
+        Args:
+            result: the first one, or another if those before had no number in them.
+            required: whether the run cannot do without.
 
         Raises:
             MetricError: the result does not have the metric, or no number at all.
@@ -45,8 +49,10 @@ class Objective:
         reported = user_metrics(result)
         if self.metric is not None:
             require(self.metric, result)
-            return
+            return True
         numbers = [n for n, v in reported.items() if isinstance(v, (int, float))]
+        if not numbers and not required:
+            return False
         if not numbers:
             raise MetricError(
                 "there is nothing to compare trials by: the first report has no number in it;"
@@ -56,6 +62,7 @@ class Objective:
         if self.mode is None:
             self.mode = guess_mode(self.metric)
         self.assumed = True
+        return True
 
 
 def require(metric: str, result: Mapping[str, Any]) -> None:

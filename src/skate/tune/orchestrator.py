@@ -482,8 +482,10 @@ class Orchestrator:
         return Pause(trial, save=newest is None or newest.reports < trial.iterations)
 
     def _inform(self, flat: Mapping[str, Any]) -> None:
-        """Tell searcher and scheduler what the run optimizes, now that a result has shown it."""
-        self.objective.learn(flat)
+        """Tell searcher and scheduler what the run optimizes, once a result has shown it."""
+        needed = self.scheduler.needs_metric or self.searcher.needs_metric
+        if not self.objective.learn(flat, needed):
+            return  # trials that report no numbers: there is nothing to go by, and nobody does
         metric, mode = self.objective.metric, self.objective.mode
         assert metric is not None
         assert mode is not None

@@ -49,6 +49,7 @@ class PopulationBasedTrainingReplay(TrialScheduler):
 
     needs_checkpoints = True
     works_with_searchers = False
+    needs_metric = False
     changes_config = True
 
     def __init__(self, policy_file: str | os.PathLike[str]) -> None:

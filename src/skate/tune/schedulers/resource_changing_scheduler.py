@@ -221,6 +221,7 @@ class ResourceChangingScheduler(TrialScheduler):
         super().__init__(self.base_scheduler.metric, self.base_scheduler.mode)
         self.resources_allocation_function = resources_allocation_function or DistributeResources()
         self.works_with_searchers = self.base_scheduler.works_with_searchers
+        self.needs_metric = self.base_scheduler.needs_metric
         self.only_searchers = self.base_scheduler.only_searchers
         self.changes_config = self.base_scheduler.changes_config
         #: What trials start with; None before the first one.

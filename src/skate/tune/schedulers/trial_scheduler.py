@@ -110,6 +110,8 @@ class TrialScheduler(ABC):
     #: Whether trials have to be able to go on from a checkpoint.  Then ``Trainable`` classes save
     #: one at each gate.
     needs_checkpoints: bool = False
+    #: Whether it goes by what the run optimizes.
+    needs_metric: bool = True
     #: Whether a searcher may propose the configurations and learn from the results.
     works_with_searchers: bool = True
     #: If not empty: the names of the only search algorithms that it goes with.
@@ -223,6 +225,8 @@ def progress(result: Mapping[str, object], time_attr: str) -> float:
 
 class FIFOScheduler(TrialScheduler):
     """Lets every trial run to its end, in the order of their creation."""
+
+    needs_metric = False
 
     def next_decision(self, trial: Trial) -> Gate:
         """Never."""

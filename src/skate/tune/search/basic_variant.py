@@ -32,6 +32,7 @@ class BasicVariantGenerator(Searcher):
             ``random`` and NumPy.
     """
 
+    needs_metric = False
     _NO_STATE = ("_space", "_grid_size", "_calls_functions")
 
     def __init__(

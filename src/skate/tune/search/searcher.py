@@ -47,6 +47,8 @@ class Searcher(ABC):
     """
 
     FINISHED = FINISHED
+    #: Whether it goes by what the run optimizes.
+    needs_metric: bool = True
     #: Attributes that are no state: what the constructor and the run bring again.
     _NO_STATE: tuple[str, ...] = ()
     #: File name of ``save_to_dir``.

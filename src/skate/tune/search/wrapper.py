@@ -13,6 +13,7 @@ class Wrapper(Searcher):
 
     def __init__(self, searcher: Searcher) -> None:
         self.searcher = searcher
+        self.needs_metric = searcher.needs_metric
 
     # The objective is that of the searcher inside, whatever it learns.
 
