@@ -20,11 +20,22 @@ class Hooks(tune.Callback):
         self.events: list[str] = []
         self.starts: list[str] = []
         self.restores: list[str] = []
+        self.saves: list[int] = []
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.events.append("start")
         if trial.checkpoint is not None:
             self.starts.append(trial.trial_id)
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.events.append("recover")
+        assert "once" in str(trial.error)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.events.append("error")
+
+    def on_trial_save(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.saves.append(trial.checkpoint.iteration)
 
     def on_trial_restore(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.events.append("restore")
@@ -68,9 +79,18 @@ def test_a_failed_trial_is_restored(tmp_path: Path) -> None:
     hooks = Hooks()
     run(hooks, tmp_path, config={"x": 1, "every": 2, "fails_at": 4, "last": 4}, max_failures=1)
     assert hooks.events == [
-        *("start", "result 1", "result 2", "checkpoint 2", "result 3"),
+        *("start", "result 1", "result 2", "checkpoint 2", "result 3", "recover"),
         *("start", "restore", "result 3", "result 4", "checkpoint 4"),
     ]
+    assert hooks.saves == [2, 4]
+
+
+def test_a_trial_fails_once_too_often(tmp_path: Path) -> None:
+    hooks = Hooks()
+    run(
+        hooks, tmp_path, config={"x": 1, "fails_at": 1}, max_failures=1, raise_on_failed_trial=False
+    )
+    assert hooks.events == ["start", "recover", "start", "error"]
 
 
 def test_a_resumed_run_restores(tmp_path: Path) -> None:

@@ -261,6 +261,56 @@ def test_failed_trials_go_on_or_start_anew_or_stay(tmp_path: Path, how: str | No
     assert not (tmp_path / "run" / trial.trial_id / "error.txt").exists()
 
 
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("search_alg", [None, "optuna"])
+def test_trials_that_have_ended_go_on_or_start_anew(tmp_path: Path, search_alg: str | None) -> None:
+    def longer(config: dict[str, Any]) -> None:
+        checkpoint = tune.get_checkpoint()
+        begin = 0 if checkpoint is None else checkpoint.to_dict()["step"]
+        for step in range(begin + 1, begin + 3):
+            tune.report(
+                {"loss": config["x"], "begin": begin},
+                checkpoint=tune.Checkpoint.from_dict({"step": step}),
+            )
+
+    options: dict[str, Any] = {
+        "config": {"x": tune.uniform(0, 1)},
+        "num_samples": 2,
+        "metric": "loss",
+        "mode": "min",
+        "search_alg": search_alg,
+        "storage_path": tmp_path,
+        "name": "run",
+        "verbose": 0,
+    }
+    first = tune.run(longer, **options)
+    shutil.rmtree(f"{first.trials[1].path}/checkpoint_000001")
+    on = tune.run(longer, resume_config=tune.ResumeConfig(finished="resume"), **options)
+    assert [trial.config for trial in on.trials] == [trial.config for trial in first.trials]
+    # The second goes on from the checkpoint that is still there.
+    begins = [trial.history.column("begin") for trial in on.trials]
+    assert begins == [[0, 0, 2, 2], [0, 1, 1]]
+    assert [trial.status for trial in on.trials] == ["TERMINATED"] * 2
+    assert tune.ExperimentAnalysis(tmp_path / "run").trials[0].status == "TERMINATED"
+    restored = tune.Tuner.restore(
+        tmp_path / "run", longer, _resume_config=tune.ResumeConfig(finished="restart")
+    ).fit()
+    for trial in restored.experiment.trials:
+        assert trial.history.column("begin") == [0, 0]
+        assert trial.local_path is not None
+        assert len((trial.local_path / "result.json").read_text().splitlines()) == 2
+
+
+@pytest.mark.usefixtures("inline")
+def test_trials_that_were_cut_short_start_anew(tmp_path: Path) -> None:
+    options = {"config": {"x": 1}, "storage_path": tmp_path, "name": "run", "verbose": 0}
+    tune.run(steps, callbacks=[Interrupt(3)], **options)
+    anew = tune.ResumeConfig(unfinished=tune.ResumeConfig.ResumeType.RESTART)
+    (trial,) = tune.run(steps, resume="AUTO", resume_config=anew, **options).trials
+    assert set(trial.history.column("begin")) == {0}
+    assert trial.status == "TERMINATED"
+
+
 @pytest.mark.usefixtures("inline")
 def test_a_run_that_is_over_is_restored_as_it_was(tmp_path: Path) -> None:
     space = {"x": tune.uniform(0, 1)}
@@ -413,8 +463,12 @@ def test_trials_and_their_folders_have_the_names_that_the_user_gives(tmp_path: P
     }
     first = tune.run(named, callbacks=[Interrupt(13)], **options)
     assert [str(trial) for trial in first.trials] == ["named 1", "named 2"]
-    # The second has one checkpoint that the state does not know.
-    shutil.copytree(tmp_path / "run/x=2/checkpoint_000000", tmp_path / "run/x=2/checkpoint_000077")
+    # The second has one checkpoint that the state does not know, and so has the third, which is
+    # made only now; a folder of somebody else is left alone, and so is what a trial wrote itself.
+    known = tmp_path / "run/x=2/checkpoint_000000"
+    for stray in ("x=2/checkpoint_000077", "x=3/checkpoint_000077", "other/checkpoint_000077"):
+        shutil.copytree(known, tmp_path / "run" / stray)
+    shutil.copytree(known, tmp_path / "run/x=2/checkpoint_of_mine")
     analysis = tune.run(named, resume=True, **options)
     assert [trial.name for trial in analysis.trials] == ["named 1", "named 2", "named 3"]
     assert [trial.last_result["shown"] for trial in analysis.trials] == [
@@ -427,7 +481,9 @@ def test_trials_and_their_folders_have_the_names_that_the_user_gives(tmp_path: P
         folder = tmp_path / "run" / f"x={trial.config['x']}"
         assert trial.path == str(folder)
         assert len((folder / "result.json").read_text().splitlines()) == 10
-        assert len(list(folder.glob("checkpoint_*"))) == 9
+        assert len(list(folder.glob("checkpoint_0*"))) == 9
+    assert (tmp_path / "run/other/checkpoint_000077").exists()
+    assert (tmp_path / "run/x=2/checkpoint_of_mine").exists()
     again = tune.ExperimentAnalysis(tmp_path / "run")
     assert {trial.trial_id for trial in again.trials} == {t.trial_id for t in analysis.trials}
 
@@ -486,8 +542,18 @@ def test_words_for_resuming() -> None:
     assert parse_resume(False) is None
     assert parse_resume(True) == parse_resume("LOCAL") == Resume()
     assert parse_resume("auto") == Resume(required=False)
-    assert parse_resume("ERRORED_ONLY") == Resume(unfinished=False, errored=True)
-    assert parse_resume("AUTO+ERRORED") == Resume(errored=True, required=False)
-    assert parse_resume("AUTO+RESTART_ERRORED_ONLY") == Resume(
-        unfinished=False, restart_errored=True, required=False
-    )
+    failed = tune.ResumeConfig(unfinished="skip", errored="resume")
+    assert parse_resume("ERRORED_ONLY") == Resume(failed)
+    assert parse_resume("AUTO+ERRORED") == Resume(tune.ResumeConfig(errored="resume"), False)
+    anew = tune.ResumeConfig(unfinished="skip", errored="restart")
+    assert parse_resume("AUTO+RESTART_ERRORED_ONLY") == Resume(anew, required=False)
+    assert parse_resume(None, failed) == parse_resume(True, failed) == Resume(failed)
+    assert parse_resume("AUTO", failed) == Resume(failed, required=False)
+    kind = tune.ResumeConfig.ResumeType
+    assert tune.ResumeConfig(kind.SKIP, kind.SKIP, kind.RESUME) == failed
+    with pytest.raises(ValueError, match="resume wants True or 'AUTO'"):
+        parse_resume("AUTO+ERRORED", failed)
+    with pytest.raises(ValueError, match="resume wants True or 'AUTO'"):
+        parse_resume(False, failed)
+    with pytest.raises(ValueError, match="'again' is not a valid ResumeType"):
+        tune.ResumeConfig(finished="again")

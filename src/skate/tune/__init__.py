@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from skate.tune.registry import register_trainable
     from skate.tune.resources import PlacementGroupFactory
     from skate.tune.result_grid import Result, ResultGrid
+    from skate.tune.resume import ResumeConfig
     from skate.tune.schedulers import create_scheduler
     from skate.tune.search import create_searcher
     from skate.tune.search.sample import (
@@ -87,6 +88,7 @@ _HOMES = {
     "registry": ["register_trainable"],
     "resources": ["PlacementGroupFactory"],
     "result_grid": ["Result", "ResultGrid"],
+    "resume": ["ResumeConfig"],
     "schedulers": ["create_scheduler"],
     "search": ["create_searcher"],
     "search.sample": [
@@ -138,6 +140,7 @@ __all__ = [
     "ProgressReporter",
     "Result",
     "ResultGrid",
+    "ResumeConfig",
     "RunConfig",
     "Stopper",
     "StorageError",

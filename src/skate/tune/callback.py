@@ -50,6 +50,14 @@ class Callback:
         before it could be fetched is not told of.
         """
 
+    def on_trial_save(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A checkpoint of a trial has come, as with ``on_checkpoint``, which comes after it.
+
+        The checkpoint itself is not fetched: ``trial.checkpoint`` says when it was made.
+        """
+
     @property
     def wants_checkpoints(self) -> bool:
         """Whether ``on_checkpoint`` does anything: only then checkpoints are fetched for it."""
@@ -73,7 +81,12 @@ class Callback:
     def on_trial_error(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
     ) -> None:
-        """A trial failed.  It will be started again if its status is PENDING."""
+        """A trial failed for good."""
+
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial failed, and will be started again; ``trial.error`` says why."""
 
     def on_experiment_ending(self, trials: Sequence[Trial], **info: Any) -> None:
         """The run is about to end before its time: trials that run will be ended."""
@@ -129,6 +142,13 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.on_checkpoint(iteration, trials, trial, checkpoint, **info)
 
+    def on_trial_save(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_save(iteration, trials, trial, **info)
+
     @property
     def wants_checkpoints(self) -> bool:
         """Whether one of them does."""
@@ -159,6 +179,13 @@ class CallbackList(Callback):
         """Pass on."""
         for callback in self.callbacks:
             callback.on_trial_error(iteration, trials, trial, **info)
+
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_trial_recover(iteration, trials, trial, **info)
 
     def on_experiment_ending(self, trials: Sequence[Trial], **info: Any) -> None:
         """Pass on."""

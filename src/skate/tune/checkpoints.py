@@ -121,6 +121,10 @@ class CheckpointKeeper:
             self._promised = named
         self._enqueue(functools.partial(self._write_state, write, named))
 
+    def delete(self, name: str) -> None:
+        """Have a checkpoint deleted that nobody has kept, before those to come are written."""
+        self._enqueue(functools.partial(self._storage.delete, name))
+
     def do_later(self, job: Callable[[], None]) -> None:
         """Have the thread do something that nobody waits for; it may raise ``StorageError``."""
         self._enqueue(job)

@@ -71,6 +71,12 @@ class PlainLines(Callback):
         """Print what a trial failed with."""
         print(f"tune: {failure_line(trial)}")
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Print what a trial failed with."""
+        self.on_trial_error(iteration, trials, trial, **info)
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Print the summary."""
         assert self._status is not None

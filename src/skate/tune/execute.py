@@ -22,7 +22,7 @@ from skate.tune.config import (
     works_in_trial_folders,
 )
 from skate.tune.ctrl_c import CtrlC
-from skate.tune.experiment_state import SavedTrial
+from skate.tune.experiment_state import SavedRun
 from skate.tune.files import ResultFiles
 from skate.tune.finished_run import FinishedRun
 from skate.tune.homes import Homes
@@ -99,7 +99,7 @@ def execute(
     storage = open_storage(f"{results_place(run_config.storage_path).rstrip('/')}/{name}")
     saved = None
     if resume is not None and (resume.required or can_restore(storage)):
-        saved = load_run(storage, path)
+        saved = load_run(storage, path, resume.config)
         if objective.metric is None:
             objective = saved.objective
     if not searcher.set_search_properties(objective.metric, objective.mode, space):
@@ -123,6 +123,8 @@ def execute(
         slots = max(slots, concurrency(request.required_resources, total))
     if tune_config.max_concurrent_trials is not None:
         slots = min(slots, _positive("max_concurrent_trials", tune_config.max_concurrent_trials))
+    checkpoints = run_config.checkpoint_config
+    keeper = CheckpointKeeper(checkpoints, storage)
     orchestrator = Orchestrator(
         searcher,
         scheduler,
@@ -138,10 +140,8 @@ def execute(
         space,
         id_prefix=os.urandom(3).hex() if saved is None else saved.id_prefix,
         resources_of=request if callable(request) else _always(request),
-        christen=_Names(label, tune_config, [] if saved is None else saved.trials),
+        christen=_Names(label, tune_config, saved, keeper),
     )
-    checkpoints = run_config.checkpoint_config
-    keeper = CheckpointKeeper(checkpoints, storage)
     troubles = Troubles()
     files = ResultFiles(path, troubles)
     callback = CallbackList(
@@ -217,13 +217,22 @@ class _Names:
     Args:
         trainable: what they run.
         config: says how.
-        before: those of an earlier part of the run.
+        before: an earlier part of the run.
+        keeper: deletes what trials of it left in folders that are taken again.
     """
 
-    def __init__(self, trainable: str, config: TuneConfig, before: Sequence[SavedTrial]) -> None:
+    def __init__(
+        self,
+        trainable: str,
+        config: TuneConfig,
+        before: SavedRun | None,
+        keeper: CheckpointKeeper,
+    ) -> None:
         self._trainable = trainable
         self._config = config
-        self._folders = {saved.trial.folder for saved in before}
+        self._keeper = keeper
+        self._folders = set() if before is None else {each.trial.folder for each in before.trials}
+        self._unclaimed = {} if before is None else before.unclaimed
 
     def __call__(self, trial: Trial) -> None:
         """Name a new trial.
@@ -246,6 +255,8 @@ class _Names:
             )
         self._folders.add(folder)
         trial.folder = folder
+        for name in self._unclaimed.pop(folder, ()):
+            self._keeper.delete(name)
 
 
 def _text(what: str, name: object) -> str:

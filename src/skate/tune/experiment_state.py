@@ -13,7 +13,7 @@ import json
 import pickle
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -73,6 +73,7 @@ class SavedRun:
         informed: whether searcher and scheduler have been told.
         searcher, scheduler, stopper: their states.
         exploits: what paused trials start with when they run next; checkpoints without their paths.
+        unclaimed: checkpoints on the storage that belong to none of the trials, by folder.
     """
 
     name: str
@@ -84,6 +85,7 @@ class SavedRun:
     scheduler: dict[str, Any]
     stopper: dict[str, Any]
     exploits: dict[str, tuple[Exploit, TrialCheckpoint | None]]
+    unclaimed: dict[str, set[str]] = field(default_factory=dict)
 
 
 class Encoder:

@@ -108,6 +108,12 @@ class ResultFiles(Callback):
             with self._noting(), _named("write", trial.local_path / "error.txt"):
                 (trial.local_path / "error.txt").write_text(text)
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Write the rest, and the error so far."""
+        self.on_trial_error(iteration, trials, trial, **info)
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Write the rest of trials that were cut short."""
         self.flush()

@@ -68,6 +68,12 @@ class LiveTable(Callback):
         """Print what a trial failed with, above the table."""
         self._console.print(Text(failure_line(trial), style="red"))
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Print what a trial failed with, above the table."""
+        self.on_trial_error(iteration, trials, trial, **info)
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Leave the last table and a summary on the screen."""
         if self._live is None or self._status is None:

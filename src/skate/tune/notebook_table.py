@@ -61,6 +61,12 @@ class NotebookTable(Callback):
         """Remember what a trial failed with: the last few are shown."""
         self._failures = [*self._failures, failure_line(trial)][-5:]
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Remember what a trial failed with."""
+        self.on_trial_error(iteration, trials, trial, **info)
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Leave the last table and a summary."""
         if self._handle is not None:

@@ -162,8 +162,9 @@ class Orchestrator:
                 self._begin_again(trial)
 
     def revive(self, trial: Trial) -> None:
-        """Have a trial that failed run again, from its checkpoint if it has one."""
-        trial.error, trial.failures = None, 0
+        """Have a trial that has ended run again, from its checkpoint if it has one."""
+        trial.error, trial.failures, trial.stop_reason = None, 0, ""
+        trial.last_result = {**trial.last_result, "done": False, "early_stopped": False}
         self._begin_again(trial)
         self.scheduler.on_trial_add(self, trial)
 

@@ -257,6 +257,12 @@ class ReporterCallback(Callback):
         if isinstance(self._reporter, TuneReporterBase) and (line := self._reporter.failure(trial)):
             print(f"tune: {line}", flush=True)
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Print what a trial failed with."""
+        self.on_trial_error(iteration, trials, trial, **info)
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Report for the last time."""
         self._report(trials, True)

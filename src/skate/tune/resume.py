@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import cloudpickle
 
@@ -30,29 +32,74 @@ from skate.tune.storage import LocalStorage, Storage, is_url, local_folder, open
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Which trials of a run go on.
+class ResumeType(enum.Enum):
+    """What becomes of a trial when its run is resumed."""
+
+    #: It goes on from its last checkpoint.
+    RESUME = "resume"
+    #: It begins anew.
+    RESTART = "restart"
+    #: It stays as it is; one that was cut short counts as ended.
+    SKIP = "skip"
+
+
+#: One of them, or its value.
+Wish: TypeAlias = ResumeType | str
+
+
+@dataclass(frozen=True)
+class ResumeConfig:
+    """Which trials of a run go on when it is resumed, and from where.
 
     Attributes:
-        unfinished: whether those do that ran, were paused or had not started.
-        errored: whether those do that failed, from their last checkpoint.
-        restart_errored: whether those that failed start anew.
+        finished: those that had ended by themselves, or were stopped.  One that goes on is told to
+            the scheduler as a new trial, and searchers do not learn from it again.
+        unfinished: those that ran, were paused or had not started.
+        errored: those that failed.
+
+    Raises:
+        ValueError: one is no ``ResumeType``, nor the value of one ("resume", "restart", "skip").
+    """
+
+    ResumeType: ClassVar[type[ResumeType]] = ResumeType
+
+    finished: Wish = ResumeType.SKIP
+    unfinished: Wish = ResumeType.RESUME
+    errored: Wish = ResumeType.SKIP
+
+    def __post_init__(self) -> None:
+        for name in ("finished", "unfinished", "errored"):
+            object.__setattr__(self, name, ResumeType(getattr(self, name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A wish to go on with a run.
+
+    Attributes:
+        config: which trials go on.
         required: whether it is an error that there is no such run.
     """
 
-    unfinished: bool = True
-    errored: bool = False
-    restart_errored: bool = False
+    config: ResumeConfig = ResumeConfig()
     required: bool = True
 
 
-def parse_resume(resume: bool | str | None) -> Resume | None:
-    """Return what ``tune.run(resume=...)`` means; None for "do not".
+def parse_resume(resume: bool | str | None, config: ResumeConfig | None = None) -> Resume | None:
+    """Return what ``tune.run(resume=..., resume_config=...)`` means; None for "do not".
 
     Raises:
         ValueError: it means nothing.
     """
+    if config is not None:
+        words = {None: True, True: True, "AUTO": False, "LOCAL": True}
+        key = resume.upper() if isinstance(resume, str) else resume
+        if key not in words:
+            raise ValueError(
+                "resume_config says which trials go on; resume wants True or 'AUTO' (go on if"
+                f" there is something) beside it, got {resume!r}"
+            )
+        return Resume(config, words[key])
     if resume is None or resume is False:
         return None
     word = "LOCAL" if resume is True else str(resume).upper()
@@ -65,12 +112,28 @@ def parse_resume(resume: bool | str | None) -> Resume | None:
             f"resume wants True, 'AUTO' (go on if there is something), 'LOCAL' or 'ERRORED_ONLY',"
             f" perhaps followed by '+ERRORED' or '+RESTART_ERRORED', got {resume!r}"
         )
-    return Resume(
+    config = resume_config(
         unfinished=not any(wish.endswith("_ONLY") for wish in wishes),
         errored=any(wish.startswith("ERRORED") for wish in wishes),
         restart_errored=any(wish.startswith("RESTART") for wish in wishes),
-        required=place != "AUTO",
     )
+    return Resume(config, required=place != "AUTO")
+
+
+def resume_config(unfinished: bool, errored: bool, restart_errored: bool) -> ResumeConfig:
+    """Return what the arguments of ``Tuner.restore`` mean."""
+    failed = ResumeType.RESUME if errored else ResumeType.SKIP
+    return ResumeConfig(
+        unfinished=ResumeType.RESUME if unfinished else ResumeType.SKIP,
+        errored=ResumeType.RESTART if restart_errored else failed,
+    )
+
+
+def wish_for(trial: Trial, config: ResumeConfig) -> ResumeType:
+    """Return what becomes of a trial."""
+    names = {Trial.TERMINATED: "finished", Trial.ERROR: "errored"}
+    found: ResumeType = getattr(config, names.get(trial.status, "unfinished"))
+    return found
 
 
 def can_restore(storage: Storage) -> bool:
@@ -145,12 +208,13 @@ def nothing_there(storage: Storage) -> TuneError:
 # -------------------------------------------------------------------- its state
 
 
-def load_run(storage: Storage, folder: Path) -> SavedRun:
+def load_run(storage: Storage, folder: Path, config: ResumeConfig) -> SavedRun:
     """Return the state of a run, with what its trials reported and where its checkpoints are.
 
     Args:
         storage: the folder of the run.
         folder: where the files of its trials are on this machine; they are brought there.
+        config: which of its trials will go on.
 
     Raises:
         TuneError: there is none.
@@ -163,7 +227,8 @@ def load_run(storage: Storage, folder: Path) -> SavedRun:
     _fetch(storage, folder)
     named: set[str] = set()
     for each in saved.trials:
-        _find_checkpoints(each, storage)
+        stays = each.trial.is_finished and wish_for(each.trial, config) == ResumeType.SKIP
+        _find_checkpoints(each, storage, stays)
         trial = each.trial
         trial.local_path = folder / trial.folder
         for line in read_lines(trial.local_path)[: each.reports]:
@@ -177,7 +242,8 @@ def load_run(storage: Storage, folder: Path) -> SavedRun:
             named.add(held.name)
         else:
             saved.exploits[key] = exploit, None
-    _delete_strays(storage, saved.id_prefix, {each.trial.folder for each in saved.trials}, named)
+    folders = {each.trial.folder for each in saved.trials}
+    saved.unclaimed = _delete_strays(storage, saved.id_prefix, folders, named)
     return saved
 
 
@@ -193,13 +259,13 @@ def _fetch(storage: Storage, folder: Path) -> None:
                 local.write(name, content)
 
 
-def _find_checkpoints(saved: SavedTrial, storage: Storage) -> None:
+def _find_checkpoints(saved: SavedTrial, storage: Storage, stays: bool) -> None:
     """Fill the paths of a trial's checkpoints in; forget those that are not there."""
     trial = saved.trial
 
     def is_there(checkpoint: TrialCheckpoint) -> bool:
-        # Of a trial that has ended nobody goes on from one: it need not be looked for.
-        if not trial.is_finished and not storage.has_folder(checkpoint.name):
+        # Of a trial that has ended and stays nobody goes on from one: it need not be looked for.
+        if not stays and not storage.has_folder(checkpoint.name):
             return False
         checkpoint.path = storage.where(checkpoint.name)
         return True
@@ -210,27 +276,36 @@ def _find_checkpoints(saved: SavedTrial, storage: Storage) -> None:
         trial.checkpoint = saved.kept[-1] if saved.kept else None
 
 
-def _delete_strays(storage: Storage, id_prefix: str, folders: set[str], named: set[str]) -> None:
+def _delete_strays(
+    storage: Storage, id_prefix: str, folders: set[str], named: set[str]
+) -> dict[str, set[str]]:
     """Delete checkpoints that are newer than the state: their numbers will be used again.
 
-    Those of another run in the same folder are none of this one's business.
+    Returns:
+        Those of folders that the state does not know, by folder.  They may belong to another run,
+        and are none of this one's business then, or to a trial that began after the state and had
+        a folder name of its own: they are to go when there is such a trial again.
     """
-    found = {
-        _checkpoint_of(name)
-        for name in storage.files()
-        if name.startswith(f"{id_prefix}_") or name.partition("/")[0] in folders
-    }
-    for name in found - named:
-        if name is not None:
+    unclaimed: dict[str, set[str]] = {}
+    for name in {_checkpoint_of(name) for name in storage.files()} - named:
+        if name is None:
+            continue
+        folder = name.partition("/")[0]
+        if folder in folders or folder.startswith(f"{id_prefix}_"):
             storage.delete(name)
+        else:
+            unclaimed.setdefault(folder, set()).add(name)
+    return unclaimed
+
+
+#: What ``checkpoint_name`` makes.  Trials may write other files that begin in this way.
+_CHECKPOINT = re.compile(r"([^/]+/checkpoint_\d{6,})/.")
 
 
 def _checkpoint_of(name: str) -> str | None:
     """Return the name of the checkpoint that a file belongs to, None if it belongs to none."""
-    parts = name.split("/")
-    if len(parts) > 2 and parts[1].startswith("checkpoint_"):
-        return "/".join(parts[:2])
-    return None
+    found = _CHECKPOINT.match(name)
+    return None if found is None else found[1]
 
 
 def apply(
@@ -238,14 +313,16 @@ def apply(
 ) -> None:
     """Have an orchestrator and a keeper that know nothing yet go on with a run."""
     trials = [each.trial for each in saved.trials]
+    wishes = {trial.trial_id: wish_for(trial, wish.config) for trial in trials}
     for each in saved.trials:
         keeper.recall(each.trial.trial_id, each.kept)
+        if wishes[each.trial.trial_id] == ResumeType.RESTART:
+            each.trial.checkpoint = None
+            saved.exploits.pop(each.trial.trial_id, None)
     orchestrator.resume(trials, saved.exploits, saved.informed)
     for trial in trials:
-        if trial.status == Trial.ERROR:
-            if wish.restart_errored:
-                trial.checkpoint = None
-            if wish.errored or wish.restart_errored:
-                orchestrator.revive(trial)
-        elif not trial.is_finished and not wish.unfinished:
+        skipped = wishes[trial.trial_id] == ResumeType.SKIP
+        if trial.is_finished and not skipped:
+            orchestrator.revive(trial)
+        elif not trial.is_finished and skipped:
             orchestrator.abandon(trial)

@@ -90,6 +90,12 @@ class RunLog(Callback):
         """Note that the trial failed."""
         self._note(trial)
 
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note that the trial failed, and waits for another try."""
+        self.on_trial_error(iteration, trials, trial, **info)
+
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Note the end, and let go of the lock."""
         if self._descriptor < 0:

@@ -285,6 +285,7 @@ class Runner:
             with contextlib.suppress(SkateError):
                 checkpoint = as_checkpoint(record)
         self._keeper.add(trial, record)
+        self._tell("on_trial_save", trial)
         if checkpoint is not None:
             self._tell("on_checkpoint", trial, checkpoint=checkpoint)
 
@@ -391,8 +392,8 @@ class Runner:
         """Tell that a trial has ended, or failed and will start again."""
         if trial.is_finished:
             self._keeper.trial_ended(trial)
-        failed = trial.status in (Trial.ERROR, Trial.PENDING)
-        self._tell("on_trial_error" if failed else "on_trial_complete", trial)
+        events = {Trial.ERROR: "on_trial_error", Trial.PENDING: "on_trial_recover"}
+        self._tell(events.get(trial.status, "on_trial_complete"), trial)
 
     def _tell_ended(self) -> None:
         for trial in self._orchestrator.take_ended():

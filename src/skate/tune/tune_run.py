@@ -16,7 +16,7 @@ from skate.tune.finished_run import FinishedRun
 from skate.tune.progress_reporter import ProgressReporter
 from skate.tune.registry import resolve
 from skate.tune.resources import Resources
-from skate.tune.resume import parse_resume
+from skate.tune.resume import ResumeConfig, parse_resume
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.trainable import Function
@@ -55,7 +55,8 @@ def run(
     seed: int | None = None,
     trial_name_creator: Callable[[Trial], str] | None = None,
     trial_dirname_creator: Callable[[Trial], str] | None = None,
-    resume: bool | str | None = False,
+    resume: bool | str | None = None,
+    resume_config: ResumeConfig | None = None,
 ) -> ExperimentAnalysis:
     """Evaluate a function on configurations from a search space.
 
@@ -104,6 +105,8 @@ def run(
             arguments of this call.  True for a run that has to be there, "AUTO" for one that may;
             "ERRORED_ONLY" for the trials that failed, "AUTO+ERRORED" for those too,
             "AUTO+RESTART_ERRORED" to have them start anew.
+        resume_config: says for each kind of trial what becomes of it; ``resume`` is True (also if
+            left out) or "AUTO" beside it.
 
     Raises:
         TypeError, ValueError: a setting makes no sense; no trial has started.
@@ -120,7 +123,7 @@ def run(
         keep_checkpoints_num,
         checkpoint_score_attr,
     )
-    wish = parse_resume(resume)
+    wish = parse_resume(resume, resume_config)
     if wish is not None and name is None:
         raise ValueError("resume goes on with a run by its name; say which: name=...")
     experiment = execute(

@@ -12,7 +12,7 @@ from skate.tune.execute import execute
 from skate.tune.registry import resolve
 from skate.tune.resources import Resources
 from skate.tune.result_grid import ResultGrid
-from skate.tune.resume import Resume, can_restore, load_tuner
+from skate.tune.resume import Resume, ResumeConfig, can_restore, load_tuner, resume_config
 from skate.tune.storage import open_storage
 from skate.tune.trainable import Function, check
 
@@ -64,6 +64,7 @@ class Tuner:
         restart_errored: bool = False,
         param_space: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
+        _resume_config: ResumeConfig | None = None,
     ) -> Tuner:
         """Return a tuner whose ``fit`` goes on with a run that was cut short.
 
@@ -79,6 +80,8 @@ class Tuner:
             restart_errored: whether trials that failed start anew.
             param_space: the search space, if what is in it cannot be saved (refs of objects).
             callbacks: hooks into the run; they are not saved.
+            _resume_config: which trials go on, in the place of the arguments above (so Ray calls
+                it).
 
         Raises:
             TypeError: the trainable is no function of one configuration.
@@ -94,7 +97,9 @@ class Tuner:
             run_config=settings.run_config,
         )
         tuner._resources = settings.resources
-        tuner._resume = Resume(resume_unfinished, resume_errored, restart_errored)
+        tuner._resume = Resume(
+            _resume_config or resume_config(resume_unfinished, resume_errored, restart_errored)
+        )
         return tuner
 
     @staticmethod

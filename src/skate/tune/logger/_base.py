@@ -56,15 +56,15 @@ class LoggerCallback(Callback):
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
     ) -> None:
         """Pass on."""
-        if trial.is_finished and trial.trial_id in self._started:
+        if trial.trial_id in self._started:
             self._started.discard(trial.trial_id)
             self.log_trial_end(trial)
 
     def on_trial_error(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Pass on, unless the trial starts again."""
-        if trial.is_finished and trial.trial_id in self._started:
+        """Pass on."""
+        if trial.trial_id in self._started:
             self._started.discard(trial.trial_id)
             self.log_trial_end(trial, failed=True)
 
