@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     from skate.tune.callback import Callback
     from skate.tune.checkpoint import Checkpoint
     from skate.tune.checkpoint_folder import checkpoint_dir
-    from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+    from skate.tune.config import (
+        CheckpointConfig,
+        FailureConfig,
+        RunConfig,
+        SyncConfig,
+        TuneConfig,
+    )
     from skate.tune.error import MetricError, StorageError, TuneError
+    from skate.tune.experiment import Experiment
     from skate.tune.experiment_analysis import ExperimentAnalysis
     from skate.tune.html_report import save_report
     from skate.tune.plots import save_learning_curves, save_plots
@@ -70,7 +77,7 @@ if TYPE_CHECKING:
     from skate.tune.trainable import with_parameters, with_resources
     from skate.tune.trainable_class import Trainable
     from skate.tune.trial import Trial
-    from skate.tune.tune_run import run
+    from skate.tune.tune_run import run, run_experiments
     from skate.tune.tuner import Tuner
 
 #: Where each name lives.  They are imported at first use: a process that runs trials needs
@@ -79,8 +86,9 @@ _HOMES = {
     "callback": ["Callback"],
     "checkpoint": ["Checkpoint"],
     "checkpoint_folder": ["checkpoint_dir"],
-    "config": ["CheckpointConfig", "FailureConfig", "RunConfig", "TuneConfig"],
+    "config": ["CheckpointConfig", "FailureConfig", "RunConfig", "SyncConfig", "TuneConfig"],
     "error": ["MetricError", "StorageError", "TuneError"],
+    "experiment": ["Experiment"],
     "experiment_analysis": ["ExperimentAnalysis"],
     "html_report": ["save_report"],
     "plots": ["save_learning_curves", "save_plots"],
@@ -121,7 +129,7 @@ _HOMES = {
     "trainable": ["with_parameters", "with_resources"],
     "trainable_class": ["Trainable"],
     "trial": ["Trial"],
-    "tune_run": ["run"],
+    "tune_run": ["run", "run_experiments"],
     "tuner": ["Tuner"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -132,6 +140,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "CheckpointConfig",
+    "Experiment",
     "ExperimentAnalysis",
     "FailureConfig",
     "JupyterNotebookReporter",
@@ -144,6 +153,7 @@ __all__ = [
     "RunConfig",
     "Stopper",
     "StorageError",
+    "SyncConfig",
     "Trainable",
     "Trial",
     "TrialContext",
@@ -175,6 +185,7 @@ __all__ = [
     "register_trainable",
     "report",
     "run",
+    "run_experiments",
     "sample_from",
     "save_learning_curves",
     "save_plots",

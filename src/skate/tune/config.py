@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skate.exceptions import NotSupportedError
 from skate.tune.callback import Callback
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
@@ -78,6 +79,45 @@ class CheckpointConfig:
 
 
 @dataclass
+class SyncConfig:
+    """How Ray Tune brings the files of a run to its storage.
+
+    Skate does that by itself: checkpoints and the state go there directly, and all that is in the
+    folders of the trials on the driver's machine is sent every ten seconds, if it has changed.  So
+    most of this is there for scripts that say it, and means nothing.
+
+    Attributes:
+        sync_period: means nothing.
+        sync_timeout: means nothing.
+        sync_artifacts: whether files that trials write into their folders are wanted on the
+            storage.  Those on the driver's machine are sent in any case, those on other machines
+            are not: then there is a warning.
+        sync_artifacts_on_checkpoint: means nothing.
+        upload_dir: what ``storage_path`` was called in 2022.
+        syncer: "auto" or None.
+        sync_on_checkpoint: means nothing.
+
+    Raises:
+        NotSupportedError: a ``syncer`` of one's own, which Skate would not call.
+    """
+
+    sync_period: float = 300
+    sync_timeout: float = 1800
+    sync_artifacts: bool = False
+    sync_artifacts_on_checkpoint: bool = True
+    upload_dir: str | None = None
+    syncer: object = "auto"
+    sync_on_checkpoint: bool = True
+
+    def __post_init__(self) -> None:
+        if self.syncer not in ("auto", None):
+            raise NotSupportedError(
+                f"SyncConfig(syncer={self.syncer!r}): Skate itself writes to the storage, through"
+                " fsspec; give storage_path a URL that fsspec understands"
+            )
+
+
+@dataclass
 class TuneConfig:
     """How to search.
 
@@ -128,9 +168,11 @@ class RunConfig:
         log_to_file: whether what trials print is copied into their folders: True for the files
             "stdout" and "stderr", the name of a file for both, or two names.  What other programs
             and libraries in C write past Python is not in them.
+        sync_config: for scripts of Ray Tune; see there.
 
     Raises:
-        ValueError: ``log_to_file`` is none of these.
+        ValueError: ``log_to_file`` is none of these; or ``sync_config`` names another place than
+            ``storage_path``.
     """
 
     name: str | None = None
@@ -142,9 +184,20 @@ class RunConfig:
     verbose: int = 1
     progress_reporter: ProgressReporter | None = None
     log_to_file: bool | str | Sequence[str] = False
+    sync_config: SyncConfig | None = None
 
     def __post_init__(self) -> None:
         output_files(self.log_to_file)
+        sync = self.sync_config
+        if sync is not None and sync.upload_dir is not None:
+            if self.storage_path is not None:
+                raise ValueError(
+                    "SyncConfig(upload_dir=...) is the older name of storage_path (local_dir is,"
+                    " too); give one of them.  Where the files of trials are written on this"
+                    " machine before they are sent says the environment variable SKATE_RESULTS_DIR"
+                )
+            self.storage_path = sync.upload_dir
+            self.sync_config = replace(sync, upload_dir=None)
         # Ray's scripts say None for what they leave alone.
         given: dict[str, Any] = vars(self)
         if given["failure_config"] is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -48,7 +49,7 @@ from skate.tune.search import space as spaces
 from skate.tune.search.searcher import leading_objective
 from skate.tune.state_writer import StateWriter
 from skate.tune.stopper import as_stopper
-from skate.tune.storage import open_storage
+from skate.tune.storage import LocalStorage, Storage, open_storage
 from skate.tune.trainable import Function, check, is_class, trainable_name, unwrap
 from skate.tune.trial import Trial
 from skate.tune.trial_folder import FolderUse
@@ -116,6 +117,8 @@ def execute(
 
     _ensure_session()
     _check_values(space)
+    if run_config.sync_config is not None and run_config.sync_config.sync_artifacts:
+        _warn_of_other_machines(storage)
     total = skate.cluster_resources()
     slots = UNBOUNDED_CONCURRENCY
     if not callable(request):
@@ -344,6 +347,18 @@ def _seconds(budget: object) -> float | None:
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or budget <= 0:
         raise ValueError(f"time_budget_s has to be a number of seconds above 0, got {budget!r}")
     return float(budget)
+
+
+def _warn_of_other_machines(storage: Storage) -> None:
+    """Say what sync_artifacts cannot do here."""
+    hosts = {node["NodeManagerHostname"] for node in skate.nodes() if node["Alive"]}
+    if len(hosts) > 1 and not isinstance(storage, LocalStorage):
+        warnings.warn(
+            f"sync_artifacts: files that trials write into their folders on other machines than"
+            f" this stay there; only checkpoints go to {storage.where('')} from everywhere",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _ensure_session() -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from skate.tune.callback import Callback
-from skate.tune.config import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+from skate.tune.config import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    SyncConfig,
+    TuneConfig,
+)
 from skate.tune.error import TuneError, describe
 from skate.tune.execute import execute
+from skate.tune.experiment import Experiment, as_experiments
 from skate.tune.experiment_analysis import ExperimentAnalysis
 from skate.tune.finished_run import FinishedRun
 from skate.tune.progress_reporter import ProgressReporter
@@ -24,7 +33,7 @@ from skate.tune.trial import Trial
 
 
 def run(
-    run_or_experiment: Function | str,
+    run_or_experiment: Function | str | Experiment,
     *,
     name: str | None = None,
     metric: str | None = None,
@@ -41,6 +50,7 @@ def run(
     verbose: int | None = None,
     progress_reporter: ProgressReporter | None = None,
     log_to_file: bool | str | Sequence[str] = False,
+    sync_config: SyncConfig | None = None,
     callbacks: Sequence[Callback] | None = None,
     max_failures: int = 0,
     fail_fast: bool | str = False,
@@ -62,7 +72,8 @@ def run(
 
     Args:
         run_or_experiment: a function of one configuration that calls ``tune.report``, or returns or
-            yields results; a ``Trainable`` class; or a name given to ``register_trainable``.
+            yields results; a ``Trainable`` class; a name given to ``register_trainable``; or an
+            ``Experiment``, which says itself what the arguments of the same names say otherwise.
         name: name of the run and its folder.
         metric: what to optimize; if None, the first number of the first report.
         mode: "min" or "max"; if None, what the name of the metric suggests.
@@ -83,6 +94,7 @@ def run(
         progress_reporter: shows the run instead, such as a ``CLIReporter``.
         log_to_file: whether what trials print is copied into their folders: True for the files
             "stdout" and "stderr", the name of a file for both, or two names.
+        sync_config: for scripts of Ray Tune; see ``SyncConfig``.
         callbacks: hooks into the run.
         max_failures: how often a failed trial is started again; -1 for always.
         fail_fast: end the run with the first trial that fails for good; "raise": and raise its
@@ -114,6 +126,9 @@ def run(
         StorageError: the storage cannot be written; no trial has started.
         TuneError: trials failed.
     """
+    if isinstance(run_or_experiment, Experiment):
+        given = {name: value for name, value in locals().items() if name != "run_or_experiment"}
+        return run(run_or_experiment.run, **run_or_experiment.joined(given, _DEFAULTS))
     if storage_path is not None and local_dir is not None:
         raise ValueError("local_dir is the older name of storage_path; give one of them")
     checkpoints = _checkpoints(
@@ -152,6 +167,7 @@ def run(
             verbose=1 if verbose is None else verbose,
             progress_reporter=progress_reporter,
             log_to_file=log_to_file,
+            sync_config=sync_config,
         ),
         resources_per_trial,
         wish,
@@ -159,6 +175,53 @@ def run(
     if raise_on_failed_trial and experiment.failed:
         raise _failure(experiment) from experiment.failed[0].error
     return ExperimentAnalysis(experiment)
+
+
+_DEFAULTS = {name: given.default for name, given in inspect.signature(run).parameters.items()}
+
+
+def run_experiments(
+    experiments: Experiment | Mapping[str, Any] | Sequence[Experiment | Mapping[str, Any]],
+    scheduler: TrialScheduler | str | None = None,
+    verbose: int | None = None,
+    progress_reporter: ProgressReporter | None = None,
+    resume: bool | str | None = None,
+    resume_config: ResumeConfig | None = None,
+    reuse_actors: bool = True,
+    raise_on_failed_trial: bool = True,
+    concurrent: bool = True,
+    callbacks: Sequence[Callback] | None = None,
+) -> list[Trial]:
+    """Run several experiments, and return the trials of all of them.
+
+    Args:
+        experiments: one or several: an ``Experiment``, or a dict with names as keys and what
+            ``Experiment.from_json`` takes as values.
+        scheduler: for each of them, in the state in which it is given.
+        verbose, progress_reporter, resume, resume_config, reuse_actors, callbacks: as for ``run``.
+        raise_on_failed_trial: whether an experiment with failed trials makes the call raise when it
+            is over; the others do not run then.
+        concurrent: means nothing: they run one after the other, each with all resources.
+
+    Raises:
+        TypeError, ValueError: they are none, or a setting makes no sense.
+        TuneError: trials failed.
+    """
+    trials: list[Trial] = []
+    for experiment in as_experiments(experiments):
+        analysis = run(
+            experiment,
+            scheduler=copy.deepcopy(scheduler),
+            verbose=verbose,
+            progress_reporter=progress_reporter,
+            resume=resume,
+            resume_config=resume_config,
+            reuse_actors=reuse_actors,
+            raise_on_failed_trial=raise_on_failed_trial,
+            callbacks=callbacks,
+        )
+        trials += analysis.trials
+    return trials
 
 
 def _checkpoints(
