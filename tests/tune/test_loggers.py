@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from skate import tune
+from skate.air.integrations.mlflow import setup_mlflow
+from skate.air.integrations.wandb import setup_wandb
 from skate.tune.logger import (
     CSVLoggerCallback,
     JsonLoggerCallback,
@@ -152,17 +154,105 @@ def test_mlflow(tmp_path: Path, mlflow_server: str) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_within_trials(tmp_path: Path, mlflow_server: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def train(config: dict[str, Any]) -> None:
+        mlflow = setup_mlflow(config, mlflow_server, tags={"team": "a"})
+        for step in range(2):
+            mlflow.log_metric("loss", config["x"] + step, step=step)
+        if config["x"] == 1:
+            mlflow.end_run()  # it may do that itself
+        tune.report(loss=1.0)
+        if config["x"] == 2:
+            raise ValueError("no")
+
+    analysis = tune.run(
+        train,
+        config={"x": tune.grid_search([0, 1, 2]), "nested": {"y": 3}},
+        storage_path=tmp_path,
+        name="the run",
+        raise_on_failed_trial=False,
+        verbose=0,
+    )
+    client = MlflowClient(mlflow_server)
+    experiment = client.get_experiment_by_name("the run")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {trial.trial_id for trial in analysis.trials}
+    for trial in analysis.trials:
+        logged = runs[trial.trial_id]
+        x = trial.config["x"]
+        assert logged.info.status == ("FAILED" if x == 2 else "FINISHED")
+        assert logged.data.params == {"x": str(x), "nested/y": "3"}
+        assert logged.data.metrics == {"loss": x + 1}
+        assert logged.data.tags["team"] == "a"
+    # Outside of trials, and what is not there.
+    with pytest.raises(ValueError, match="wants experiment_name"):
+        setup_mlflow({}, mlflow_server)
+    with pytest.raises(ValueError, match="no experiment 'other'; create_experiment"):
+        setup_mlflow({}, mlflow_server, experiment_name="other")
+    with pytest.raises(ValueError, match="no experiment with the id '777'"):
+        setup_mlflow({}, mlflow_server, experiment_id="777")
+    module = setup_mlflow(None, mlflow_server, experiment_id="777", experiment_name="the run")
+    assert module.active_run().info.experiment_id == experiment.experiment_id
+    module.end_run()
+    created = setup_mlflow(
+        {}, mlflow_server, experiment_name="other", create_experiment_if_not_exists=True
+    )
+    assert client.get_experiment_by_name("other") is not None
+    created.end_run()
+
+
+@pytest.fixture
+def offline_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # It reports errors of its own to its makers, from threads that outlive the test.
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     wandb = pytest.importorskip("wandb")
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb"))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    try:
-        analysis = run(tmp_path, WandbLoggerCallback("project", mode="offline"))
-    finally:
-        wandb.teardown()  # its service would go on until this process ends
+    yield wandb
+    wandb.teardown()  # its service would go on until this process ends
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.usefixtures("offline_wandb")
+def test_wandb_within_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT_NAME", "from the environment")
+    key = tmp_path / "key"
+    key.write_text("0" * 40 + "\nnot this\n")
+    monkeypatch.setenv("WANDB_API_KEY", "")
+
+    def train(config: dict[str, Any]) -> None:
+        run = setup_wandb(config, api_key_file=key, mode="offline")
+        assert os.environ["WANDB_API_KEY"] == "0" * 40
+        assert (run.group, run.project) == ("run", "from the environment")
+        assert run.name == run.id == tune.get_trial_name()
+        assert dict(run.config) == {"x": config["x"]}
+        run.log({"loss_of_mine": config["x"]})
+        tune.report(loss=1.0)
+
+    analysis = tune.run(
+        train,
+        config={"x": tune.grid_search([0, 1]), "wandb": {"tags": ["a"]}},
+        storage_path=tmp_path,
+        name="run",
+        verbose=0,
+    )
+    for trial in analysis.trials:
+        assert trial.local_path is not None
+        (log,) = trial.local_path.glob("wandb/offline-run-*/*.wandb")
+        content = log.read_bytes()
+        assert b"loss_of_mine" in content
+    with pytest.raises(ValueError, match="not both"):
+        setup_wandb(api_key="1", api_key_file=key)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.usefixtures("offline_wandb")
+def test_wandb_offline(tmp_path: Path) -> None:
+    analysis = run(tmp_path, WandbLoggerCallback("project", mode="offline"))
     for trial in analysis.trials:
         assert trial.local_path is not None
         (folder,) = trial.local_path.glob("wandb/offline-run-*")
@@ -178,6 +268,8 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("mlflow.tracking", MLflowLoggerCallback, "mlflow"),
         ("wandb", WandbLoggerCallback, "wandb"),
+        ("mlflow", setup_mlflow, "mlflow"),
+        ("wandb", setup_wandb, "wandb"),
     ],
 )
 def test_a_missing_package_is_named(

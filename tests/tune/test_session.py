@@ -17,8 +17,8 @@ from skate.tune.session import (
     RUNNING,
     Report,
     Session,
-    TrialContext,
 )
+from skate.tune.trial_context import TrialContext
 
 
 def start(

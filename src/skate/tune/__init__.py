@@ -63,8 +63,6 @@ if TYPE_CHECKING:
         uniform,
     )
     from skate.tune.session import (
-        TrialContext,
-        TuneContext,
         get_checkpoint,
         get_context,
         get_trial_dir,
@@ -77,6 +75,7 @@ if TYPE_CHECKING:
     from skate.tune.trainable import with_parameters, with_resources
     from skate.tune.trainable_class import Trainable
     from skate.tune.trial import Trial
+    from skate.tune.trial_context import TrialContext, TuneContext
     from skate.tune.tune_run import run, run_experiments
     from skate.tune.tuner import Tuner
 
@@ -115,8 +114,6 @@ _HOMES = {
         "uniform",
     ],
     "session": [
-        "TrialContext",
-        "TuneContext",
         "get_checkpoint",
         "get_context",
         "get_trial_dir",
@@ -129,6 +126,7 @@ _HOMES = {
     "trainable": ["with_parameters", "with_resources"],
     "trainable_class": ["Trainable"],
     "trial": ["Trial"],
+    "trial_context": ["TrialContext", "TuneContext"],
     "tune_run": ["run", "run_experiments"],
     "tuner": ["Tuner"],
 }

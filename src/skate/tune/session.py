@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from skate.tune.trial_context import TrialContext
+
 if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint, PackedCheckpoint
-    from skate.tune.resources import PlacementGroupFactory
     from skate.tune.trial_output import TrialOutput
 
 #: How long reports may lie in the outbox before they travel, in seconds.  It makes one message of
@@ -53,48 +54,6 @@ class StopTrial(BaseException):
     """
 
 
-class TrialContext:
-    """Where a trial's function runs."""
-
-    def __init__(
-        self,
-        trial_id: str,
-        trial_dir: str | None,
-        experiment: str,
-        name: str | None = None,
-        resources: PlacementGroupFactory | None = None,
-    ) -> None:
-        self._trial_id = trial_id
-        self._name = trial_id if name is None else name
-        self._trial_dir = trial_dir
-        self._experiment = experiment
-        self._resources = resources
-
-    def get_trial_id(self) -> str:
-        """Return the id of the trial."""
-        return self._trial_id
-
-    def get_trial_name(self) -> str:
-        """Return the name of the trial: its id, unless the run gives names."""
-        return self._name
-
-    def get_trial_dir(self) -> str | None:
-        """Return the folder with the trial's files; None if the run keeps none."""
-        return self._trial_dir
-
-    def get_trial_resources(self) -> PlacementGroupFactory | None:
-        """Return what the trial was given to run with."""
-        return self._resources
-
-    def get_experiment_name(self) -> str:
-        """Return the name of the run."""
-        return self._experiment
-
-
-#: Ray's name for it.
-TuneContext = TrialContext
-
-
 class Session:
     """One evaluation of a function, from the inside (``report``) and the outside (``collect``).
 
@@ -121,6 +80,8 @@ class Session:
         self.next_checkpoint: Checkpoint | None = None
         #: Where what the function prints is copied to.
         self.output: TrialOutput | None = None
+        #: What is to be closed when it ends.
+        self.exits = contextlib.ExitStack()
         self.done = done
         self.error: BaseException | None = None
         self.function = function
@@ -271,7 +232,7 @@ class Session:
         _enter(self)
         error: BaseException | None = None
         try:
-            with self.output or contextlib.nullcontext():
+            with self.output or contextlib.nullcontext(), self.exits:
                 returned = self.function(self._config)
                 if isinstance(returned, GeneratorType):
                     for result in returned:
@@ -396,6 +357,20 @@ def save_with_next_report(checkpoint: Checkpoint) -> None:
     session = _current()
     if session is not None:
         session.next_checkpoint = type(checkpoint).from_packed(checkpoint.pack())
+
+
+def when_trial_ends(call: Callable[[BaseException | None], object]) -> None:
+    """Have something called when the function of the running trial ends, with what it raised.
+
+    Outside of trials nothing is called.
+    """
+
+    def end(kind: object, error: BaseException | None, trace: object) -> None:
+        call(None if isinstance(error, StopTrial) else error)
+
+    session = _current()
+    if session is not None:
+        session.exits.push(end)
 
 
 def _packed(checkpoint: object) -> PackedCheckpoint | None:

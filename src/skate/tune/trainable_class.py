@@ -15,7 +15,7 @@ from skate.tune.checkpoint import DICT_FILE, Checkpoint, PackedCheckpoint, pickl
 
 if TYPE_CHECKING:
     from skate.tune.resources import PlacementGroupFactory
-    from skate.tune.session import TrialContext
+    from skate.tune.trial_context import TrialContext
 
 
 class Trainable:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import skate
-from skate.tune.session import Batch, Report, Session, TrialContext
+from skate.tune.session import Batch, Report, Session
+from skate.tune.trial_context import TrialContext
 
 if TYPE_CHECKING:
     from skate.tune.checkpoint import Checkpoint, PackedCheckpoint

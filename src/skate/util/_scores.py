@@ -40,12 +40,19 @@ class ScoreChoice:
         Raises:
             ValueError: a metric that was asked for is not among them.
         """
+        for name in self.missing(scores):
+            raise ValueError(
+                f"{self._asked_by}: there is no score {name!r}, only:"
+                f" {', '.join(scores) or self._without_scores}"
+            )
+        return self.present(scores)
+
+    def missing(self, scores: Mapping[str, Any]) -> list[str]:
+        """Return the metrics that were asked for and are not among ``scores``."""
+        return [name for name in (self._names or {}).values() if name not in scores]
+
+    def present(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is to be reported of ``scores``, as far as it is there."""
         if self._names is None:
             return dict(scores)
-        for name in self._names.values():
-            if name not in scores:
-                raise ValueError(
-                    f"{self._asked_by}: there is no score {name!r}, only:"
-                    f" {', '.join(scores) or self._without_scores}"
-                )
-        return {shown: scores[name] for shown, name in self._names.items()}
+        return {shown: scores[name] for shown, name in self._names.items() if name in scores}

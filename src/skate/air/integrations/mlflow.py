@@ -1,5 +1,5 @@
-"""``MLflowLoggerCallback``, where Ray has it."""
+"""``MLflowLoggerCallback`` and ``setup_mlflow``, where Ray has them."""
 
-from skate.tune.logger import MLflowLoggerCallback
+from skate.tune.integration.mlflow import MLflowLoggerCallback, setup_mlflow
 
-__all__ = ["MLflowLoggerCallback"]
+__all__ = ["MLflowLoggerCallback", "setup_mlflow"]

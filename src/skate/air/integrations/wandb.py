@@ -1,5 +1,5 @@
-"""``WandbLoggerCallback``, where Ray has it."""
+"""``WandbLoggerCallback`` and ``setup_wandb``, where Ray has them."""
 
-from skate.tune.logger import WandbLoggerCallback
+from skate.tune.integration.wandb import WandbLoggerCallback, setup_wandb
 
-__all__ = ["WandbLoggerCallback"]
+__all__ = ["WandbLoggerCallback", "setup_wandb"]

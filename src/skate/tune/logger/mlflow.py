@@ -67,11 +67,7 @@ class MLflowLoggerCallback(LoggerCallback):
         tags = {**self._tags, "trial_name": trial.trial_id, "mlflow.runName": trial.trial_id}
         run_id = self._client.create_run(self._experiment_id, tags=tags).info.run_id
         self._runs[trial.trial_id] = run_id
-        params = [
-            # MLflow refuses longer ones.
-            Param(_name(name), str(value)[:6000])
-            for name, value in flatten(trial.config).items()
-        ]
+        params = [Param(name, value) for name, value in params_of(trial.config).items()]
         self._client.log_batch(run_id, params=params)
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
@@ -97,6 +93,12 @@ class MLflowLoggerCallback(LoggerCallback):
         for run_id in self._runs.values():
             self._client.set_terminated(run_id, "KILLED")
         self._runs.clear()
+
+
+def params_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return a configuration as MLflow takes it, nested parts by path."""
+    # It refuses longer ones.
+    return {_name(name): str(value)[:6000] for name, value in flatten(config).items()}
 
 
 def _name(name: str) -> str:
