@@ -51,7 +51,7 @@ def test_names_of_hooks() -> None:
     known = ["on_begin", "on_end"]
     assert hooks("end", known) == ["end"]
     assert hooks(["end", "begin"], known) == ["end", "begin"]
-    with pytest.raises(ValueError, match=r"on='on_end' is no hook; there are: begin, end"):
+    with pytest.raises(ValueError, match="there is no hook 'on_end', only: begin, end"):
         hooks("on_end", known)
 
 
@@ -176,7 +176,7 @@ def test_lightning_at_chosen_hooks_without_checkpoints(tmp_path: Path) -> None:
     assert trial.checkpoint is None
     from skate.tune.integration.pytorch_lightning import TuneReportCallback
 
-    with pytest.raises(ValueError, match="on='validation_ends' is no hook"):
+    with pytest.raises(ValueError, match="there is no hook 'validation_ends', only: after"):
         TuneReportCallback(on="validation_ends")
 
 
@@ -242,7 +242,7 @@ def test_keras_at_chosen_hooks() -> None:
     assert trial.checkpoint.reports == EPOCHS + 1
     from skate.tune.integration.keras import TuneReportCheckpointCallback
 
-    with pytest.raises(ValueError, match="on='epochs' is no hook; there are: batch_begin"):
+    with pytest.raises(ValueError, match="there is no hook 'epochs', only: batch_begin"):
         TuneReportCheckpointCallback(on="epochs")
     with pytest.raises(ValueError, match="frequency has to be at least 1"):
         TuneReportCheckpointCallback(frequency=0)

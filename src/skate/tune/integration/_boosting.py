@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from skate.tune.checkpoint import Checkpoint
-from skate.tune.session import report
+from skate.tune.integration._reporting import report_with_file
 from skate.util._scores import Metrics, ScoreChoice
 
 #: Gets the scores and returns what is reported.
 Postprocess: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
+#: What the library calls a model.
+Model = TypeVar("Model")
 
-class BoostingReport:
-    """Reports the scores of each round, and the model now and then.
+
+class BoostingCallback(Generic[Model]):
+    """Reports the scores of each round, and the model as a checkpoint now and then.
 
     Args:
         metrics: the scores to report: names, such as ``"eval-logloss"``, or a dict from the name in
             the report to that of the score.  None: all of them.
-        filename: the file in the checkpoint that has the model.
+        filename: the file in the checkpoint that has the model; ``CHECKPOINT_NAME`` if None.
         frequency: a checkpoint comes with every so many rounds; 0 for none.
         checkpoint_at_end: whether one comes at the end of the training.
         results_postprocessing_fn: gets the scores as a dict and returns the dict to report.
@@ -30,29 +32,47 @@ class BoostingReport:
         ValueError: the frequency is negative.
     """
 
+    #: The file that has the model.
+    CHECKPOINT_NAME: str
+
     def __init__(
         self,
-        metrics: Metrics | None,
-        filename: str,
-        frequency: int,
-        checkpoint_at_end: bool,
-        results_postprocessing_fn: Postprocess | None,
+        metrics: Metrics | None = None,
+        filename: str | None = None,
+        frequency: int = 0,
+        checkpoint_at_end: bool = True,
+        results_postprocessing_fn: Postprocess | None = None,
     ) -> None:
+        super().__init__()
         if frequency < 0:
             raise ValueError(f"frequency cannot be negative, got {frequency}")
         self._choice = ScoreChoice(
             metrics, "TuneReportCheckpointCallback", "none (train without validation sets)"
         )
-        self.filename = filename
+        self._filename = filename or self.CHECKPOINT_NAME
         self._frequency = frequency
-        self.at_end = checkpoint_at_end
+        self._at_end = checkpoint_at_end
         self._postprocess = results_postprocessing_fn
 
-    def is_due(self, rounds: int) -> bool:
+    @classmethod
+    def get_model(cls, checkpoint: Checkpoint, filename: str | None = None) -> Model:
+        """Return the model of a checkpoint that such a callback has reported.
+
+        Raises:
+            XGBoostError, LightGBMError: there is none in a file of this name.
+        """
+        with checkpoint.as_directory() as folder:
+            return cls._load(str(Path(folder, filename or cls.CHECKPOINT_NAME)))
+
+    @classmethod
+    def _load(cls, path: str) -> Model:
+        raise NotImplementedError
+
+    def _is_due(self, rounds: int) -> bool:
         """Say whether a checkpoint comes with so many rounds."""
         return self._frequency > 0 and rounds % self._frequency == 0
 
-    def send(self, scores: Mapping[str, Any], save: Callable[[str], object] | None) -> None:
+    def _send(self, scores: Mapping[str, Any], save: Callable[[str], object] | None) -> None:
         """Report ``scores``, with the model that ``save`` writes to a path, if there is one.
 
         Raises:
@@ -61,9 +81,4 @@ class BoostingReport:
         result = self._choice.of(scores)
         if self._postprocess is not None:
             result = self._postprocess(result)
-        if save is None:
-            report(result)
-            return
-        with tempfile.TemporaryDirectory(prefix="model_") as folder:
-            save(str(Path(folder, self.filename)))
-            report(result, checkpoint=Checkpoint.from_directory(folder))
+        report_with_file(result, self._filename, save)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from skate.tune.checkpoint import Checkpoint
-from skate.tune.session import report
+from skate.tune.integration._reporting import report_with_file
 from skate.util._scores import Metrics, ScoreChoice
 
 
@@ -42,14 +39,8 @@ class TrainingReport:
             save: writes the model to a path; None for no checkpoint.
         """
         result = self._chosen(logged)
-        if not result:
-            return
-        if save is None:
-            report(result)
-            return
-        with tempfile.TemporaryDirectory(prefix="model_") as folder:
-            save(str(Path(folder, filename)))
-            report(result, checkpoint=Checkpoint.from_directory(folder))
+        if result:
+            report_with_file(result, filename, save)
 
     def _chosen(self, logged: Mapping[str, Any]) -> dict[str, Any]:
         for name in self._choice.missing(logged):
@@ -64,7 +55,7 @@ class TrainingReport:
         return self._choice.present(logged)
 
 
-def hooks(on: str | Sequence[str], known: Iterable[str], argument: str = "on") -> list[str]:
+def hooks(on: str | Sequence[str], known: Iterable[str]) -> list[str]:
     """Return the hooks that a callback was asked to act on, without the ``on_`` before them.
 
     Raises:
@@ -74,5 +65,5 @@ def hooks(on: str | Sequence[str], known: Iterable[str], argument: str = "on") -
     names = sorted(name.removeprefix("on_") for name in known)
     for hook in asked:
         if hook not in names:
-            raise ValueError(f"{argument}={hook!r} is no hook; there are: {', '.join(names)}")
+            raise ValueError(f"there is no hook {hook!r}, only: {', '.join(names)}")
     return asked
