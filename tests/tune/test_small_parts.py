@@ -176,6 +176,7 @@ def test_a_process_that_runs_trials_imports_little() -> None:
     ).stdout
     assert ast.literal_eval(output) == [
         "skate.tune",
+        "skate.tune.trial_context",
         "skate.tune.session",
         "skate.tune.trial_actor",
     ]
