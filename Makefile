@@ -22,7 +22,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
 ARGS ?=
 
-.PHONY: help setup demo test lint format bench bench-readme soak wheel lock clean
+.PHONY: help setup frameworks demo test lint format bench bench-readme soak wheel lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -37,6 +37,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt hatchling editables
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[all,dev]'
 	@touch $@
+
+# Only some tests need them, and they are large: elsewhere than in CI these are skipped without.
+frameworks: $(READY) ## PyTorch, Lightning and Keras, for the tests that need them
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[frameworks]'
 
 demo: $(READY) ## tune a distributed XGBoost model on the breast-cancer data; pictures in results/
 	@$(VENV)/bin/python examples/demo.py $(ARGS)
