@@ -6,6 +6,7 @@ import math
 import random
 from typing import Any
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,23 +46,25 @@ class Board:
 
 def test_arrivals_at_one_rung() -> None:
     # One of four may pass; the best so far always does.  By hand, for losses that arrive in this
-    # order: 5 (first), 3 (best), 4 (2nd of 3), 6 (last of 4), 2 (best), 1 (best), 1.5 (2nd of 7),
-    # 1.8 (3rd of 8, two may pass), 1.2 (2nd of 9).
+    # order: 5 (first), 3 (best), 4 (a quarter of the way from 3 to 5 is 3.5), 6 (half of the way
+    # from 3 to 4), 2 and 1 (best), 1.5 (a quarter of the way from 2 to 3), 1.8 (half of the way
+    # from 1.5 to 2), 1.2 (three quarters of the way from 1.5 to 1.8).
     board = Board(max_t=100, grace_period=1, reduction_factor=4)
     losses = [5, 3, 4, 6, 2, 1, 1.5, 1.8, 1.2]
     verdicts = [board.report(board.add(), 1, loss) for loss in losses]
-    assert verdicts == [GO, GO, STOP, STOP, GO, GO, STOP, STOP, GO]
+    assert verdicts == [GO, GO, STOP, STOP, GO, GO, GO, STOP, GO]
 
 
 def test_recorded_curves_through_all_rungs() -> None:
     # Rungs at 1, 3 and 9, one of three passes.  Trials run one after the other.
     curves = {
         "steady": [9 - i for i in range(9)],  # 9, 8, 7, ... passes everything: it is the first
-        "worse": [10.0] * 9,  # stops at rung 1: 2nd of 2, one passes
-        "better": [5.0] * 9,  # rung 1: best; rung 3: 5 < 7; rung 9: 5 is worse than 1
-        "early": [4.0, 8.0, 8.0, 8.0],  # rung 1: best; rung 3: 8 is last of 3
-        "late": [4.5, 4.0, 3.0, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6],  # rung 1: 2nd of 5, one passes
-        "sixth": [4.2, 4.1, 3.0, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6],  # rung 1: 2nd of 6, two pass
+        "worse": [10.0] * 9,  # rung 1: 10 > 9
+        "better": [5.0] * 9,  # rungs 1 and 3: best; rung 9: 5 > 1
+        "early": [4.0, 8.0, 8.0, 8.0],  # rung 1: best; rung 3: a third of the way from 5 to 7
+        "late": [6.0, 4.0, 3.0, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6],  # rung 1: 6 > 5 of 4, 5, 9, 10
+        # Rung 1: a third of the way from 5 to 6, of 4, 5, 6, 9, 10.  Best at the others.
+        "sixth": [5.2, 4.1, 3.0, 2.0, 1.0, 0.9, 0.8, 0.7, 0.6],
     }
     board = Board(max_t=10, grace_period=1, reduction_factor=3)
     ended: dict[str, int] = {}
@@ -152,12 +155,32 @@ def test_a_report_without_the_metric_decides_nothing() -> None:
     assert board.report(trial, 2, 9.0) == STOP
 
 
+@given(st.lists(st.floats(-1e9, 1e9), max_size=60), st.floats(-1e9, 1e9), st.floats(1.1, 8))
+def test_a_rung_lets_pass_whoever_reaches_the_quantile(
+    before: list[float], score: float, factor: float
+) -> None:
+    rung = Rung(1, sorted(before))
+    # Where the difference is rounding, either is right.
+    cutoff = float(numpy.quantile(before, 1 - 1 / factor)) if before else -math.inf
+    close = math.isclose(score, cutoff, rel_tol=1e-9, abs_tol=1e-6)
+    assert rung.enter(score, factor) == (score >= cutoff) or close
+    assert rung.scores == sorted([*before, score])
+
+
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=60), st.floats(1.1, 8))
-def test_a_rung_lets_pass_whoever_ranks_high_enough(scores: list[float], factor: float) -> None:
+def test_the_best_so_far_always_passes(scores: list[float], factor: float) -> None:
     rung = Rung(1)
-    for count, score in enumerate(scores, start=1):
-        rank = 1 + sum(other > score for other in scores[: count - 1])
-        assert rung.enter(score, factor) == (rank <= max(1, int(count / factor)))
+    for number, score in enumerate(scores):
+        diverged = score == -math.inf and max(scores[:number], default=score) > score
+        assert rung.enter(score, factor) or score < max(scores[:number]) or diverged
+
+
+def test_some_that_have_diverged_stop_nobody() -> None:
+    board = Board(max_t=100, grace_period=1, reduction_factor=2)
+    losses = [math.nan, 3.0, math.nan, 2.5, math.nan, 1e308]
+    # The first is the best so far.  Of five that three have diverged: any number is better.
+    verdicts = [board.report(board.add(), 1, loss) for loss in losses]
+    assert verdicts == [GO, GO, STOP, GO, STOP, GO]
 
 
 def test_about_one_of_four_passes_each_rung() -> None:
