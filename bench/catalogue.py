@@ -140,7 +140,7 @@ WORKLOADS = [
     ),
     Workload(
         "tuning.clone",
-        "Tune, cloning a trial with 10 MB",
+        "Tune, PBT's exploit step with 10 MB",
         "ms",
         Wanted("at most", 50),
         systems=("skate",),

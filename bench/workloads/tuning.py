@@ -16,13 +16,16 @@ MANY_TRIALS = 1000
 REPORTS = 10
 #: How often each of four trials reports.
 MANY_REPORTS = 10_000
-#: Trials of the population, and how often each of them is cloned.
+#: Trials of the population, the steps of each, and what it does between two decisions.
 POPULATION = 8
-CLONES = 10
+STEPS = 40
+INTERVAL = 4
+STEP_S = 0.01
 CHECKPOINT_BYTES = 10_000_000
 
 api = load()
 tune = importlib.import_module(f"{SYSTEM}.tune")
+schedulers = importlib.import_module(f"{SYSTEM}.tune.schedulers")
 
 
 def empty(config: dict[str, float]) -> None:
@@ -92,39 +95,30 @@ def reports() -> float:
 
 
 def clone() -> float:
-    """Milliseconds from the decision to clone a trial to the first report of the clone.
+    """Milliseconds from the decision of PBT to clone a trial to the first report of the clone.
 
-    Eight trials, each with a checkpoint of 10 MB, take turns to be cloned on two CPUs.
+    Eight trials with checkpoints of 10 MB on two CPUs.  The clone has read its weights by then.
     """
     import numpy
 
     from skate.tune import Callback
-    from skate.tune.schedulers import FIFOScheduler
-    from skate.tune.schedulers.trial_scheduler import Exploit
 
     def train(config: dict[str, Any]) -> None:
         checkpoint = tune.get_checkpoint()
-        if checkpoint is None:
-            weights = numpy.zeros(CHECKPOINT_BYTES // 8)
-        else:
-            weights = checkpoint.to_dict()["weights"]
-            tune.report({"loss": weights[0], "cloned": 1})
-        weights += 1
-        saved = tune.Checkpoint.from_dict({"weights": weights})
-        tune.report({"loss": weights[0], "cloned": 0}, checkpoint=saved)
-
-    class Cloning(FIFOScheduler):
-        needs_checkpoints = True
-
-        def next_decision(self, trial: Any) -> None:
-            return None
-
-        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
-            trials = controller.trials
-            if result["cloned"] or len(trials) < POPULATION or trial.iterations > 2 * CLONES:
-                return self.CONTINUE
-            source = trials[(trials.index(trial) + 1) % POPULATION]
-            return Exploit(source if source.checkpoint else trial, trial.config)
+        state: dict[str, Any] = {"weights": numpy.zeros(CHECKPOINT_BYTES // 8), "step": 0}
+        if checkpoint is not None:
+            state = checkpoint.to_dict()
+            cloned = float(state["weights"][-1]) == state["step"]
+            tune.report({"loss": config["rate"], "cloned": int(cloned), "step": state["step"]})
+        weights = state["weights"]
+        for step in range(state["step"] + 1, STEPS + 1):
+            time.sleep(STEP_S)
+            weights = weights + 1
+            saved = None
+            if step % INTERVAL == 0:
+                saved = tune.Checkpoint.from_dict({"weights": weights, "step": step})
+            loss = config["rate"] * step
+            tune.report({"loss": loss, "cloned": 0, "step": step}, checkpoint=saved)
 
     class Watch(Callback):
         def __init__(self) -> None:
@@ -142,14 +136,20 @@ def clone() -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch()
+        scheduler = schedulers.PopulationBasedTraining(
+            "step",
+            perturbation_interval=INTERVAL,
+            hyperparam_mutations={"rate": tune.uniform(0, 1)},
+        )
         tune.Tuner(
             tune.with_resources(train, {"cpu": 2 / POPULATION}),
             tune_config=tune.TuneConfig(
-                num_samples=POPULATION, metric="loss", mode="max", scheduler=Cloning()
+                num_samples=POPULATION, metric="loss", mode="max", scheduler=scheduler
             ),
             run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[watch]),
         ).fit()
-        check(len(watch.took) >= POPULATION)
+        # As many as half of the trials at least: how many there are is partly chance.
+        check(len(watch.took) == scheduler.perturbations >= POPULATION / 2)
         return 1000 * statistics.median(watch.took)
 
 

@@ -57,6 +57,26 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_who_goes_on_from_a_checkpoint_is_heard_of_at_once() -> None:
+    go_on = threading.Event()
+
+    def clone(config: dict[str, Any]) -> None:
+        tune.report(i=1)
+        go_on.wait()
+        count({"n": 3})
+
+    checkpoint = tune.Checkpoint.from_dict({"weights": 1})
+    context = TrialContext("t1", "/folder", "run")
+    session = Session(clone, {}, context, {"i": 9}, checkpoint, (4, 1.0))
+    session.start()
+    state, reports, *_ = session.collect()[0]
+    assert (state, values(reports)) == (RUNNING, [1])
+    go_on.set()
+    state, reports, *_ = session.collect()[0]
+    assert (state, values(reports)) == (FINISHED, [1, 2, 3])
+
+
+@pytest.mark.usefixtures("patient")
 def test_without_gates_all_reports_travel_together() -> None:
     session = start(count, {})
     state, reports, pid, host, _ = session.collect()[0]

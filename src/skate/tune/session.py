@@ -88,6 +88,9 @@ class Session:
         self._config = config
         self._gate = gate
         self._condition = threading.Condition()
+        # Who goes on from a checkpoint is heard of at once: a population's exploit step is over
+        # when the clone reports.
+        self._gather = GATHER_S if checkpoint is None else 0.0
         self._outbox: list[Report] = []
         #: The checkpoint in the outbox, if there is one, and the report that it came with.
         self._packed: PackedCheckpoint | None = None
@@ -146,7 +149,8 @@ class Session:
         condition = self._condition
         with condition:
             condition.wait_for(lambda: bool(self._outbox) or self._ended)
-            condition.wait_for(self._worth_a_message, GATHER_S)
+            condition.wait_for(self._worth_a_message, self._gather)
+            self._gather = GATHER_S
             packed, self._packed = self._packed, None
             reports = self._outbox
             if packed is None:
