@@ -420,9 +420,25 @@ def test_a_class_by_itself(tmp_path: Path) -> None:
     other = Counter({"x": 0})
     other.restore(saved)
     assert (other.iteration, other.weight, other.trial_id) == (2, 3, "default")
+    assert other.trial_name == "default"
     assert other.train()["step"] == 3
     with pytest.raises(TypeError, match="Bare has to have a method step"):
         tune.Tuner(type("Bare", (tune.Trainable,), {}))
+
+
+def test_a_class_knows_its_trial() -> None:
+    class Asks(tune.Trainable):
+        def step(self) -> dict[str, Any]:
+            return {"loss": 1.0, "names": [self.trial_id, self.trial_name], "done": True}
+
+    trials = tune.run(
+        Asks,
+        config={"x": tune.grid_search([1, 2])},
+        trial_name_creator=lambda trial: f"x = {trial.config['x']}",
+        verbose=0,
+    ).trials
+    for trial in trials:
+        assert trial.last_result["names"] == [trial.trial_id, f"x = {trial.config['x']}"]
 
 
 def test_a_clone_of_a_function_that_does_not_stop(

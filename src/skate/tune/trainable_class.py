@@ -103,8 +103,8 @@ class Trainable:
 
     @property
     def trial_name(self) -> str:
-        """The name of the trial, which is its id."""
-        return self.trial_id
+        """The name of the trial: its id, unless the run gives names; "default" outside of runs."""
+        return "default" if self._context is None else self._context.get_trial_name()
 
     @property
     def trial_resources(self) -> PlacementGroupFactory | None:
