@@ -255,6 +255,40 @@ def test_partial_functions_and_parameters(engine: str) -> None:
         tune.with_parameters(train, data=1, wrong=1)
 
 
+class Counted:
+    """Counts how often it is pickled here."""
+
+    pickled = 0
+
+    def __reduce__(self) -> Any:
+        Counted.pickled += 1
+        return Counted, ()
+
+
+class UsesCounted(tune.Trainable):
+    """Ends at once."""
+
+    def setup(self, config: dict[str, Any], data: Counted) -> None:
+        assert isinstance(data, Counted)
+
+    def step(self) -> dict[str, Any]:
+        return {"done": True}
+
+
+@pytest.mark.parametrize("kind", ["function", "class"])
+def test_parameters_are_stored_once_for_all_trials(
+    engine: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(config: dict[str, Any], data: Counted) -> dict[str, Any]:
+        return {"same": isinstance(data, Counted)}
+
+    monkeypatch.setattr(Counted, "pickled", 0)
+    trainable = tune.with_parameters(UsesCounted if kind == "class" else train, data=Counted())
+    analysis = tune.run(trainable, config={"x": tune.grid_search(list(range(6)))})
+    assert [trial.status for trial in analysis.trials] == ["TERMINATED"] * 6
+    assert Counted.pickled == 1
+
+
 def test_resources_bound_how_many_run_at_a_time() -> None:
     most = 0
 
