@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 
 import skate
-from skate.xgboost import RayDMatrix, RayShardingMode
+from skate.xgboost import RayDMatrix, RayShardingMode, loading
 
 X = np.arange(12, dtype=np.float64).reshape(6, 2)
 Y = np.array([0, 1, 0, 1, 0, 1])
@@ -48,7 +48,7 @@ def test_columns_by_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"data": "data.csv"}, TypeError, "builtins.str"),
+        ({"data": "data"}, TypeError, "builtins.str"),
         ({"data": X[:, 0]}, ValueError, "two-dimensional"),
         ({"data": np.array([["a", "b"]])}, TypeError, "numbers"),
         ({"data": np.zeros((3, 0))}, ValueError, "no columns"),
@@ -89,25 +89,41 @@ def test_weights_of_query_groups() -> None:
 
 
 @pytest.mark.usefixtures("native")
-def test_the_data_is_stored_once_and_travels_as_a_reference() -> None:
+@pytest.mark.parametrize("num_actors", [1, 3])
+def test_the_data_is_stored_once_and_travels_as_a_reference(num_actors: int) -> None:
     big = np.random.default_rng(0).normal(size=(50_000, 10))
+    before = _stored().keys()
     matrix = RayDMatrix(big, big[:, 0])
-    assert matrix.ref() is matrix.ref()
-    payload = skate.put(matrix)
-    copy: RayDMatrix = skate.get(payload)
-    assert copy.ref() == matrix.ref()
-    stored = skate.get(copy.ref())
-    assert np.array_equal(stored.features, big)
-    assert not stored.features.flags.owndata
+    for _ in range(2):
+        shards = matrix.shards(num_actors)
+    stored = sum(bytes_ for key, bytes_ in _stored().items() if key not in before)
+    size = big.nbytes + len(big) * 8
+    assert size <= stored < 1.01 * size + 100_000
+    batches = [loading.load(shard).batches for shard in shards]
+    assert all(len(each) == 1 for each in batches)
+    assert np.array_equal(np.concatenate([each[0].features for each in batches]), big)
+    for (batch,) in batches:
+        assert not batch.features.flags.owndata
+        assert not batch.features.flags.writeable
 
     @skate.remote
-    def size(matrix: RayDMatrix) -> int:
+    def size_of(matrix: RayDMatrix) -> int:
         import cloudpickle
 
+        matrix.shards(num_actors)
         return len(cloudpickle.dumps(matrix))
 
-    assert skate.get(size.remote(matrix), timeout=30) < 2000
-    assert len(pickle.dumps(matrix)) < 2000
+    assert skate.get(size_of.remote(matrix), timeout=30) < 5000
+    assert len(pickle.dumps(matrix)) < 5000
+    assert all(len(pickle.dumps(shard)) < 3000 for shard in shards)
+    # What the task returns is small enough to be no object in the store.
+    assert stored == sum(bytes_ for key, bytes_ in _stored().items() if key not in before)
+
+
+def _stored() -> dict[str, int]:
+    from skate import state
+
+    return {each.object_id: each.object_size or 0 for each in state.list_objects()}
 
 
 def test_a_matrix_outlives_a_session() -> None:
@@ -115,5 +131,6 @@ def test_a_matrix_outlives_a_session() -> None:
     for _ in range(2):
         skate.shutdown()
         skate.init(engine="inline")
-        assert np.array_equal(skate.get(matrix.ref()).features, X)
+        (shard,) = matrix.shards(1)
+        assert np.array_equal(loading.load(shard).batches[0].features, X)
     skate.shutdown()

@@ -16,7 +16,7 @@ PARAMS = {"objective": "binary:logistic"}
 
 
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("sharding", list(RayShardingMode))
+@pytest.mark.parametrize("sharding", [RayShardingMode.BATCH, RayShardingMode.INTERLEAVED])
 @pytest.mark.parametrize("library", ["polars", "pyarrow"])
 def test_label_and_ignored_columns_by_name(
     data: Data, library: str, sharding: RayShardingMode

@@ -26,7 +26,7 @@ def model(data: Data) -> xgboost.Booster:
 
 
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("sharding", list(RayShardingMode))
+@pytest.mark.parametrize("sharding", [RayShardingMode.BATCH, RayShardingMode.INTERLEAVED])
 @pytest.mark.parametrize(
     "arguments",
     [

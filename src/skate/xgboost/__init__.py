@@ -13,6 +13,7 @@ The model is an ordinary ``xgboost.Booster``.  The names are those of ``xgboost_
 itself is imported when something is trained or predicted: ``pip install 'skate[xgboost]'``.
 """
 
+from skate.xgboost.data.sharding import RayShardingMode
 from skate.xgboost.errors import (
     ActorFailure,
     RayXGBoostTrainingError,
@@ -22,7 +23,6 @@ from skate.xgboost.errors import (
 from skate.xgboost.matrix import RayDMatrix
 from skate.xgboost.params import RayParams
 from skate.xgboost.prediction import predict
-from skate.xgboost.sharding import RayShardingMode
 from skate.xgboost.training import train
 
 __all__ = [

@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import skate
-from skate.xgboost import boosting, collective, library, shard
+from skate.xgboost import boosting, collective, library, loading
 from skate.xgboost.messages import Checkpoint, Prepared, Progress, Scores, TrainingSpec
 
 if TYPE_CHECKING:
-    from skate.xgboost.matrix import CentralData
+    from skate.xgboost.loading import LoadedShard, ShardSpec
 
 
 class TrainingActor:
@@ -37,14 +37,14 @@ class TrainingActor:
             library.xgboost()
         else:
             library.without_estimators()
-        self._data: tuple[list[CentralData], list[slice]] | None = None
+        self._data: list[LoadedShard] = []
         self._condition = threading.Condition()
         self._news = Progress()
         self._error: Exception | None = None
 
-    def prepare(self, parts: list[slice], *matrices: CentralData) -> Prepared:
-        """Take the shards: of each matrix the rows ``parts``."""
-        self._data = (list(matrices), parts)
+    def prepare(self, shards: list[ShardSpec]) -> Prepared:
+        """Load the shards, one of each matrix."""
+        self._data = [loading.load(shard) for shard in shards]
         tracker = None
         # A tracker stays for as long as its process.  In the user's own it would listen for ever,
         # for a training that is going to be refused: there are no actors to meet.
@@ -114,23 +114,17 @@ class TrainingActor:
             threading.Event().wait()
 
     def _matrices(self, spec: TrainingSpec) -> list[Any]:
-        assert self._data is not None
         built: list[Any] = []
-        binned = shard.is_binned(spec.params, continues=spec.initial_model is not None)
-        for data, part in zip(*self._data, strict=True):
+        binned = loading.is_binned(spec.params, continues=spec.initial_model is not None)
+        for loaded in self._data:
             reference = built[0] if built else None
             built.append(
-                shard.build(
-                    data,
-                    part,
-                    spec.params,
-                    threads=spec.threads,
-                    binned=binned,
-                    reference=reference,
+                loading.build(
+                    loaded, spec.params, threads=spec.threads, binned=binned, reference=reference
                 )
             )
-        # From here on the matrices hold all that is needed; central data may go.
-        self._data = None
+        # From here on the matrices hold all that is needed; what they were made of may go.
+        self._data = []
         return built
 
     def round_done(self, index: int, scores: Scores, checkpoint: Checkpoint | None) -> None:

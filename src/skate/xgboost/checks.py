@@ -103,21 +103,6 @@ def _callbacks(callbacks: object) -> None:
             )
 
 
-def shards(matrices: Sequence[RayDMatrix], num_actors: int) -> None:
-    """Refuse a division that leaves an actor without training rows.
-
-    Raises:
-        ValueError: there are too many actors for the first of the matrices.
-    """
-    dtrain = matrices[0]
-    plan = dtrain.plan(num_actors)
-    if plan.empty_ranks():
-        raise ValueError(
-            f"{num_actors} actors cannot share {dtrain.num_row()} rows"
-            f" (query groups stay together): use RayParams(num_actors=...) with fewer"
-        )
-
-
 def threads(params: Mapping[str, Any], of_actor: int) -> int:
     """Return with how many threads an actor trains: no more than it has CPUs."""
     asked = int(params.get("nthread") or params.get("n_jobs") or 0)

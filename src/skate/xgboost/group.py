@@ -63,10 +63,9 @@ class ActorGroup:
             ValueError: a trial lends fewer GPUs than the actors need.
             NotSupportedError: the actors do not have processes of their own.
         """
-        plans = [matrix.plan(self._plan.num_actors) for matrix in matrices]
-        refs = [matrix.ref() for matrix in matrices]
+        shards = [matrix.shards(self._plan.num_actors) for matrix in matrices]
         answers = [
-            actor.prepare.remote([plan.parts[rank] for plan in plans], *refs)
+            actor.prepare.remote([each[rank] for each in shards])
             for rank, actor in enumerate(self._actors)
         ]
         self._await_start(answers[0])

@@ -47,6 +47,24 @@ def require_numpy() -> None:
         )
 
 
+def pyarrow(what: str) -> ModuleType:
+    """Return the ``pyarrow`` module, which XGBoost needs for tables that are columns.
+
+    Args:
+        what: for the error: what needs it.
+
+    Raises:
+        XGBoostNotInstalledError: it is missing.
+    """
+    try:
+        return importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise XGBoostNotInstalledError(
+            f"{what} needs pyarrow, which cannot be imported ({error}); install it with:"
+            " pip install pyarrow"
+        ) from error
+
+
 def without_estimators() -> ModuleType:
     """Return ``xgboost``, imported without scikit-learn where that saves the time to load it.
 

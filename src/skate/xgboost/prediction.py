@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import skate
 from skate.exceptions import ActorDiedError, TaskError
-from skate.xgboost import checks, library, shard, tune
+from skate.xgboost import checks, library, loading, tune
+from skate.xgboost.data.sharding import merge
 from skate.xgboost.params import RayParams, actor_options, resolve
 from skate.xgboost.params import ray_params as as_ray_params
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from skate.xgboost.matrix import CentralData, RayDMatrix
+    from skate.xgboost.data._base import Place
+    from skate.xgboost.matrix import RayDMatrix
 
 
 class PredictionActor:
@@ -31,21 +33,15 @@ class PredictionActor:
     def predict(
         self,
         model: bytes,
-        data: CentralData,
-        part: slice,
+        shard: loading.ShardSpec,
         threads: int,
         arguments: dict[str, Any],
-    ) -> npt.NDArray[Any]:
-        """Return what the model says about some rows."""
-        module = library.xgboost()
-        booster = module.Booster({"nthread": threads}, model_file=bytearray(model))
-        chosen = shard.arguments(data, part)
-        for name in ("label", "weight", "qid", "label_lower_bound", "label_upper_bound"):
-            chosen.pop(name, None)
-        predicted: npt.NDArray[Any] = booster.predict(
-            module.DMatrix(**chosen, nthread=threads), **arguments
-        )
-        return predicted
+    ) -> list[tuple[Place, npt.NDArray[Any]]]:
+        """Return what the model says about some rows, and which they are."""
+        booster = library.xgboost().Booster({"nthread": threads}, model_file=bytearray(model))
+        loaded = loading.load(shard)
+        matrix = loading.prediction_matrix(loaded, threads=threads)
+        return loaded.split(booster.predict(matrix, **arguments))
 
 
 def predict(
@@ -81,7 +77,7 @@ def predict(
     shared = skate.put(checks.model_bytes(model))
     # No actor for nothing.
     num_actors = min(plan.num_actors, max(1, data.num_row()))
-    shards = data.plan(num_actors)
+    shards = data.shards(num_actors)
     actor_class = skate.remote(PredictionActor).options(
         **actor_options({name: plan.amounts[name] for name in tune.to_reserve(plan)}),
         max_restarts=distribution.max_actor_restarts,
@@ -89,8 +85,8 @@ def predict(
     )
     actors = [actor_class.remote(os.getpid()) for _ in range(num_actors)]
     pending = {
-        actor.predict.remote(shared, data.ref(), part, plan.threads, kwargs): rank
-        for rank, (actor, part) in enumerate(zip(actors, shards.parts, strict=True))
+        actor.predict.remote(shared, shard, plan.threads, kwargs): rank
+        for rank, (actor, shard) in enumerate(zip(actors, shards, strict=True))
     }
     results: dict[int, Any] = {}
     try:
@@ -109,4 +105,5 @@ def predict(
         for rank, actor in enumerate(actors):
             if rank not in results:
                 skate.kill(actor)
-    return shards.merge([results[rank] for rank in range(num_actors)])
+    parts = [part for rank in range(num_actors) for part in results[rank]]
+    return merge(parts, data.num_row())

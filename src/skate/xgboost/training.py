@@ -83,7 +83,7 @@ def train(
     plan = resolve(distribution, params, in_trial=in_trial)
     plan.check_fits()
     matrices, eval_indices = _distinct(dtrain, evals or ())
-    checks.shards(matrices, plan.num_actors)
+    dtrain.check_actors(plan.num_actors)
     report, remote_callbacks = tune.split(callbacks or (), in_trial)
     spec = TrainingSpec(
         params={key: value for key, value in params.items() if key not in ("nthread", "n_jobs")},
