@@ -133,7 +133,8 @@ def test_asha_stops_bad_trials_and_leaves_good_ones() -> None:
         max_concurrent_trials=1,
     )
     ended = [trial.iterations for trial in analysis.trials]
-    assert ended == [20, 2, 2, 2, 2, 2, 2, 20]
+    # 3.1 and 2.9 are good enough at the first rung, but not at the second, where 3.0 has been.
+    assert ended == [20, 2, 2, 8, 2, 8, 2, 20]
     reasons = {trial.stop_reason for trial in analysis.trials if trial.iterations == 20}
     assert reasons == {"completed"}
 
