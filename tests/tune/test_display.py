@@ -19,10 +19,11 @@ from skate.tune.board import board as make_board
 from skate.tune.board import choose
 from skate.tune.display import PlainLines, Status, display, duration, failure_line, number
 from skate.tune.error import describe
+from skate.tune.limits import Limits
 from skate.tune.live_table import LiveTable
 from skate.tune.notebook_table import NotebookTable
 from skate.tune.objective import Objective
-from skate.tune.orchestrator import Limits, Orchestrator
+from skate.tune.orchestrator import Orchestrator
 from skate.tune.schedulers import ASHAScheduler
 from skate.tune.search import BasicVariantGenerator
 from skate.tune.stopper import NoopStopper

@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from skate import tune
 from skate.tune.actions import Continue, Pause, Renew, Start, Stop
 from skate.tune.error import MetricError, TuneError
+from skate.tune.limits import Limits
 from skate.tune.objective import Objective
-from skate.tune.orchestrator import Limits, Orchestrator
+from skate.tune.orchestrator import Orchestrator
 from skate.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from skate.tune.schedulers.trial_scheduler import Controller, Exploit, Resize, Verdict
 from skate.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher

@@ -18,8 +18,9 @@ from hypothesis.stateful import (
 
 from skate import tune
 from skate.tune.actions import Continue, Pause, Renew, Stop
+from skate.tune.limits import Limits
 from skate.tune.objective import Objective
-from skate.tune.orchestrator import Limits, Orchestrator
+from skate.tune.orchestrator import Orchestrator
 from skate.tune.schedulers import (
     PB2,
     ASHAScheduler,

@@ -27,10 +27,11 @@ from skate.tune.experiment_state import SavedRun
 from skate.tune.files import ResultFiles
 from skate.tune.finished_run import FinishedRun
 from skate.tune.homes import Homes
+from skate.tune.limits import Limits
 from skate.tune.logger.tensorboardx import TBXLoggerCallback
 from skate.tune.mode import check_mode
 from skate.tune.objective import Objective
-from skate.tune.orchestrator import Limits, Orchestrator
+from skate.tune.orchestrator import Orchestrator
 from skate.tune.resources import (
     UNBOUNDED_CONCURRENCY,
     PlacementGroupFactory,

@@ -180,6 +180,7 @@ def _encode_trial(
         "failures": trial.failures,
         "resources": trial.resources,
         "reports": trial.iterations,
+        "searcher_done": trial.searcher_done,
         "names": (trial.name, trial.folder, trial.trainable_name),
         "kept": [_fields(each) for each in written],
         "checkpoint": None if newest is None else _fields(newest),
@@ -240,6 +241,8 @@ def _decode_trial(encoded: bytes) -> SavedTrial:
         setattr(trial, name, fields[name])
     if "names" in fields:  # older states have none
         trial.name, trial.folder, trial.trainable_name = fields["names"]
+    # Older states do not say; those that had ended then had been told of.
+    trial.searcher_done = fields.get("searcher_done", trial.is_finished)
     kept = [TrialCheckpoint(**each) for each in fields["kept"]]
     newest = fields["checkpoint"]
     if newest is not None:

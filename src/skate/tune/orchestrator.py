@@ -15,34 +15,20 @@ after ``Pause``, ``Stop`` and ``Kill``, was paused or released.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from skate.tune.actions import Answer, Continue, Kill, Pause, Renew, Start, Stop
+from skate.tune.clones import Clones, Held, no_checkpoint
 from skate.tune.error import TuneError
+from skate.tune.limits import Limits
 from skate.tune.objective import Objective, require
 from skate.tune.resources import PlacementGroupFactory, Room
 from skate.tune.schedulers.trial_scheduler import Exploit, Gate, Resize, TrialScheduler
-from skate.tune.search.searcher import FINISHED, Searcher
-from skate.tune.search.space import flatten, has_variables, merged, varying
+from skate.tune.search.searcher import Searcher
 from skate.tune.stopper import Stopper, merge
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result
-
-
-@dataclass(slots=True)
-class Limits:
-    """How much a run may do."""
-
-    #: How many trials run at a time.
-    slots: int = 1
-    #: Passes over the grid, or trials of other searchers; -1 for no limit.
-    num_samples: int = 1
-    #: How often a failed trial is started again; -1 for always.
-    max_failures: int = 0
-    #: Whether the first failure ends the run.
-    fail_fast: bool = False
-    #: What all trials that run may hold together; None for no limit.
-    resources: Mapping[str, float] | None = None
+from skate.tune.trial_source import TrialSource
 
 
 @dataclass(slots=True)
@@ -75,16 +61,22 @@ class Orchestrator:
     _waiting: dict[str, Trial] = field(default_factory=dict)
     _holding: dict[str, Trial] = field(default_factory=dict)
     _room: Room = field(init=False)
-    #: What paused trials start with when they run next, with the checkpoint that there was.
-    _exploits: dict[str, tuple[Exploit, TrialCheckpoint | None]] = field(default_factory=dict)
+    _source: TrialSource = field(init=False)
+    _clones: Clones = field(init=False)
     _ended: list[Trial] = field(default_factory=list)
-    _exhausted: bool = False
-    _total: int | None = None
     _informed: bool = False
 
     def __post_init__(self) -> None:
-        self._total = self.searcher.total(self.limits.num_samples)
         self._room = Room(self.limits.resources)
+        self._clones = Clones(self.space)
+        self._source = TrialSource(
+            self.searcher,
+            self.limits.num_samples,
+            self.space,
+            self.id_prefix,
+            self.resources_of,
+            self.christen,
+        )
 
     # ---------------------------------------------------------------- state
 
@@ -101,7 +93,7 @@ class Orchestrator:
     @property
     def total(self) -> int | None:
         """How many trials there will be; None if that is not known."""
-        return len(self.trials) if self._exhausted else self._total
+        return len(self.trials) if self._source.exhausted else self._source.total
 
     @property
     def total_resources(self) -> Mapping[str, float] | None:
@@ -111,7 +103,7 @@ class Orchestrator:
     @property
     def exhausted(self) -> bool:
         """Whether all trials have been made."""
-        return self._exhausted or bool(self.end_reason)
+        return self._source.exhausted or bool(self.end_reason)
 
     @property
     def informed(self) -> bool:
@@ -119,9 +111,9 @@ class Orchestrator:
         return self._informed
 
     @property
-    def exploits(self) -> Mapping[str, tuple[Exploit, TrialCheckpoint | None]]:
+    def exploits(self) -> Mapping[str, Held]:
         """What paused trials start with when they run next, by trial id."""
-        return self._exploits
+        return self._clones.waiting
 
     @property
     def needs_no_more_actors(self) -> bool:
@@ -139,22 +131,15 @@ class Orchestrator:
 
     # ---------------------------------------------------------------- resuming
 
-    def resume(
-        self,
-        trials: Sequence[Trial],
-        exploits: Mapping[str, tuple[Exploit, TrialCheckpoint | None]],
-        informed: bool,
-    ) -> None:
+    def resume(self, trials: Sequence[Trial], exploits: Mapping[str, Held], informed: bool) -> None:
         """Take over the trials of a run that was cut short; those that ran start again.
 
         Searcher, scheduler and stopper have their states by now.
         """
         self.trials = list(trials)
-        self._exploits = dict(exploits)
+        self._clones.waiting = dict(exploits)
         self._informed = informed
-        for trial in trials:
-            if trial.is_finished:
-                continue
+        for trial in (each for each in trials if not each.is_finished):
             has_start = trial.checkpoint is not None or trial.trial_id in exploits
             if trial.status == Trial.PAUSED and has_start:
                 self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
@@ -202,23 +187,22 @@ class Orchestrator:
 
     def _prepare(self, trial: Trial) -> bool:
         """Have a waiting trial go on from its checkpoint; say whether it can."""
-        exploit = self._exploits.pop(trial.trial_id, None)
-        if exploit is not None:
-            if not self._adopt(trial, *exploit):
+        held = self._clones.take(trial)
+        if held is not None:
+            if not self._adopt(trial, *held):
                 self._ended.append(trial)
                 return False
         elif trial.status == Trial.PAUSED:
             self._rewind(trial)
         if trial.status == Trial.PAUSED:
-            self.searcher.on_unpause(trial.trial_id)
+            self._source.unpaused(trial)
         del self._waiting[trial.trial_id]
         return True
 
     def _choose(self) -> Trial | None:
         """Return the trial to start next, None if none is to start now."""
         while True:
-            if self._wants_new_trial():
-                self._make_trial()
+            self._make_trial()
             trial = self.scheduler.choose_trial_to_run(self)
             if trial is not None or self._holding or not self._waiting:
                 return trial
@@ -234,47 +218,19 @@ class Orchestrator:
                     " although no trial is running"
                 )
 
-    def _wants_new_trial(self) -> bool:
-        """Say whether a new trial could start now: made earlier, it would know less."""
-        if any(trial.status == Trial.PENDING for trial in self._waiting.values()):
-            return False
-        if not self._holding or not self.trials:
-            return True
-        # What it will need is known afterwards; most likely it is what the last one needs.
-        return self._room.fits(self.trials[-1].resources.required_resources)
-
     def _make_trial(self) -> None:
-        if self._exhausted:
+        """Make a trial if it could start now: made earlier, it would know less."""
+        if any(trial.status == Trial.PENDING for trial in self._waiting.values()):
             return
-        if self._total is not None and len(self.trials) >= self._total:
-            self._exhausted = True
+        # What it will need is known afterwards; most likely it is what the last one needs.
+        last = self.trials[-1:] if self._holding else []
+        if not all(self._room.fits(trial.resources.required_resources) for trial in last):
             return
-        trial_id = f"{self.id_prefix}_{len(self.trials):05d}"
-        suggestion = self.searcher.suggest(trial_id)
-        if suggestion is None:
-            if not self._holding and not self._waiting:
-                raise TuneError(
-                    f"{type(self.searcher).__name__} suggests nothing although no trial is running"
-                )
-            return
-        if suggestion == FINISHED:
-            self._exhausted = True
-            return
-        if not isinstance(suggestion, dict):
-            raise TuneError(
-                f"{type(self.searcher).__name__}.suggest returned {suggestion!r} instead of a dict"
-            )
-        if not has_variables(self.space):
-            # The searcher has a space of its own; what the run says beside it are constants.
-            suggestion = merged(self.space, suggestion)
-        resources = None if self.resources_of is None else self.resources_of(suggestion)
-        trial = Trial(trial_id, suggestion, varying(self.space, suggestion), resources)
-        if self.christen is not None:
-            self.christen(trial)
-        self.trials.append(trial)
-        self._live[trial_id] = self._waiting[trial_id] = trial
-        self._exhausted = len(self.trials) == self._total
-        self.scheduler.on_trial_add(self, trial)
+        trial = self._source.make(self.trials, idle=not self._holding and not self._waiting)
+        if trial is not None:
+            self.trials.append(trial)
+            self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
+            self.scheduler.on_trial_add(self, trial)
 
     # ---------------------------------------------------------------- events
 
@@ -291,8 +247,7 @@ class Orchestrator:
         Args:
             trial: who reported.
             results: what.
-            checkpoint: what came with the last of them, with no more than its ref.  The rest of it
-                is filled in if that one counts.
+            checkpoint: what came with the last of them, to be filled in if that one counts.
 
         Returns:
             What to do with the trial; None if it was already ended.
@@ -305,7 +260,7 @@ class Orchestrator:
                 return None
             trial.record(result)
             if checkpoint is not None and position == len(results):
-                self._note_checkpoint(trial, checkpoint)
+                trial.take_checkpoint(checkpoint)
             answer = self._judge(trial, result)
             if answer is not None:
                 return answer
@@ -322,8 +277,7 @@ class Orchestrator:
         Args:
             trial: which.
             checkpoint: what was taken, with no more than its ref, if anything was.
-            results: what the trial did after the verdict and before the checkpoint; nobody judges
-                that.
+            results: what the trial did between verdict and checkpoint; nobody judges that.
         """
         self.on_released(trial)
         if trial.status != Trial.PAUSED:
@@ -335,9 +289,9 @@ class Orchestrator:
             self._ended.append(trial)
             return
         if checkpoint is not None:
-            self._note_checkpoint(trial, checkpoint)
-        if trial.checkpoint is None and trial.trial_id not in self._exploits:
-            self._give_up(trial, TuneError(self._no_checkpoint(trial, "pauses")))
+            trial.take_checkpoint(checkpoint)
+        if trial.checkpoint is None and trial.trial_id not in self._clones.waiting:
+            self._give_up(trial, no_checkpoint(self.scheduler, trial, "pauses"))
             self._ended.append(trial)
             return
         self._waiting[trial.trial_id] = trial
@@ -392,10 +346,6 @@ class Orchestrator:
         if self._holding.pop(trial.trial_id, None) is not None:
             self._room.give(trial.trial_id)
 
-    def on_last_checkpoint(self, trial: Trial, checkpoint: TrialCheckpoint) -> None:
-        """A checkpoint was taken of a trial when it ended; it has no more than its ref yet."""
-        self._note_checkpoint(trial, checkpoint)
-
     def stop_trial(self, trial: Trial) -> None:
         """End a trial that is paused or has not started.
 
@@ -412,13 +362,9 @@ class Orchestrator:
     def exploit_paused(self, trial: Trial, exploit: Exploit) -> None:
         """Have a paused trial, or the one being judged, start with ``exploit`` when it runs next.
 
-        The checkpoint is the newest that its source has now (by then, if it has none yet): the
-        source may be far ahead when there is room for the trial.
+        The checkpoint is the newest that its source has now; see ``Clones.hold``.
         """
-        newest = exploit.source.checkpoint
-        # A copy: the source lets go of its own as soon as there is a newer one.
-        held = None if newest is None else replace(newest)
-        self._exploits[trial.trial_id] = exploit, held
+        self._clones.hold(trial, exploit)
 
     def take_ended(self) -> list[Trial]:
         """Return the trials that ended while they waited, each once."""
@@ -454,7 +400,7 @@ class Orchestrator:
         flat = flat_result(result)
         if not self._informed:
             self._inform(flat)
-        self.searcher.on_trial_result(trial.trial_id, flat)
+        self._source.reported(trial, flat)
         if flat.get("done"):
             # There is nothing left to decide.
             return self._stop(trial, "completed")
@@ -478,7 +424,7 @@ class Orchestrator:
         elif verdict != TrialScheduler.PAUSE:
             raise TuneError(f"{type(self.scheduler).__name__} returned the verdict {verdict!r}")
         trial.status = Trial.PAUSED
-        self.searcher.on_pause(trial.trial_id)
+        self._source.paused(trial)
         newest = trial.checkpoint
         return Pause(trial, save=newest is None or newest.reports < trial.iterations)
 
@@ -497,47 +443,22 @@ class Orchestrator:
     def _begin_again(self, trial: Trial) -> None:
         """Have a trial wait to start from its checkpoint, or anew if it has none."""
         if trial.status == Trial.PAUSED:
-            self.searcher.on_unpause(trial.trial_id)
+            self._source.unpaused(trial)
         trial.status = Trial.PENDING
         self._rewind(trial)
         self._live[trial.trial_id] = self._waiting[trial.trial_id] = trial
 
     def _rewind(self, trial: Trial) -> None:
         """Forget what a trial reported after its checkpoint: it will report that again."""
-        reported = trial.iterations
-        trial.rewind()
-        if trial.iterations < reported:
+        if trial.rewind():
             self.stopper.on_trial_restore(trial.trial_id, trial.iterations)
-
-    def _note_checkpoint(self, trial: Trial, checkpoint: TrialCheckpoint) -> None:
-        result = trial.last_result
-        checkpoint.iteration = result.get("training_iteration", 0)
-        checkpoint.time_total_s = result.get("time_total_s", 0.0)
-        checkpoint.reports = trial.iterations
-        checkpoint.metrics = result
-        trial.checkpoint = checkpoint
 
     def _adopt(self, trial: Trial, exploit: Exploit, held: TrialCheckpoint | None = None) -> bool:
         """Give a trial another configuration and checkpoint; say whether there is one."""
-        newest = held or exploit.source.checkpoint
-        if newest is None:
-            self._give_up(trial, TuneError(self._no_checkpoint(exploit.source, "clones")))
-            return False
-        trial.config = exploit.config
-        # What the scheduler itself has added to the configuration varies as well.
-        flat = flatten(exploit.config)
-        known = {name: flat[name] for name in trial.evaluated_params if name in flat}
-        trial.evaluated_params = {**known, **varying(self.space, exploit.config)}
-        # What the trial reported so far stays: if it has to, it goes on from here.
-        trial.checkpoint = replace(newest, reports=trial.iterations, metrics=trial.last_result)
-        return True
-
-    def _no_checkpoint(self, trial: Trial, does: str) -> str:
-        return (
-            f"{type(self.scheduler).__name__} {does} trials, but {trial.trial_id} has never"
-            " reported a checkpoint: call tune.report(metrics,"
-            " checkpoint=tune.Checkpoint.from_dict(...)) and go on from tune.get_checkpoint()"
-        )
+        if self._clones.adopt(trial, exploit, held):
+            return True
+        self._give_up(trial, no_checkpoint(self.scheduler, exploit.source, "clones"))
+        return False
 
     # ---------------------------------------------------------------- ends of trials
 
@@ -563,7 +484,7 @@ class Orchestrator:
         result["done"] = True
         result["early_stopped"] = trial.early_stopped
         flat = flat_result(result)
-        self.searcher.on_trial_complete(trial.trial_id, flat if trial.iterations else None)
+        self._source.ended(trial, flat if trial.iterations else None)
         return flat
 
     def _give_up(self, trial: Trial, error: BaseException) -> None:
@@ -571,9 +492,9 @@ class Orchestrator:
         trial.error = error
         self._forget(trial)
         self.scheduler.on_trial_error(self, trial)
-        self.searcher.on_trial_complete(trial.trial_id, None, error=True)
+        self._source.ended(trial, None, error=True)
 
     def _forget(self, trial: Trial) -> None:
         self._live.pop(trial.trial_id, None)
         self._waiting.pop(trial.trial_id, None)
-        self._exploits.pop(trial.trial_id, None)
+        self._clones.take(trial)

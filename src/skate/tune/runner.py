@@ -275,7 +275,7 @@ class Runner:
         else:
             self._orchestrator.on_released(trial)
             if checkpoint is not None:
-                self._orchestrator.on_last_checkpoint(trial, checkpoint)
+                trial.take_checkpoint(checkpoint)
         if checkpoint is not None and checkpoint.reports:
             self._keep(trial, checkpoint)
 

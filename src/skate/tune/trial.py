@@ -141,6 +141,7 @@ class Trial:
             ``trial_name_creator``.
         folder: the name of its folder, below that of the run, likewise.
         trainable_name: what it runs.
+        searcher_done: whether the searcher has heard of its end.
     """
 
     PENDING = "PENDING"
@@ -172,6 +173,7 @@ class Trial:
         self.name = trial_id
         self.folder = trial_id
         self.trainable_name = ""
+        self.searcher_done = False
 
     @property
     def iterations(self) -> int:
@@ -223,14 +225,28 @@ class Trial:
         self.last_result = result
         self.history.append(flat_result(result))
 
-    def rewind(self) -> None:
-        """Forget what was reported after the newest checkpoint: the trial goes on from there."""
+    def take_checkpoint(self, checkpoint: TrialCheckpoint) -> None:
+        """Go on from a checkpoint that came with the last result; it has no more than its ref."""
+        result = self.last_result
+        checkpoint.iteration = result.get("training_iteration", 0)
+        checkpoint.time_total_s = result.get("time_total_s", 0.0)
+        checkpoint.reports = self.iterations
+        checkpoint.metrics = result
+        self.checkpoint = checkpoint
+
+    def rewind(self) -> bool:
+        """Forget what was reported after the newest checkpoint; say whether there was any.
+
+        The trial goes on from there.
+        """
+        reported = self.iterations
         if self.checkpoint is None:
             self.last_result = {}
             self.history = History()
-        elif self.checkpoint.reports < self.history.length:
+        elif self.checkpoint.reports < reported:
             self.last_result = dict(self.checkpoint.metrics)
             self.history.cut(self.checkpoint.reports)
+        return self.iterations < reported
 
     def metric(self, name: str, mode: str, scope: str = "last") -> float:
         """Return one number for the trial, NaN if it has none.
