@@ -183,6 +183,13 @@ def test_some_that_have_diverged_stop_nobody() -> None:
     assert verdicts == [GO, GO, STOP, GO, STOP, GO]
 
 
+def test_who_is_at_the_quantile_but_for_rounding_has_reached_it() -> None:
+    # Two thirds of the way from 518 to 521: a third of four places from the best.
+    before = [86.0, 478.0, 518.0, 521.0, 523.0]
+    assert Rung(9, list(before)).enter(520.0, 3)
+    assert not Rung(9, list(before)).enter(519.999, 3)
+
+
 def test_about_one_of_four_passes_each_rung() -> None:
     rng = random.Random(0)
     board = Board(max_t=100, grace_period=1, reduction_factor=4)

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from skate.tune.schedulers.trial_scheduler import Controller, Gate, TrialScheduler, progress
 from skate.tune.trial import Trial
 
+#: Who lacks so little to a cutoff, as a part of the distance between the scores around it, has
+#: reached it.  Accuracies are counts, so a score often is the cutoff, but for rounding.
+ROUNDING = 1e-9
+
 
 @dataclass(slots=True)
 class Rung:
@@ -51,7 +55,8 @@ def _reaches(scores: list[float], score: float, from_best: float) -> bool:
     if score >= better or score < worse:
         return score >= better
     # Half of each: the difference of two large numbers can be infinite.
-    return score / 2 - worse / 2 >= (position - index) * (better / 2 - worse / 2)
+    part = position - index - ROUNDING
+    return score / 2 - worse / 2 >= part * (better / 2 - worse / 2)
 
 
 class Bracket:
