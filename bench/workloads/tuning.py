@@ -18,7 +18,7 @@ REPORTS = 10
 MANY_REPORTS = 10_000
 #: Trials of the population, the steps of each, and what it does between two decisions.
 POPULATION = 8
-STEPS = 40
+STEPS = 80
 INTERVAL = 4
 STEP_S = 0.01
 CHECKPOINT_BYTES = 10_000_000
@@ -95,21 +95,24 @@ def reports() -> float:
 
 
 def clone() -> float:
-    """Milliseconds from the decision of PBT to clone a trial to the first report of the clone.
+    """Milliseconds of an exploit step of PBT, of ten the second slowest (the 90th percentile).
 
-    Eight trials with checkpoints of 10 MB on two CPUs.  The clone has read its weights by then.
+    From the result by which PBT decides, in the driver, to the first report of the clone, in the
+    driver.  The clone has its weights and its configuration by then.  Eight trials with checkpoints
+    of 10 MB on two CPUs.
     """
     import numpy
 
     from skate.tune import Callback
+    from skate.tune.schedulers.trial_scheduler import Exploit
 
     def train(config: dict[str, Any]) -> None:
         checkpoint = tune.get_checkpoint()
         state: dict[str, Any] = {"weights": numpy.zeros(CHECKPOINT_BYTES // 8), "step": 0}
         if checkpoint is not None:
             state = checkpoint.to_dict()
-            cloned = float(state["weights"][-1]) == state["step"]
-            tune.report({"loss": config["rate"], "cloned": int(cloned), "step": state["step"]})
+            check(state["weights"][0] == state["weights"][-1] == state["step"])
+            tune.report({"loss": 0.0, "cloned": config["rate"], "step": state["step"]})
         weights = state["weights"]
         for step in range(state["step"] + 1, STEPS + 1):
             time.sleep(STEP_S)
@@ -118,39 +121,44 @@ def clone() -> float:
             if step % INTERVAL == 0:
                 saved = tune.Checkpoint.from_dict({"weights": weights, "step": step})
             loss = config["rate"] * step
-            tune.report({"loss": loss, "cloned": 0, "step": step}, checkpoint=saved)
+            tune.report({"loss": loss, "cloned": None, "step": step}, checkpoint=saved)
+
+    decided: dict[str, float] = {}
+    took: list[float] = []
+
+    class Population(schedulers.PopulationBasedTraining):  # type: ignore[name-defined,misc]  # imported by name
+        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
+            now = time.perf_counter()
+            verdict = super().on_trial_result(controller, trial, result)
+            if isinstance(verdict, Exploit):
+                decided[trial.trial_id] = now
+            return verdict
 
     class Watch(Callback):
-        def __init__(self) -> None:
-            self.began: dict[str, float] = {}
-            self.took: list[float] = []
-
-        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            self.began[trial.trial_id] = time.perf_counter()
-
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
         ) -> None:
-            if result["cloned"]:
-                self.took.append(time.perf_counter() - self.began[trial.trial_id])
+            if result["cloned"] is not None:
+                took.append(time.perf_counter() - decided.pop(trial.trial_id))
+                check(result["cloned"] == trial.config["rate"])
 
     with tempfile.TemporaryDirectory() as folder:
-        watch = Watch()
-        scheduler = schedulers.PopulationBasedTraining(
+        scheduler = Population(
             "step",
             perturbation_interval=INTERVAL,
             hyperparam_mutations={"rate": tune.uniform(0, 1)},
         )
-        tune.Tuner(
+        results = tune.Tuner(
             tune.with_resources(train, {"cpu": 2 / POPULATION}),
             tune_config=tune.TuneConfig(
                 num_samples=POPULATION, metric="loss", mode="max", scheduler=scheduler
             ),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[watch]),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[Watch()]),
         ).fit()
+        check(not results.errors)
         # As many as half of the trials at least: how many there are is partly chance.
-        check(len(watch.took) == scheduler.perturbations >= POPULATION / 2)
-        return 1000 * statistics.median(watch.took)
+        check(len(took) == scheduler.perturbations >= POPULATION / 2)
+        return 1000 * sorted(took)[int(0.9 * len(took))]
 
 
 if __name__ == "__main__":
