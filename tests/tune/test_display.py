@@ -163,7 +163,7 @@ def test_a_table_in_a_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     run.trials[0].error = ValueError("no <such> layer")
     table.on_trial_error(3, run.trials, run.trials[0])
     run.end("time budget")
-    table.on_experiment_end(run.trials)
+    table.on_experiment_end(run.trials, cpu_s=0.5)
     assert "a &lt;run&gt;" in pages[1]
     assert "2/9 trials done" in pages[1]
     assert "model/depth" in pages[1]
@@ -200,7 +200,7 @@ def test_the_live_table_through_a_run(tmp_path: Path) -> None:
     run.trials[0].error = ValueError("no such layer")
     table.on_trial_error(1, run.trials, run.trials[0])
     run.end("time budget")
-    table.on_experiment_end(run.trials)
+    table.on_experiment_end(run.trials, cpu_s=0.5)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "no such layer" in text
@@ -220,7 +220,7 @@ def test_lines_where_there_is_no_terminal(
     lines.on_step_end(3, run.trials, now=began + 7)
     run.trials[0].error = ValueError("no such layer")
     lines.on_trial_error(4, run.trials, run.trials[0])
-    lines.on_experiment_end(run.trials)
+    lines.on_experiment_end(run.trials, cpu_s=0.5)
     output = capsys.readouterr().out.splitlines()
     assert output[0].startswith("tune: run experiment, results in")
     assert output[1].startswith("tune: minimizing 'loss' (assumed")
@@ -230,7 +230,7 @@ def test_lines_where_there_is_no_terminal(
     assert output[4].startswith("tune: 2/9 trials done")
     assert output[5].startswith("tune: best: loss=997 in trial abcdef_00003: lr=")
     assert re.fullmatch(
-        r"tune: the driver used \d+\.\d\ds of CPU, .*% of one CPU, .* ms per trial", output[6]
+        r"tune: the run itself used 0\.50s of CPU, .*% of one CPU, .* ms per trial", output[6]
     )
     assert output[7] == "tune: arrived at rungs: 4 at 1, 0 at 4"
     assert len(output) == 8

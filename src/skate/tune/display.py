@@ -81,7 +81,7 @@ class PlainLines(Callback):
         """Print the summary."""
         assert self._status is not None
         for line in [
-            *self._status.summary(time.monotonic() - self._began),
+            *self._status.summary(time.monotonic() - self._began, info["cpu_s"]),
             self._status.scheduler(),
         ]:
             if line:
@@ -98,7 +98,6 @@ class Status:
     def __init__(self, orchestrator: Orchestrator) -> None:
         self._orchestrator = orchestrator
         self.progress = Progress(orchestrator)
-        self._cpu_began = time.process_time()
         self.update()
 
     def update(self) -> None:
@@ -189,8 +188,13 @@ class Status:
         metric, mode = self.objective
         return f"{metric}={number(trial.metric(metric, mode))}"
 
-    def summary(self, elapsed: float) -> list[str]:
-        """Return the run in a few lines: how it ended, the best trial, the driver's CPU."""
+    def summary(self, elapsed: float, cpu_s: float) -> list[str]:
+        """Return the run in a few lines: how it ended, the best trial, what the run itself cost.
+
+        Args:
+            elapsed: how long it took, in seconds.
+            cpu_s: seconds of CPU that its orchestration took, as ``on_experiment_end`` is told.
+        """
         self.update()
         reason = self._orchestrator.end_reason
         ended = f", ended by {reason.replace('_', ' ')}" if reason else ""
@@ -198,17 +202,16 @@ class Status:
         best = self.best()
         if best is not None:
             lines.append(f"best: {self.value(best)} in trial {best.name}: {params(best)}")
-        lines.append(self.cost(elapsed))
+        lines.append(self.cost(elapsed, cpu_s))
         return lines
 
-    def cost(self, elapsed: float) -> str:
+    def cost(self, elapsed: float, cpu_s: float) -> str:
         """Return what the run cost its driver: orchestration, files and what is shown."""
-        used = time.process_time() - self._cpu_began
-        share = 100 * used / elapsed if elapsed > 0 else 0.0
+        share = 100 * cpu_s / elapsed if elapsed > 0 else 0.0
         trials = max(1, len(self.trials))
         return (
-            f"the driver used {used:.2f}s of CPU, {share:.1f}% of one CPU,"
-            f" {1000 * used / trials:.2g} ms per trial"
+            f"the run itself used {cpu_s:.2f}s of CPU, {share:.1f}% of one CPU,"
+            f" {1000 * cpu_s / trials:.2g} ms per trial"
         )
 
 

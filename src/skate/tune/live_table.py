@@ -81,7 +81,7 @@ class LiveTable(Callback):
         self._live.stop()
         elapsed = time.monotonic() - self._began
         self._console.print(self.render(elapsed, ended=True))
-        for position, line in enumerate(self._status.summary(elapsed)):
+        for position, line in enumerate(self._status.summary(elapsed, info["cpu_s"])):
             self._console.print(Text(line, style="bold" if position < 2 else "dim"))
         self._console.print(Text(f"results in {self._path}", style="dim"))
 

@@ -70,16 +70,21 @@ class NotebookTable(Callback):
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Leave the last table and a summary."""
         if self._handle is not None:
-            self._show(self.render(time.monotonic() - self._began, ended=True))
+            self._show(self.render(time.monotonic() - self._began, info["cpu_s"]))
 
-    def render(self, elapsed: float, ended: bool = False) -> str:
-        """Return the table with what stands above and below it, as HTML."""
+    def render(self, elapsed: float, cpu_s: float | None = None) -> str:
+        """Return the table with what stands above and below it, as HTML.
+
+        Args:
+            elapsed: how long the run has gone on, in seconds.
+            cpu_s: what it has cost, if it has ended.
+        """
         assert self._status is not None
         status = self._status
         status.update()
         best = status.best()
-        if ended:
-            lines = status.summary(elapsed)
+        if cpu_s is not None:
+            lines = status.summary(elapsed, cpu_s)
         else:
             lines = [status.counts(), status.pace(elapsed)]
             if best is not None:
@@ -87,7 +92,7 @@ class NotebookTable(Callback):
         lines += filter(None, [status.assumption()])
         shown = board(status, ROWS, WIDTH)
         below = [*self._failures, status.foot(len(shown.trials), shown.hidden)]
-        if ended:
+        if cpu_s is not None:
             below.append(f"results in {self._path}")
         return (
             f"<div><b>{html.escape(self._name)}</b><br>{_lines(lines)}</div>"

@@ -109,6 +109,8 @@ class TuneReporterBase(ProgressReporter):
         self._metric, self._mode = metric, mode
         self._sorted = sort_by_metric
         self._began = self._reported = time.monotonic()
+        #: What the run has cost, once it has ended, in seconds of CPU.
+        self.cpu_s = 0.0
         self._status: Status | None = None
         self._errors = 0
 
@@ -137,7 +139,9 @@ class TuneReporterBase(ProgressReporter):
         """Return what is to be shown above the table."""
         assert self._status is not None
         elapsed = time.monotonic() - self._began
-        return self._status.summary(elapsed) if done else [self._status.line(elapsed)]
+        if done:
+            return self._status.summary(elapsed, self.cpu_s)
+        return [self._status.line(elapsed)]
 
     def table(self, done: bool) -> list[Column]:
         """Return the columns of the table, none if there is to be none."""
@@ -265,6 +269,8 @@ class ReporterCallback(Callback):
 
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """Report for the last time."""
+        if isinstance(self._reporter, TuneReporterBase):
+            self._reporter.cpu_s = info["cpu_s"]
         self._report(trials, True)
 
     def _report(self, trials: Sequence[Trial], done: bool) -> None:

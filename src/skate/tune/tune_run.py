@@ -163,11 +163,10 @@ def run(
             stop=stop,
             failure_config=FailureConfig(max_failures, fail_fast),
             checkpoint_config=checkpoints,
-            callbacks=callbacks or (),
-            verbose=1 if verbose is None else verbose,
             progress_reporter=progress_reporter,
             log_to_file=log_to_file,
             sync_config=sync_config,
+            **_given(callbacks=callbacks, verbose=verbose),
         ),
         resources_per_trial,
         wish,
@@ -222,6 +221,11 @@ def run_experiments(
         )
         trials += analysis.trials
     return trials
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Return what is not left to the default of the configuration."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _checkpoints(
