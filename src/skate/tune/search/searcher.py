@@ -119,7 +119,7 @@ class Searcher(ABC):
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learn how a trial ended.
+        """Learn how a trial ended: once, also of one that has another try in a resumed run.
 
         ``result`` is its last one, None if there is none; it may lack the metric, or have NaN for
         it.  ``result["early_stopped"]`` is true if a scheduler ended the trial: it was not the best
