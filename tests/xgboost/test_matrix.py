@@ -48,7 +48,8 @@ def test_columns_by_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"data": "data"}, TypeError, "builtins.str"),
+        ({"data": "data.csv"}, FileNotFoundError, "data.csv"),
+        ({"data": {"a": [1]}}, TypeError, "builtins.dict"),
         ({"data": X[:, 0]}, ValueError, "two-dimensional"),
         ({"data": np.array([["a", "b"]])}, TypeError, "numbers"),
         ({"data": np.zeros((3, 0))}, ValueError, "no columns"),

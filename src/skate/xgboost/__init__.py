@@ -13,6 +13,7 @@ The model is an ordinary ``xgboost.Booster``.  The names are those of ``xgboost_
 itself is imported when something is trained or predicted: ``pip install 'skate[xgboost]'``.
 """
 
+from skate.xgboost.data.places import RayFileType
 from skate.xgboost.data.sharding import RayShardingMode
 from skate.xgboost.errors import (
     ActorFailure,
@@ -20,7 +21,7 @@ from skate.xgboost.errors import (
     TrainingFailedError,
     XGBoostNotInstalledError,
 )
-from skate.xgboost.matrix import RayDMatrix
+from skate.xgboost.matrix import RayDeviceQuantileDMatrix, RayDMatrix, RayQuantileDMatrix
 from skate.xgboost.params import RayParams
 from skate.xgboost.prediction import predict
 from skate.xgboost.training import train
@@ -28,7 +29,10 @@ from skate.xgboost.training import train
 __all__ = [
     "ActorFailure",
     "RayDMatrix",
+    "RayDeviceQuantileDMatrix",
+    "RayFileType",
     "RayParams",
+    "RayQuantileDMatrix",
     "RayShardingMode",
     "RayXGBoostTrainingError",
     "TrainingFailedError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from types import ModuleType
@@ -48,20 +49,35 @@ def require_numpy() -> None:
 
 
 def pyarrow(what: str) -> ModuleType:
-    """Return the ``pyarrow`` module, which XGBoost needs for tables that are columns.
+    """Return the ``pyarrow`` module.
 
     Args:
-        what: for the error: what needs it.
+        what: needs it; for the error.
 
     Raises:
         XGBoostNotInstalledError: it is missing.
     """
+    return _needed("pyarrow", what, "pip install pyarrow")
+
+
+def require_pandas(what: str) -> None:
+    """Check that pandas is there.
+
+    Args:
+        what: needs it; for the error.
+
+    Raises:
+        XGBoostNotInstalledError: it is missing.
+    """
+    _needed("pandas", what, "pip install 'skate[xgboost]'")
+
+
+def _needed(module: str, what: str, remedy: str) -> ModuleType:
     try:
-        return importlib.import_module("pyarrow")
+        return importlib.import_module(module)
     except ImportError as error:
         raise XGBoostNotInstalledError(
-            f"{what} needs pyarrow, which cannot be imported ({error}); install it with:"
-            " pip install pyarrow"
+            f"{what} needs {module}, which cannot be imported ({error}); install it with: {remedy}"
         ) from error
 
 

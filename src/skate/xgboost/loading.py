@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skate.xgboost.data.batch import Batch, concatenate
+from skate.xgboost.cache import CacheFolder
+from skate.xgboost.data import tables
+from skate.xgboost.data.batch import Batch, concatenate, whole_groups
 from skate.xgboost.library import xgboost
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from xgboost import DMatrix
+    from xgboost import Booster, DMatrix
 
     from skate.xgboost.data._base import Piece, Place
 
 #: What makes a training unfit for ``QuantileDMatrix``, whose data is the bins of "hist".
 _UNBINNED = {"tree_method": ("exact", "approx"), "booster": ("gblinear",)}
+#: Bytes of a batch, as 32 bit numbers, of data that is not held in memory.
+EXTERNAL_BATCH_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,24 @@ class Common:
     """What is the same for all rows of a matrix.
 
     Attributes:
-        arguments: of ``xgboost.DMatrix``.
+        of_matrix: arguments of ``QuantileDMatrix`` and its like.
+        of_batches: arguments that go with the rows.
         empty: no rows, of the kind that there are.
+        external: whether the rows stay where they are, and the bins go to files.
+        cache_parent: a folder for these files; None: the usual one for temporary files.
+        categories: that a column has in all shards together, by name; see ``tables.recoded``.
     """
 
-    arguments: Mapping[str, Any]
+    of_matrix: Mapping[str, Any]
+    of_batches: Mapping[str, Any]
     empty: Batch
+    external: bool = False
+    cache_parent: str | None = None
+    categories: Mapping[Any, list[Any]] = field(default_factory=dict)
+
+    def recoded(self, batch: Batch) -> Batch:
+        """Return a batch whose codes of categories are those of all shards."""
+        return Batch(tables.recoded(batch.features, self.categories), batch.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +61,46 @@ class LoadedShard:
     """The rows of one rank.
 
     Attributes:
-        places: where the rows of each batch belong.
-        batches: at least one.
+        pieces: where they come from.
+        batches: the rows of each piece; none if they are not to be in memory.
     """
 
-    places: Sequence[Place]
+    pieces: Sequence[Piece]
     batches: Sequence[Batch]
     common: Common
 
     @property
-    def rows(self) -> int:
-        """How many there are."""
-        return sum(batch.rows for batch in self.batches)
+    def rows(self) -> int | None:
+        """How many there are; None if that takes reading them."""
+        counts = [piece.rows for piece in self.pieces]
+        if self.batches:
+            counts = [batch.rows for batch in self.batches]
+        return None if None in counts else sum(count or 0 for count in counts)
 
-    def split(self, predicted: npt.NDArray[Any]) -> list[tuple[Place, npt.NDArray[Any]]]:
-        """Return what ``sharding.merge`` wants of results for all rows."""
-        parts: list[tuple[Place, npt.NDArray[Any]]] = []
-        first = 0
-        for place, batch in zip(self.places, self.batches, strict=False):
-            parts.append((place, predicted[first : first + batch.rows]))
-            first += batch.rows
-        return parts
+    def of_piece(self, index: int) -> Iterator[Batch]:
+        """Yield the rows of a piece, in batches."""
+        if self.batches:
+            yield self.batches[index]
+            return
+        width = self.common.empty.features.shape[1]
+        for batch in self.pieces[index].stream(max(1024, EXTERNAL_BATCH_BYTES // (4 * width))):
+            yield self.common.recoded(batch)
+
+    def all(self) -> Iterator[Batch]:
+        """Yield all rows, in batches that end where query groups do; at least one batch."""
+        batches = (
+            batch
+            for index in range(len(self.pieces))
+            for batch in self.of_piece(index)
+            if batch.rows
+        )
+        ranked = "qid" in self.common.empty.fields
+        count = 0
+        for batch in whole_groups(batches) if ranked else batches:
+            count += 1
+            yield batch
+        if not count:
+            yield self.common.recoded(self.common.empty)
 
 
 def load(spec: ShardSpec) -> LoadedShard:
@@ -75,14 +110,13 @@ def load(spec: ShardSpec) -> LoadedShard:
         Exception: what reading raises, with a note that says which piece it was.
     """
     batches: list[Batch] = []
-    for piece in spec.pieces:
+    for piece in () if spec.common.external else spec.pieces:
         try:
-            batches.append(piece.read())
+            batches.append(spec.common.recoded(piece.read()))
         except Exception as error:
             error.add_note(f"while reading {piece}")
             raise
-    places = [piece.place for piece in spec.pieces]
-    return LoadedShard(places, batches or [spec.common.empty], spec.common)
+    return LoadedShard(spec.pieces, batches, spec.common)
 
 
 def is_binned(params: Mapping[str, Any], *, continues: bool) -> bool:
@@ -114,20 +148,70 @@ def build(
         reference: the training matrix, whose bins an evaluation matrix shares.
     """
     library = xgboost()
-    batch = concatenate(loaded.batches)
-    chosen = {**batch.arguments(), **loaded.common.arguments}
-    if not binned:
-        matrix: DMatrix = library.DMatrix(**chosen, nthread=threads)
-        return matrix
-    if "max_bin" in params:
-        chosen["max_bin"] = int(params["max_bin"])
-    quantile: DMatrix = library.QuantileDMatrix(**chosen, nthread=threads, ref=reference)
-    return quantile
-
-
-def prediction_matrix(loaded: LoadedShard, *, threads: int) -> DMatrix:
-    """Make a matrix to predict for."""
-    batch = concatenate(loaded.batches)
-    chosen = {**batch.arguments(predict=True), **loaded.common.arguments}
-    matrix: DMatrix = xgboost().DMatrix(**chosen, nthread=threads)
+    common = loaded.common
+    options: dict[str, Any] = {**common.of_matrix, "nthread": threads}
+    max_bin = options.pop("max_bin", params.get("max_bin"))
+    if binned:
+        options["ref"] = reference
+        if max_bin is not None:
+            options["max_bin"] = int(max_bin)
+    matrix: DMatrix
+    if common.external:
+        cache = CacheFolder(common.cache_parent)
+        kind = library.ExtMemQuantileDMatrix if binned else library.DMatrix
+        try:
+            matrix = kind(_iterator(loaded, f"{cache.path}/bins"), **options)
+        except BaseException:
+            cache.remove()
+            raise
+        cache.belongs_to(matrix)
+    elif binned:
+        matrix = library.QuantileDMatrix(_iterator(loaded), **options)
+    else:
+        matrix = library.DMatrix(**_arguments(concatenate(list(loaded.all())), common), **options)
     return matrix
+
+
+def _iterator(loaded: LoadedShard, cache_prefix: str | None = None) -> Any:
+    # It imports xgboost, which is a matter of the actors.
+    from skate.xgboost.iteration import BatchIterator
+
+    def batches() -> Iterator[dict[str, Any]]:
+        return (_arguments(batch, loaded.common) for batch in loaded.all())
+
+    return BatchIterator(batches, cache_prefix, single=len(loaded.batches) == 1)
+
+
+def _arguments(batch: Batch, common: Common, *, predict: bool = False) -> dict[str, Any]:
+    return {**batch.arguments(predict=predict), **common.of_batches}
+
+
+def predictions(
+    loaded: LoadedShard, booster: Booster, *, threads: int, arguments: Mapping[str, Any]
+) -> list[tuple[Place, npt.NDArray[Any]]]:
+    """Return what a model says about the rows, as ``sharding.merge`` wants it.
+
+    Args:
+        loaded: the actor's rows.
+        booster: the model.
+        threads: how many to use.
+        arguments: of ``Booster.predict``.
+    """
+    import numpy as np
+
+    library = xgboost()
+    common = loaded.common
+    options = {name: value for name, value in common.of_matrix.items() if name != "max_bin"}
+    results: list[tuple[Place, npt.NDArray[Any]]] = []
+    for index, piece in enumerate(loaded.pieces):
+        predicted = [
+            booster.predict(
+                library.DMatrix(
+                    **_arguments(batch, common, predict=True), **options, nthread=threads
+                ),
+                **arguments,
+            )
+            for batch in loaded.of_piece(index)
+        ]
+        results.append((piece.place, np.concatenate(predicted)))
+    return results

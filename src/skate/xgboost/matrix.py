@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from skate.xgboost.data import opening
 from skate.xgboost.data.batch import FIELDS
+from skate.xgboost.data.places import RayFileType
 from skate.xgboost.data.sharding import RayShardingMode
 from skate.xgboost.loading import Common, ShardSpec
 
@@ -25,7 +28,8 @@ class RayDMatrix:
     Args:
         data: rows x columns: a NumPy array, a pandas or polars DataFrame, a pyarrow Table, a SciPy
             CSR matrix, a list of rows; object refs of such tables, a list or an iterable of them,
-            anything with ``__arrow_c_stream__``.
+            anything with ``__arrow_c_stream__``; a Dask or Modin DataFrame; or names of CSV or
+            Parquet files: one or several, with globs, folders, or URLs for fsspec.
         label: the target of each row: an array, or the name of a column of ``data``.
         weight: of each row (with ``qid``: of each query group); an array or a column's name.
         feature_weights: of each column, for column sampling.
@@ -35,13 +39,24 @@ class RayDMatrix:
         feature_names, feature_types: as in ``xgboost.DMatrix``; DataFrames bring their own.
         qid: the query group of each row, for ranking; sorted.
         enable_categorical: whether columns of category type are features.
+        num_actors: how many actors are going to use the data: if it is pickled before it is used,
+            it is cut for so many.
+        filetype: what is in files, if their names do not say.
         ignore: names of columns that are neither features nor anything else.
+        distributed: whether the actors read files and partitions themselves, as they do by default;
+            False: they are read here and now.
         sharding: which rows go to which actor.
+        external_memory: for more data than there is memory: actors read it again and again, and
+            keep its bins in temporary files; a folder for these, or True.
+        options: of ``pandas.read_csv``, for CSV files.
 
     Raises:
+        FileNotFoundError: there is no such file.
         TypeError, ValueError: data that cannot be a matrix, a column that does not exist, or parts
             whose lengths differ.
     """
+
+    _max_bin: int | None = None
 
     def __init__(
         self,
@@ -56,10 +71,15 @@ class RayDMatrix:
         feature_names: Sequence[str] | None = None,
         feature_types: Sequence[str] | None = None,
         qid: Any = None,
-        enable_categorical: bool = False,
+        enable_categorical: bool | None = False,
         *,
+        num_actors: int | None = None,
+        filetype: RayFileType | None = None,
         ignore: Sequence[str] | None = None,
+        distributed: bool | None = None,
         sharding: RayShardingMode = RayShardingMode.BATCH,
+        external_memory: bool | str | os.PathLike[str] = False,
+        **options: Any,
     ) -> None:
         if not isinstance(sharding, RayShardingMode):
             raise TypeError(f"sharding must be a RayShardingMode, not {sharding!r}")
@@ -67,28 +87,41 @@ class RayDMatrix:
         given = {
             name: value for name, value in zip(FIELDS, values, strict=True) if value is not None
         }
-        self._source: Source = opening.source(
-            data, given, list(ignore or ()), categorical=enable_categorical
+        wishes = opening.Wishes(
+            fields=given,
+            ignore=list(ignore or ()),
+            categorical=bool(enable_categorical),
+            num_actors=num_actors or 1,
+            distributed=distributed,
+            file_type=filetype,
+            options=options,
         )
+        self._source: Source = opening.source(data, wishes)
         self._source.check_mode(sharding)
         self.sharding = sharding
-        optional = {
-            "missing": missing,
+        of_matrix = {"missing": missing, "max_bin": self._max_bin}
+        of_batches = {
             "feature_names": None if feature_names is None else list(feature_names),
             "feature_types": None if feature_types is None else list(feature_types),
             "feature_weights": feature_weights,
         }
-        arguments: dict[str, Any] = {"enable_categorical": enable_categorical}
-        arguments.update((name, value) for name, value in optional.items() if value is not None)
-        self._check_features(arguments)
-        self._common = Common(arguments, self._source.empty)
+        self._check_features(of_batches)
+        if external_memory and not isinstance(external_memory, bool | str | os.PathLike):
+            raise TypeError(f"external_memory must be a bool or a folder, not {external_memory!r}")
+        self._common = Common(
+            {**_given(of_matrix), "enable_categorical": bool(enable_categorical)},
+            _given(of_batches),
+            self._source.empty,
+            external=bool(external_memory),
+            cache_parent=None if isinstance(external_memory, bool) else os.fspath(external_memory),
+        )
 
-    def _check_features(self, arguments: Mapping[str, Any]) -> None:
-        for name in ("feature_names", "feature_types", "feature_weights"):
-            if name in arguments and len(arguments[name]) != self._source.columns:
+    def _check_features(self, lists: Mapping[str, Any]) -> None:
+        for name, values in lists.items():
+            if values is not None and len(values) != self._source.columns:
                 raise ValueError(
-                    f"{name} has {len(arguments[name])} entries, but there are"
-                    f" {self._source.columns} feature columns"
+                    f"{name} has {len(values)} entries, but there are {self._source.columns}"
+                    " feature columns"
                 )
 
     @property
@@ -122,7 +155,8 @@ class RayDMatrix:
             nodes: the node of each rank; None if it does not matter (see the property ``nodes``).
         """
         divided = self._source.shards(num_actors, self.sharding, nodes)
-        return [ShardSpec(pieces, self._common) for pieces in divided]
+        common = replace(self._common, categories=dict(self._source.categories))
+        return [ShardSpec(pieces, common) for pieces in divided]
 
     def check_actors(self, num_actors: int) -> None:
         """Refuse a number of actors of which some would get no rows.
@@ -135,3 +169,27 @@ class RayDMatrix:
     def __repr__(self) -> str:
         rows = self._source.rows
         return f"RayDMatrix({'?' if rows is None else rows} rows x {self.num_col()} columns)"
+
+
+class RayQuantileDMatrix(RayDMatrix):
+    """A ``RayDMatrix`` that says how many bins there are.
+
+    ``RayDMatrix`` makes a ``QuantileDMatrix`` by itself wherever that serves; what this adds is
+    ``max_bin``, which has to be that of the model's parameters if these have one.
+
+    Args:
+        args, kwargs: as of ``RayDMatrix``.
+        max_bin: how many bins.
+    """
+
+    def __init__(self, *args: Any, max_bin: int | None = None, **kwargs: Any) -> None:
+        self._max_bin = max_bin
+        super().__init__(*args, **kwargs)
+
+
+#: The name of ``RayQuantileDMatrix`` in older scripts: it is on a GPU if the training is.
+RayDeviceQuantileDMatrix = RayQuantileDMatrix
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

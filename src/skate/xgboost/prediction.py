@@ -40,8 +40,7 @@ class PredictionActor:
         """Return what the model says about some rows, and which they are."""
         booster = library.xgboost().Booster({"nthread": threads}, model_file=bytearray(model))
         loaded = loading.load(shard)
-        matrix = loading.prediction_matrix(loaded, threads=threads)
-        return loaded.split(booster.predict(matrix, **arguments))
+        return loading.predictions(loaded, booster, threads=threads, arguments=arguments)
 
 
 def predict(

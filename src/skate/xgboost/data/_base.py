@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
-from skate.xgboost.data.batch import Batch
+from skate.xgboost.data import tables
+from skate.xgboost.data.batch import Batch, Columns
 from skate.xgboost.data.sharding import RayShardingMode
 
 
@@ -55,6 +57,12 @@ class Piece(ABC):
             Exception: whatever reading raises; the caller names the piece.
         """
 
+    def stream(self, rows: int) -> Iterator[Batch]:
+        """Yield the rows in batches of about so many, holding as few of them as possible."""
+        batch = self.read()
+        for start in range(0, max(1, batch.rows), rows):
+            yield batch.part(slice(start, start + rows))
+
     def cut(self, start: int, stop: int) -> Self:
         """Return the rows from ``start`` to ``stop`` among these.  ``rows`` has to be known."""
         assert self.rows is not None
@@ -75,8 +83,40 @@ class Piece(ABC):
         """Return what to call it in an error."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnPiece(Piece):
+    """A piece that reads the columns that it is told to.
+
+    Attributes:
+        columns: what they are.
+        categorical: whether features may be categories.
+    """
+
+    columns: Columns
+    categorical: bool
+
+    def narrow(self, columns: Columns) -> Self:
+        """Return a piece with other columns of the same rows."""
+        return replace(self, columns=columns)
+
+    def _take(self, table: Any) -> Batch:
+        """Return what was read, which may be of other types than the first rows."""
+        tables.check_features(
+            tables.column_kinds(table),
+            self.columns.features or (),
+            categorical=self.categorical,
+            where=str(self),
+        )
+        return self.columns.take(table)
+
+
 #: The pieces of one rank.
 Shard: TypeAlias = "list[Piece]"
+
+
+def is_empty(shard: Shard) -> bool:
+    """Say whether there are no rows."""
+    return all(piece.rows == 0 for piece in shard)
 
 
 class Source(ABC):
@@ -88,6 +128,8 @@ class Source(ABC):
         fields: which of ``batch.FIELDS`` there are.
         nodes: ids of the nodes between which the data is spread, if that is known.
         empty: no rows of this data.
+        categories: by name of a column all that its parts have, where it comes in several parts;
+            complete once ``shards`` has returned.
     """
 
     rows: int | None
@@ -95,6 +137,7 @@ class Source(ABC):
     fields: frozenset[str]
     nodes: frozenset[str] = frozenset()
     empty: Batch
+    categories: Mapping[Any, list[Any]] = MappingProxyType({})
 
     def counted(self) -> int:
         """Return the number of rows, which may take reading them."""
@@ -123,7 +166,7 @@ class Source(ABC):
             ValueError: there are too many.
         """
         few = self.rows is not None and self.rows < num_actors
-        if few or not all(self.shards(num_actors, mode)):
+        if few or any(is_empty(shard) for shard in self.shards(num_actors, mode)):
             raise ValueError(
                 f"{num_actors} actors cannot share {self.measure(mode)}:"
                 " use RayParams(num_actors=...) with fewer"

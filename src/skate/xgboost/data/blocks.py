@@ -33,6 +33,7 @@ class BlockInfo:
     node: str
     #: The table without its rows.
     head: Any
+    categories: dict[Any, list[Any]]
     #: Of ranking data: first rows of the query groups, and the id of each.
     groups: tuple[Any, Any] | None = None
 
@@ -57,6 +58,7 @@ def describe(block: Any, qid: str | None = None) -> BlockInfo:
         tables.byte_count(table),
         skate.get_runtime_context().get_node_id(),
         tables.compact(tables.rows(table, slice(0, 0))),
+        tables.categories(table),
         groups,
     )
 
@@ -141,6 +143,7 @@ class BlockSource(Source):
         for name, refs_of_arrays in field_refs.items():
             values = field_array(name, skate.get(refs_of_arrays[0]))
             self.empty.fields[name] = values[:0].copy()
+        self.categories = tables.united([info.categories for info in infos], columns.features or ())
         several = {info.node for info in infos}
         self.nodes = frozenset(several) if len(several) > 1 else frozenset()
         self._pieces = [

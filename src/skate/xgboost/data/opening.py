@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import skate
 from skate.xgboost import library
-from skate.xgboost.data import blocks, tables
+from skate.xgboost.data import blocks, files, frames, places, tables
 from skate.xgboost.data.batch import Columns, existing, flat, group_starts
 from skate.xgboost.data.central import CentralSource
+from skate.xgboost.data.parts import PartSource
+from skate.xgboost.data.places import RayFileType
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,33 +22,117 @@ if TYPE_CHECKING:
     from skate.xgboost.data._base import Source
 
 
-def source(
-    data: Any, given: Mapping[str, Any], ignore: Sequence[str], *, categorical: bool
-) -> Source:
-    """Find out what the data is, and check it as far as that is possible without reading it.
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a user says about the data.
 
-    Args:
-        data: what the user has.
-        given: by field (see ``batch.FIELDS``): an array, or the name of a column or several.
+    Attributes:
+        fields: by name (see ``batch.FIELDS``): an array, or the name of a column or several.
         ignore: names of columns that are no features.
         categorical: whether features may be categories.
+        num_actors: how many actors there are going to be, as far as that is known.
+        distributed: whether the actors read the data; None: if they can.
+        file_type: what is in files, if their names do not say.
+        options: of ``pandas.read_csv``.
+    """
+
+    fields: Mapping[str, Any]
+    ignore: Sequence[str] = ()
+    categorical: bool = False
+    num_actors: int = 1
+    distributed: bool | None = None
+    file_type: RayFileType | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def source(data: Any, wishes: Wishes) -> Source:
+    """Find out what the data is, and check it as far as that is possible without reading it.
 
     Raises:
         TypeError, ValueError: it cannot be a matrix.
+        FileNotFoundError: there is no such file.
     """
     library.require_numpy()
+    names = _file_names(data)
+    if names is not None:
+        return _files(names, wishes)
+    if wishes.options or wishes.file_type is not None:
+        unknown = ", ".join([*wishes.options, *(["filetype"] if wishes.file_type else [])])
+        raise TypeError(f"RayDMatrix: there is no argument {unknown} for {tables.name_of(data)}")
+    found = tables.kind(data)
+    if found == "dask":
+        return _dask(data, wishes)
+    if found == "modin":
+        data = frames.modin(data)
     stream = _stream(data)
     if isinstance(data, skate.ObjectRef):
         stream = [data]
-    if stream is None:
-        return _central(tables.normal(data), given, ignore, categorical=categorical)
-    return _blocks(stream, given, ignore, categorical=categorical)
+    if stream is not None:
+        return _blocks(stream, wishes)
+    if wishes.distributed:
+        raise ValueError(
+            f"distributed=True is for files, object refs and partitions, not {tables.name_of(data)}"
+        )
+    return _central(tables.normal(data), wishes)
+
+
+def _file_names(data: Any) -> list[str] | None:
+    """Return names of files, None if the data is something else."""
+    if isinstance(data, str | os.PathLike):
+        return [os.fspath(data)]
+    if not isinstance(data, list | tuple) or not data:
+        return None
+    are_names = all(isinstance(each, str | os.PathLike) for each in data)
+    return [os.fspath(each) for each in data] if are_names else None
+
+
+def _files(names: Sequence[str], wishes: Wishes) -> Source:
+    found = places.expanded(names)
+    kind = places.file_type(found, wishes.file_type)
+    infos = files.look(found, kind, wishes.options)
+    kinds = infos[0].column_kinds
+    columns = _columns(kinds, wishes)
+    for path, info in zip(found, infos, strict=True):
+        tables.check_features(
+            info.column_kinds, columns.features or (), categorical=wishes.categorical, where=path
+        )
+    pieces = files.pieces(
+        found, infos, kind, columns, wishes.options, categorical=wishes.categorical
+    )
+    # Of a file without rows the types are not known.
+    longest = max(infos, key=lambda info: info.size)
+    return _parts(pieces, columns, longest.head, "files", wishes)
+
+
+def _dask(frame: Any, wishes: Wishes) -> Source:
+    head = frames.dask_head(frame)
+    kinds = tables.column_kinds(head) or []
+    columns = _columns(kinds, wishes)
+    tables.check_features(kinds, columns.features or (), categorical=wishes.categorical)
+    pieces = frames.dask_pieces(frame, columns, categorical=wishes.categorical)
+    return _parts(pieces, columns, head, "partitions", wishes)
+
+
+def _parts(pieces: Sequence[Any], columns: Columns, head: Any, what: str, wishes: Wishes) -> Source:
+    parts = PartSource(pieces, columns, head, what)
+    return parts.gathered(wishes.num_actors) if wishes.distributed is False else parts
+
+
+def _columns(kinds: Sequence[tables.ColumnKind], wishes: Wishes) -> Columns:
+    """Return which column is what, for data whose fields are columns."""
+    columns, arrays, features = _split([name for name, _, _ in kinds], wishes)
+    for name, value in arrays.items():
+        raise TypeError(
+            f"{name} must be the name of a column if the data is files or partitions, not"
+            f" {tables.name_of(value)}"
+        )
+    return Columns(columns, features)
 
 
 def _stream(data: Any) -> Any | None:
     """Return an iterable of tables or refs; None if the data is one table."""
     found = tables.kind(data)
-    if found or isinstance(data, str):
+    if found or isinstance(data, Mapping):
         return None
     if isinstance(data, list | tuple):
         return data if data and all(map(_is_part, data)) else None
@@ -61,22 +149,22 @@ def _is_part(item: Any) -> bool:
 
 
 def _split(
-    names: Collection[Any] | None, given: Mapping[str, Any], ignore: Sequence[str]
+    names: Collection[Any] | None, wishes: Wishes
 ) -> tuple[dict[str, str | list[str]], dict[str, Any], list[Any] | None]:
     """Return fields that are columns, fields that are arrays, and names of the features."""
     columns: dict[str, str | list[str]] = {}
     arrays: dict[str, Any] = {}
     known = None if names is None else list(names)
-    for name, value in given.items():
+    for name, value in wishes.fields.items():
         if isinstance(value, str) or (known is not None and _is_names(value)):
             existing(known, [value] if isinstance(value, str) else value, name)
             columns[name] = value
         else:
             arrays[name] = value
-    existing(known, ignore, "ignore")
+    existing(known, wishes.ignore, "ignore")
     if known is None:
         return columns, arrays, None
-    taken = {*flat(columns.values()), *ignore}
+    taken = {*flat(columns.values()), *wishes.ignore}
     features = [name for name in known if name not in taken]
     if not features:
         raise ValueError("no columns are left to be features")
@@ -90,11 +178,11 @@ def _is_names(value: Any) -> bool:
     )
 
 
-def _central(
-    table: Any, given: Mapping[str, Any], ignore: Sequence[str], *, categorical: bool
-) -> CentralSource:
-    columns, arrays, features = _split(tables.column_names(table), given, ignore)
-    tables.check_features(tables.column_kinds(table), features or (), categorical=categorical)
+def _central(table: Any, wishes: Wishes) -> CentralSource:
+    columns, arrays, features = _split(tables.column_names(table), wishes)
+    tables.check_features(
+        tables.column_kinds(table), features or (), categorical=wishes.categorical
+    )
     batch = Columns(columns, features).take(table)
     for name, value in arrays.items():
         batch.fields[name] = blocks.field_array(name, value)
@@ -105,7 +193,7 @@ def _central(
         batch.fields["weight"] = _by_row(batch.fields["weight"], starts, rows)
     for name, values in batch.fields.items():
         _check_length(name, values, rows, "rows")
-    return CentralSource(batch.features, batch.fields)
+    return CentralSource(batch.features, batch.fields, wishes.num_actors)
 
 
 def _check_length(name: str, values: Any, wanted: int, of: str) -> None:
@@ -120,22 +208,21 @@ def _by_row(weights: npt.NDArray[Any], starts: npt.NDArray[Any], rows: int) -> n
     return np.repeat(weights, np.diff([*starts, rows]))
 
 
-def _blocks(
-    stream: Any, given: Mapping[str, Any], ignore: Sequence[str], *, categorical: bool
-) -> blocks.BlockSource:
+def _blocks(stream: Any, wishes: Wishes) -> blocks.BlockSource:
     refs = list(_stored(stream))
-    qid = given.get("qid")
+    qid = wishes.fields.get("qid")
     infos = blocks.describe_refs(refs, qid if isinstance(qid, str) else None)
     blocks.check_alike(infos)
     kinds = infos[0].column_kinds
     names = None if kinds is None else [name for name, _, _ in kinds]
-    columns, arrays, features = _split(names, given, ignore)
+    columns, arrays, features = _split(names, wishes)
     for index, info in enumerate(infos):
-        try:
-            tables.check_features(info.column_kinds, features or (), categorical=categorical)
-        except TypeError as error:
-            error.add_note(f"in block {index}")
-            raise
+        tables.check_features(
+            info.column_kinds,
+            features or (),
+            categorical=wishes.categorical,
+            where=f"block {index}",
+        )
     starts = None
     if "qid" in arrays:
         ids = arrays["qid"] = blocks.field_array("qid", _joined(arrays["qid"]))

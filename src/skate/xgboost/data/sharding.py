@@ -82,6 +82,8 @@ def divide(
         ValueError: there are fewer pieces than actors, and they cannot be cut.
     """
     if mode is RayShardingMode.FIXED:
+        if group_starts is not None:
+            _check_whole_groups(pieces, group_starts)
         return _fixed(pieces, num_actors, nodes)
     if mode is RayShardingMode.INTERLEAVED:
         if len(pieces) < num_actors:
@@ -92,6 +94,20 @@ def divide(
     if any(piece.rows is None for piece in pieces):
         return _beside(_uncut(pieces, num_actors), nodes)
     return _beside(_consecutive(pieces, num_actors, group_starts), nodes)
+
+
+def _check_whole_groups(
+    pieces: Sequence[Piece], group_starts: Sequence[int] | npt.NDArray[Any]
+) -> None:
+    starts = set(map(int, group_starts))
+    for piece in pieces:
+        assert piece.place.rows is not None
+        if piece.place.rows.start not in starts:
+            number = bisect.bisect_right(sorted(starts), piece.place.rows.start) - 1
+            raise ValueError(
+                f"query group {number} goes on in {piece}, and RayShardingMode.FIXED may give the"
+                " parts of it to different actors: use RayShardingMode.BATCH"
+            )
 
 
 def _equal_parts(piece: Piece, number: int) -> list[Piece]:

@@ -8,7 +8,8 @@ is possible.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from skate.xgboost import library
@@ -257,6 +258,72 @@ def concatenate(parts: Sequence[Any]) -> Any:
     return np.concatenate(parts)
 
 
+def categories(table: Any) -> dict[Any, list[Any]]:
+    """Return the categories of columns that have some, by name of the column."""
+    found = kind(table)
+    if found == "pandas":
+        return {
+            name: list(table[name].cat.categories)
+            for name, dtype in table.dtypes.items()
+            if _pandas_class(dtype) == "category"
+        }
+    if found == "arrow":
+        return {
+            each.name: _dictionary(table.column(each.name))
+            for each in table.schema
+            if _is_dictionary(each.type)
+        }
+    return {}
+
+
+def _dictionary(chunked: Any) -> list[Any]:
+    # Chunks may have dictionaries of their own.
+    chunks = [chunk.dictionary.to_pylist() for chunk in chunked.chunks]
+    return list(dict.fromkeys(itertools.chain.from_iterable(chunks)))
+
+
+def united(
+    parts: Iterable[Mapping[Any, list[Any]]], features: Collection[Any]
+) -> dict[Any, list[Any]]:
+    """Return the categories that parts of the data have together, by name of the feature."""
+    found: dict[Any, dict[Any, None]] = {}
+    for part in parts:
+        for name, values in part.items():
+            if name in features:
+                found.setdefault(name, {}).update(dict.fromkeys(values))
+    return {name: list(values) for name, values in found.items()}
+
+
+def recoded(table: Any, wanted: Mapping[Any, list[Any]]) -> Any:
+    """Return a table whose columns have these categories, by name: all of theirs and maybe more.
+
+    XGBoost sees codes, the positions in such a list.
+    """
+    found = kind(table)
+    for name, values in wanted.items():
+        if found == "pandas":
+            if list(table[name].cat.categories) != values:
+                table = table.assign(**{name: table[name].cat.set_categories(values)})
+        else:
+            index = table.schema.get_field_index(name)
+            table = table.set_column(index, name, _recoded_column(table.column(index), values))
+    return table
+
+
+def _recoded_column(chunked: Any, values: list[Any]) -> Any:
+    import pyarrow
+    from pyarrow import compute
+
+    wanted = pyarrow.array(values, chunked.type.value_type)
+    chunks = []
+    for chunk in chunked.chunks:
+        codes = compute.index_in(chunk.dictionary, value_set=wanted).take(chunk.indices)
+        chunks.append(pyarrow.DictionaryArray.from_arrays(codes, wanted))
+    return pyarrow.chunked_array(
+        chunks, type=pyarrow.dictionary(pyarrow.int32(), chunked.type.value_type)
+    )
+
+
 #: Of one column: its name, its type for errors, and "number", "category" or "" for anything else.
 ColumnKind: TypeAlias = "tuple[Any, str, str]"
 
@@ -277,7 +344,11 @@ def schema_kinds(schema: Any) -> list[ColumnKind]:
 
 
 def check_features(
-    columns: Iterable[ColumnKind] | None, features: Collection[Any], *, categorical: bool
+    columns: Iterable[ColumnKind] | None,
+    features: Collection[Any],
+    *,
+    categorical: bool,
+    where: str = "",
 ) -> None:
     """Refuse columns that XGBoost cannot take.
 
@@ -285,21 +356,23 @@ def check_features(
         columns: all there are.
         features: the names of those that are features.
         categorical: whether these may be categories.
+        where: the columns are, if there are several parts.
 
     Raises:
         TypeError: with the name of the column and what to do.
     """
+    of = f" of {where}" if where else ""
     for name, dtype, found in columns or ():
         if name not in features or found == "number" or (found == "category" and categorical):
             continue
         if found == "category":
             raise TypeError(
-                f"column {name!r} has categories: pass enable_categorical=True, or leave it out"
+                f"column {name!r}{of} has categories: pass enable_categorical=True, or leave it out"
                 f" with ignore=[{name!r}]"
             )
         raise TypeError(
-            f"column {name!r} is of type {dtype}, which cannot be a feature: make it numbers or a"
-            f" category, or leave it out with ignore=[{name!r}]"
+            f"column {name!r}{of} is of type {dtype}, which cannot be a feature: make it numbers or"
+            f" a category, or leave it out with ignore=[{name!r}]"
         )
 
 
