@@ -25,7 +25,7 @@ class FileInfo:
     """What is known of a file without reading its rows.
 
     Attributes:
-        rows: how many; None in CSV files.
+        rows: how many; None in CSV files that are not empty.
         size: in bytes, or rows where these are known.
         column_kinds: see ``tables``.
         head: the table without its rows.
@@ -184,7 +184,8 @@ def _look_at_csv(path: str, options: Mapping[str, Any]) -> FileInfo:
         raise ValueError(f"the file {path} is empty: it has no columns") from error
     except (pandas.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no CSV file: {error}") from error
-    return FileInfo(None, max(1, size), tables.column_kinds(frame) or [], frame.iloc[:0].copy())
+    rows = None if len(frame) else 0
+    return FileInfo(rows, max(1, size), tables.column_kinds(frame) or [], frame.iloc[:0].copy())
 
 
 def _typed(frame: Any) -> Any:
@@ -220,7 +221,7 @@ def pieces(
             made.append(
                 CsvPiece(
                     place=Place(index, None),
-                    rows=None,
+                    rows=info.rows,
                     size=info.size,
                     path=path,
                     columns=columns,
