@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,23 @@ class SaveAndGoOn(tune.Trainable):
         return True
 
 
+class Saves(tune.Callback):
+    """Counts the checkpoints of each trial."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+
+    def on_trial_save(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.of[trial.trial_id] += 1
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("trainable", [save_and_go_on, SaveAndGoOn])
 def test_trials_that_are_moved_about_and_killed_come_to_their_end(
     trainable: Any, seed: int
 ) -> None:
     killer = Killer(seed, share=0.05, most=8)
+    saves = Saves()
     scheduler = Restless(seed)
     analysis = tune.run(
         trainable,
@@ -157,7 +169,7 @@ def test_trials_that_are_moved_about_and_killed_come_to_their_end(
         scheduler=scheduler,
         max_failures=-1,
         keep_checkpoints_num=2,
-        callbacks=[killer],
+        callbacks=[killer, saves],
         seed=seed,
         verbose=0,
     )
@@ -168,7 +180,9 @@ def test_trials_that_are_moved_about_and_killed_come_to_their_end(
         assert trial.last_result["step"] == 12
         assert trial.last_result["training_iteration"] == 12
         folders = list((trial.local_path or Path()).glob("checkpoint_*"))
-        assert len(folders) == 2
+        # A class is asked for one when its trial is moved, which may happen once only.
+        assert len(folders) == min(2, saves.of[trial.trial_id])
+        assert len(folders) == 2 or trainable is SaveAndGoOn
         for folder in folders:
             assert tune.Checkpoint(folder).to_dict()["step"] <= 12
     assert_all_is_free()
