@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skate.tune.files import FLUSH_S, ResultFiles
+import numpy as np
+
+from skate.tune.files import FLUSH_S, ResultFiles, read_lines
 from skate.tune.trial import Trial
 
 
@@ -95,3 +97,57 @@ def test_a_trial_that_starts_again_has_fresh_files(tmp_path: Path) -> None:
     harness.report(loss=0.5)
     harness.files.on_trial_complete(0, [], harness.trial)
     assert [line["loss"] for line in harness.lines()] == [0.5]
+
+
+class Tensor:
+    """Its ``size`` is a method, as that of tensors of PyTorch."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def size(self) -> tuple[int]:
+        return (self.count,)
+
+    def numel(self) -> int:
+        return self.count
+
+    def tolist(self) -> list[int]:
+        return [0] * self.count
+
+    def __repr__(self) -> str:
+        return "tensor(...)"
+
+
+def test_whatever_is_reported_and_configured_is_written(tmp_path: Path) -> None:
+    """None of this ends a run, which it did."""
+    holds_itself: list[Any] = []
+    holds_itself.append(holds_itself)
+    given = {
+        "pairs": {(0, 1): 2.0},
+        "classes": [{np.int64(3): 0.5, None: 1}],
+        "tensor": Tensor(2),
+        "large": Tensor(2000),
+        "itself": holds_itself,
+        "name\udc80": "path\udc80",
+    }
+    files = ResultFiles(tmp_path)
+    files.setup()
+    trial = Trial("t1", given, {})
+    files.on_trial_start(0, [], trial)
+    files.on_trial_result(0, [], trial, {"trial_id": "t1", "config": given, **given})
+    trial.error = OSError("no such file: path\udc80, für uns")
+    files.on_trial_error(0, [], trial)
+    params = json.loads((tmp_path / "t1" / "params.json").read_text())
+    (line,) = read_lines(tmp_path / "t1")
+    for written in (params, line):
+        assert written["pairs"] == {"(0, 1)": 2.0}
+        assert written["classes"] == [{"3": 0.5, "null": 1}]
+        assert written["tensor"] == [0, 0]
+        assert written["large"] == "tensor(...)"
+        assert written["name\udc80"] == "path\udc80"
+    with open(tmp_path / "t1" / "progress.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["pairs/(0, 1)"] == "2.0"
+    assert row["name\\udc80"] == "path\\udc80"
+    error = (tmp_path / "t1" / "error.txt").read_text(encoding="utf-8")
+    assert error.strip().endswith("no such file: path\\udc80, für uns")

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from skate.tune.readable import encoded
 from skate.tune.trial import as_float
 
 #: The first event of every file says so.
@@ -60,7 +61,7 @@ def session_start(wall_time: float, parameters: Mapping[str, Any]) -> bytes:
         parameters: by name; what is neither number, text nor bool is shown as text.
     """
     entries = b"".join(
-        _bytes(1, _bytes(1, key.encode()) + _bytes(2, _value(value)))
+        _bytes(1, _bytes(1, encoded(key)) + _bytes(2, _value(value)))
         for key, value in parameters.items()
     )
     started = _double(5, wall_time)
@@ -85,7 +86,7 @@ def _value(value: object) -> bytes:
         return _number(4, value)
     if isinstance(value, (int, float)):
         return _double(2, as_float(value))
-    return _bytes(3, (value if isinstance(value, str) else repr(value)).encode())
+    return _bytes(3, encoded(value if isinstance(value, str) else repr(value)))
 
 
 # ------------------------------------------------------------------------------- many alike
@@ -103,7 +104,7 @@ class _Layout:
         #: What stands before each number, between those before and it.
         self._before = [
             _key(1, 2) + _varint(len(tag) + 5) + tag + _key(2, 5)
-            for tag in (_bytes(1, name.encode()) for name in names)
+            for tag in (_bytes(1, encoded(name)) for name in names)
         ]
         inside = sum(len(before) + 4 for before in self._before)
         self._before[0] = _key(5, 2) + _varint(inside) + self._before[0]

@@ -21,6 +21,7 @@ import cloudpickle
 from skate.tune.error import describe
 from skate.tune.objective import Objective
 from skate.tune.orchestrator import Orchestrator
+from skate.tune.readable import as_json
 from skate.tune.schedulers.trial_scheduler import Exploit
 from skate.tune.trial import Trial, TrialCheckpoint
 
@@ -199,7 +200,7 @@ def _encode_trial(
         "checkpoints": {each.name: each.reports for each in written},
     }
     named = frozenset(names if newest is None else [*names, newest.name])
-    return cloudpickle.dumps(fields, protocol=5), json.dumps(summary, default=str), named
+    return cloudpickle.dumps(fields, protocol=5), as_json(summary), named
 
 
 def decode(state: bytes) -> SavedRun:

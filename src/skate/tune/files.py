@@ -13,6 +13,7 @@ from typing import Any
 
 from skate.tune.callback import Callback
 from skate.tune.error import StorageError
+from skate.tune.readable import as_json, encoded
 from skate.tune.storage import append
 from skate.tune.trial import Trial, flat_result
 from skate.tune.troubles import Troubles
@@ -61,8 +62,7 @@ class ResultFiles(Callback):
             files = self._open[trial.trial_id] = _TrialFiles(folder)
         with self._noting(), _named("write", folder / "params.json"):
             folder.mkdir(exist_ok=True)
-            text = json.dumps(trial.config, default=_as_text, indent=2)
-            (folder / "params.json").write_text(text + "\n")
+            (folder / "params.json").write_text(as_json(trial.config, indent=2) + "\n")
         with self._noting():
             files.begin(trial.iterations)
 
@@ -106,7 +106,7 @@ class ResultFiles(Callback):
         if trial.error is not None and trial.local_path is not None:
             text = "".join(traceback.format_exception(trial.error))
             with self._noting(), _named("write", trial.local_path / "error.txt"):
-                (trial.local_path / "error.txt").write_text(text)
+                (trial.local_path / "error.txt").write_bytes(encoded(text))
 
     def on_trial_recover(
         self, iteration: int, trials: Sequence[Trial], trial: Trial, **info: Any
@@ -161,7 +161,7 @@ class _TrialFiles:
     def add(self, result: dict[str, Any]) -> None:
         self._count += 1
         kept = {name: value for name, value in result.items() if name not in _LEFT_OUT}
-        line = json.dumps(kept, default=_as_text)
+        line = as_json(kept)
         self._lines.append(line)
         self._rows.append(flat_result(kept))
         self.characters += len(line)
@@ -223,7 +223,7 @@ class _TrialFiles:
                 self._columns += new
                 self._stale = True  # until it is written
                 table = self._csv(rows, header=bool(new))
-                append(self._folder / "progress.csv", table.encode())
+                append(self._folder / "progress.csv", encoded(table))
                 self._stale = False
         if self._stale:
             with _named("write", self._folder / "progress.csv"):
@@ -271,17 +271,9 @@ def _named(what: str, path: Path) -> Iterator[None]:
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f"{path.name}.partial")
     try:
-        beside.write_text(text)
+        beside.write_bytes(encoded(text))
         beside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
-
-
-def _as_text(value: object) -> Any:
-    """Return something that JSON has for what it has not."""
-    tolist = getattr(value, "tolist", None)  # arrays and scalars of numpy
-    if tolist is not None and getattr(value, "size", 0) <= 1000:
-        return tolist()
-    return repr(value)[:1000]

@@ -199,7 +199,7 @@ def _load_trial(folder: Path, log: Log) -> tuple[Trial, list[dict[str, Any]]]:
         cut = log.state == CUT_OFF and not trial.last_result.get("done")
         trial.stop_reason = "interrupted" if cut else "scheduler" if early else "completed"
     if trial.status == Trial.ERROR:
-        text = error.read_text().strip() if error.is_file() else ""
+        text = error.read_text(encoding="utf-8").strip() if error.is_file() else ""
         trial.error = TuneError(text.splitlines()[-1] if text else "its error was not written")
     return trial, results
 

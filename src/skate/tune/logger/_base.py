@@ -8,6 +8,9 @@ from typing import Any
 from skate.tune.callback import Callback
 from skate.tune.trial import Trial, as_float, flat_result
 
+#: Steps have eight bytes, here and there.
+_MOST_STEPS = 2**63
+
 
 class LoggerCallback(Callback):
     """Base of callbacks that log trials somewhere; every method is optional.
@@ -81,4 +84,7 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
 def step_of(trial: Trial, result: dict[str, Any]) -> int:
     """Return where a result stands on the axis of steps."""
     step = result.get("training_iteration")
-    return int(step) if isinstance(step, (int, float)) else trial.iterations
+    # Functions may report one of their own, of any kind.
+    if isinstance(step, (int, float)) and -_MOST_STEPS <= step < _MOST_STEPS:
+        return int(step)
+    return trial.iterations

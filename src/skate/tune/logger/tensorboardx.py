@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import socket
 import time
@@ -63,13 +64,15 @@ class TBXLoggerCallback(LoggerCallback):
         file = self._files.get(trial.trial_id)
         if file is None:
             return
+        reported = numbers(result)
         values = {
-            f"ray/tune/{name}": value
-            for name, value in numbers(result).items()
-            if name not in _LEFT_OUT
+            f"ray/tune/{name}": value for name, value in reported.items() if name not in _LEFT_OUT
         }
         if values:
-            wall_time = result.get("timestamp", 0.0)
+            # Functions may report a "timestamp" of their own, which need not be one.
+            wall_time = reported.get("timestamp", math.nan)
+            if not math.isfinite(wall_time):
+                wall_time = time.time()
             file.add(event_files.scalars(wall_time, step_of(trial, result), values))
             if file.nbytes >= FLUSH_BYTES:
                 self._flush(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skate.tune.error import MetricError, TuneError
+from skate.tune.readable import as_json
 from skate.tune.schedulers.explore import Explore, check_mutations, explore, fill
 from skate.tune.schedulers.trial_scheduler import (
     Controller,
@@ -305,7 +305,7 @@ class PopulationBasedTraining(TrialScheduler):
             source.config,
             config,
         ]
-        line = json.dumps(entry, default=repr) + "\n"
+        line = as_json(entry) + "\n"
         member = self._members[trial.trial_id]
         # The past of the trial is now that of the one it goes on from.
         member.policy = [*self._members[source.trial_id].policy, line]
