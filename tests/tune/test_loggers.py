@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -278,3 +279,31 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"skate\[{extra}\]"):
         make()
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"timestamp": "2026-01-01"},
+        {"timestamp": 10**400},
+        {"timestamp": None},
+        {"training_iteration": math.nan},
+        {"training_iteration": -math.inf},
+        {"training_iteration": 2**70},
+        {"name\udc80": 1.0},
+        {"loss": 10**400},
+    ],
+)
+def test_fields_of_ones_own_end_no_run(own: dict[str, Any]) -> None:
+    """What a function calls by the names that Skate has need not be what Skate has there."""
+    (trial,) = tune.run(
+        lambda config: {"loss": 1.0, **own},
+        config={"path\udc80": tune.choice(["x\udc80"])},
+        scheduler="asha",
+        metric="loss",
+        mode="min",
+        verbose=0,
+    ).trials
+    assert trial.local_path is not None
+    assert [*trial.local_path.glob("events*")]

@@ -596,6 +596,31 @@ def test_trainables_that_are_none(trainable: Any, message: str) -> None:
         tune.Tuner(trainable)
 
 
+@pytest.mark.parametrize("name", ["/elsewhere", "..", "../beside", "a/../../b", ".", "a\0b", 5])
+def test_runs_stay_below_the_folder_of_all_runs(name: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="name of a run"):
+        tune.RunConfig(name=name)
+
+
+@pytest.mark.usefixtures("native")
+def test_counts_of_ones_own_are_nothing_to_go_on_from() -> None:
+    """A trial that goes on counts on from numbers, whatever it reports by these names."""
+
+    def train(config: dict[str, Any]) -> None:
+        if tune.get_checkpoint() is not None:
+            tune.report(loss=2.0)
+            return
+        tune.report(
+            {"loss": 1.0, "training_iteration": "one", "time_total_s": None},
+            checkpoint=tune.Checkpoint.from_dict({}),
+        )
+        raise ValueError("once")
+
+    (trial,) = tune.run(train, max_failures=1, verbose=0).trials
+    assert trial.iterations == 2
+    assert trial.last_result["training_iteration"] == 2
+
+
 def test_an_unpicklable_function() -> None:
     lock = threading.Lock()
     with pytest.raises(SerializationError, match="lock"):

@@ -171,7 +171,9 @@ class RunConfig:
         sync_config: for scripts of Ray Tune; see there.
 
     Raises:
-        ValueError: ``log_to_file`` is none of these; or ``sync_config`` names another place than
+        TypeError: ``name`` is no text.
+        ValueError: ``name`` is that of no folder below ``storage_path``; ``log_to_file`` is none of
+            these; or ``sync_config`` names another place than
             ``storage_path``.
     """
 
@@ -187,6 +189,7 @@ class RunConfig:
     sync_config: SyncConfig | None = None
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         output_files(self.log_to_file)
         sync = self.sync_config
         if sync is not None and sync.upload_dir is not None:
@@ -208,6 +211,19 @@ class RunConfig:
             self.callbacks = ()
         if given["verbose"] is None:
             self.verbose = 1
+
+
+def _check_name(name: object) -> None:
+    """Check that a run's folder is below that of all runs."""
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a run is text, got {name!r}")
+    if "\0" in name or name.startswith("/") or {".", ".."} & set(name.split("/")):
+        raise ValueError(
+            f"{name!r} is no name of a run: it names its folder below storage_path=..., which says"
+            " where"
+        )
 
 
 def output_files(log_to_file: object) -> tuple[str | None, str | None]:

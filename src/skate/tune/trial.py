@@ -228,8 +228,10 @@ class Trial:
     def take_checkpoint(self, checkpoint: TrialCheckpoint) -> None:
         """Go on from a checkpoint that came with the last result; it has no more than its ref."""
         result = self.last_result
-        checkpoint.iteration = result.get("training_iteration", 0)
-        checkpoint.time_total_s = result.get("time_total_s", 0.0)
+        # A function may report something of its own under these names: it counts on from numbers.
+        iteration, seconds = result.get("training_iteration"), result.get("time_total_s")
+        checkpoint.iteration = iteration if isinstance(iteration, int) else self.iterations
+        checkpoint.time_total_s = seconds if isinstance(seconds, (int, float)) else 0.0
         checkpoint.reports = self.iterations
         checkpoint.metrics = result
         self.checkpoint = checkpoint
@@ -258,7 +260,7 @@ class Trial:
         """
         if scope == "last":
             value = flat_result(self.last_result).get(name)
-            return float(value) if isinstance(value, (int, float)) else math.nan
+            return as_float(value) if isinstance(value, (int, float)) else math.nan
         values = self.history.column(name)
         if scope.startswith("last-"):
             values = values[-int(scope.split("-")[1]) :]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from skate.tune.error import MetricError
 from skate.tune.mode import check_mode
 from skate.tune.resources import PlacementGroupFactory
-from skate.tune.trial import Trial, TrialCheckpoint
+from skate.tune.trial import Trial, TrialCheckpoint, as_float
 
 #: When a trial has to wait for a verdict: as soon as one of these fields of a result is at least as
 #: large as the number beside it.  Empty: never.  None: after every report.
@@ -137,9 +137,10 @@ class TrialScheduler(ABC):
         value = result.get(self.metric) if self.metric is not None else None
         if not isinstance(value, (int, float)):
             return None
-        if math.isnan(value):
+        number = as_float(value)
+        if math.isnan(number):
             return -math.inf
-        return -float(value) if self.mode == "min" else float(value)
+        return -number if self.mode == "min" else number
 
     def on_trial_add(self, controller: Controller, trial: Trial) -> None:  # noqa: B027
         """A trial was made, and will start."""

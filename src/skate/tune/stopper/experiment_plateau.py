@@ -9,6 +9,7 @@ from typing import Any
 
 from skate.tune.schedulers.trial_scheduler import Gate
 from skate.tune.stopper.stopper import Stopper, reported
+from skate.tune.trial import as_float
 
 
 class ExperimentPlateauStopper(Stopper):
@@ -57,7 +58,7 @@ class ExperimentPlateauStopper(Stopper):
         Raises:
             MetricError: the metric is not reported.
         """
-        value = float(reported("ExperimentPlateauStopper", self.metric, result))
+        value = as_float(reported("ExperimentPlateauStopper", self.metric, result))
         if math.isfinite(value):  # what a diverged trial reports is none of the best
             self._best = sorted([*self._best, value], reverse=self.mode == "max")[: self.top]
         self._still = self._still + 1 if self.has_plateaued() else 0

@@ -11,6 +11,7 @@ from typing import Any
 from skate.tune.mode import check_mode
 from skate.tune.schedulers.trial_scheduler import Gate
 from skate.tune.stopper.stopper import Stopper, reported
+from skate.tune.trial import as_float
 
 
 class TrialPlateauStopper(Stopper):
@@ -59,7 +60,7 @@ class TrialPlateauStopper(Stopper):
         Raises:
             MetricError: the metric is not reported.
         """
-        value = float(reported("TrialPlateauStopper", self.metric, result))
+        value = as_float(reported("TrialPlateauStopper", self.metric, result))
         count = self._results[trial_id] = self._results.get(trial_id, 0) + 1
         values = self._values.setdefault(trial_id, deque(maxlen=self.num_results))
         values.append(value)
