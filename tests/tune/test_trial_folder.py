@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,27 @@ def test_two_names_and_a_trial_that_fails_once() -> None:
 
     (trial,) = run(train, config={}, log_to_file=("a.txt", "b.txt"), max_failures=1)
     assert files_of(trial, "a.txt", "b.txt") == ["begun\nbegun\n", "to the end\n"]
+
+
+STREAMS: list[Any] = []
+
+
+def look_at_stdout(config: dict[str, Any]) -> None:
+    STREAMS.append(weakref.ref(sys.stdout))
+    tune.report(loss=1.0)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_thread_that_a_trial_leaves_behind_prints_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``print`` has found the stream that copies before the trial ended, and uses it after."""
+    run(look_at_stdout, config={}, log_to_file=True)
+    gc.collect()
+    stream = STREAMS.pop()()
+    assert stream is not None
+    print("late", file=stream)
+    assert capsys.readouterr().out.endswith("late\n")
 
 
 def test_names_of_files() -> None:

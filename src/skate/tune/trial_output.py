@@ -107,6 +107,9 @@ class _Copying(io.TextIOBase):
 
 
 _lock = threading.Lock()
+#: They are never let go: a thread that a trial left behind may be in the midst of ``print``, which
+#: (before Python 3.13) holds no reference to the stream that it has found.
+_copying: dict[str, _Copying] = {}
 #: How many trials of this process are having their output copied.
 _copied = 0
 
@@ -117,7 +120,9 @@ def _install() -> None:
         _copied += 1
         if _copied == 1:
             for name in ("stdout", "stderr"):
-                setattr(sys, name, _Copying(name, getattr(sys, name)))
+                copying = _copying.setdefault(name, _Copying(name, None))
+                copying.stream = getattr(sys, name)
+                setattr(sys, name, copying)
 
 
 def _uninstall() -> None:
@@ -126,6 +131,6 @@ def _uninstall() -> None:
         _copied -= 1
         if _copied == 0:
             for name in ("stdout", "stderr"):
-                stream = getattr(sys, name)
-                if isinstance(stream, _Copying):  # nobody has put another one there meanwhile
-                    setattr(sys, name, stream.stream)
+                copying = _copying[name]
+                if getattr(sys, name) is copying:  # nobody has put another one there meanwhile
+                    setattr(sys, name, copying.stream)
