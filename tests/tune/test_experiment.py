@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,25 @@ def test_files_of_trials_on_other_machines_are_told_of(monkeypatch: pytest.Monke
         _warn_of_other_machines(open_storage("memory://runs"))
     rows.pop()
     _warn_of_other_machines(open_storage("memory://runs"))
+
+
+# ------------------------------------------------------------------------------- ends
+
+
+@pytest.mark.usefixtures("inline")
+def test_ctrl_c_ends_all_experiments(tmp_path: Path) -> None:
+    class Press(tune.Callback):
+        def on_trial_start(self, *args: Any, **info: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def endless(config: dict[str, Any]) -> None:
+        while True:
+            tune.report(loss=1.0)
+
+    experiments = [
+        tune.Experiment(name, trainable, storage_path=tmp_path)
+        for name, trainable in (("first", endless), ("second", train))
+    ]
+    (trial,) = tune.run_experiments(experiments, callbacks=[Press()], verbose=0)
+    assert trial.stop_reason == "interrupted"
+    assert not (tmp_path / "second").exists()

@@ -193,6 +193,8 @@ def run_experiments(
 ) -> list[Trial]:
     """Run several experiments, and return the trials of all of them.
 
+    Ctrl-C ends the one that runs; those after it do not begin.
+
     Args:
         experiments: one or several: an ``Experiment``, or a dict with names as keys and what
             ``Experiment.from_json`` takes as values.
@@ -220,6 +222,8 @@ def run_experiments(
             callbacks=callbacks,
         )
         trials += analysis.trials
+        if analysis.experiment.end_reason == "interrupted":
+            break
     return trials
 
 
