@@ -16,6 +16,7 @@ import pytest
 
 from skate import tune
 from skate.tune.config import output_files
+from skate.tune.error import describe
 from skate.tune.trial_folder import FolderUse
 
 
@@ -72,14 +73,6 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {trial.last_result["cwd"] for trial in run(train)} == {os.getcwd()}
 
 
-@pytest.mark.usefixtures("inline")
-def test_the_process_of_the_driver_stays_where_it_is() -> None:
-    def train(config: dict[str, Any]) -> None:
-        tune.report(loss=1.0, cwd=os.getcwd())
-
-    assert {trial.last_result["cwd"] for trial in run(train)} == {os.getcwd()}
-
-
 SCRIPT = """
 import sys
 sys.path[:] = ["", *(entry for entry in sys.path if entry)]
@@ -110,14 +103,37 @@ def test_modules_beside_the_driver_are_still_found(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[3, 3, 3]", done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("inline")
-def test_a_folder_that_cannot_be_made_ends_no_trial(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    before = os.getcwd()
-    use = FolderUse(enter=True, stdout="out")
-    with pytest.warns(RuntimeWarning, match=r"cannot use its folder .*file/trial: Not a directory"):
-        assert use.begin(str(tmp_path / "file" / "trial")) is None
-    assert os.getcwd() == before
+@pytest.mark.usefixtures("native")
+def test_who_reads_a_file_of_the_driver_is_told_where_it_is(tmp_path: Path) -> None:
+    name = os.path.relpath(__file__)
+
+    def train(config: dict[str, Any]) -> None:
+        if config["x"] == 1:
+            # The way that scripts of Ray Tune have.
+            name = os.path.join(os.environ["TUNE_ORIG_WORKING_DIR"], config["name"])
+            tune.report(loss=float(os.path.getsize(name)))
+        else:
+            open(config["name"]).close()
+
+    config = {"x": tune.grid_search([1, 2]), "name": name}
+    trials = run(train, config=config, max_concurrent_trials=1, raise_on_failed_trial=False)
+    assert trials[0].last_result["loss"] == os.path.getsize(__file__)
+    told = f"it is in {os.getcwd()}, but trials work in their own folders"
+    assert told in describe(trials[1].error)
+    assert trials[1].local_path is not None
+    assert told in (trials[1].local_path / "error.txt").read_text()
+    # Of what is nowhere there is nothing to say.
+    with pytest.raises(tune.TuneError, match=r"nowhere'$"):
+        run(train, config={"x": 2, "name": "nowhere"})
+
+
+@pytest.mark.usefixtures("native")
+def test_a_trial_whose_output_has_no_file_works_in_its_folder_all_the_same() -> None:
+    def train(config: dict[str, Any]) -> None:
+        tune.report(loss=1.0, cwd=os.getcwd())
+
+    (trial,) = run(train, config={}, log_to_file=".")
+    assert trial.last_result["cwd"] == trial.path
 
 
 # ------------------------------------------------------------------------------- what they print
@@ -147,6 +163,65 @@ def test_what_trials_print_is_in_their_folders() -> None:
         assert err == f"err {x}\n"
 
 
+@pytest.mark.usefixtures("native")
+def test_two_names_and_a_trial_that_fails_once() -> None:
+    def train(config: dict[str, Any]) -> None:
+        print("begun")
+        if tune.get_checkpoint() is None:
+            tune.report(loss=1.0, checkpoint=tune.Checkpoint.from_dict({}))
+            raise ValueError("once")
+        print("to the end", file=sys.stderr)
+
+    (trial,) = run(train, config={}, log_to_file=("a.txt", "b.txt"), max_failures=1)
+    assert files_of(trial, "a.txt", "b.txt") == ["begun\nbegun\n", "to the end\n"]
+
+
+def test_names_of_files() -> None:
+    assert output_files(False) == output_files(None) == (None, None)
+    assert output_files(True) == ("stdout", "stderr")
+    assert output_files("all") == ("all", "all")
+    assert output_files(["a", "b"]) == ("a", "b")
+    for wrong in (3, ("a",), ("a", "b", "c"), ("a", 1), ("", "b")):
+        with pytest.raises(ValueError, match="log_to_file wants True, the name of a file"):
+            tune.RunConfig(log_to_file=wrong)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------- in the driver
+# These come last: a session is that of the module, and trials run in the one that began last.
+
+
+STREAMS: list[Any] = []
+
+
+def look_at_stdout(config: dict[str, Any]) -> None:
+    STREAMS.append(weakref.ref(sys.stdout))
+    tune.report(loss=1.0)
+
+
+@pytest.mark.usefixtures("inline")
+def test_the_process_of_the_driver_stays_where_it_is() -> None:
+    def train(config: dict[str, Any]) -> None:
+        tune.report(loss=1.0, cwd=os.getcwd())
+
+    assert {trial.last_result["cwd"] for trial in run(train)} == {os.getcwd()}
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_folder_that_cannot_be_made_ends_no_trial(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    before = os.getcwd()
+    use = FolderUse(enter=True)
+    with pytest.warns(RuntimeWarning, match=r"cannot use its folder .*file/trial: Not a directory"):
+        assert use.begin(str(tmp_path / "file" / "trial")) is None
+    assert os.getcwd() == before
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_file_for_output_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
+    with pytest.warns(RuntimeWarning, match="prints is not written: .*: Is a directory"):
+        assert FolderUse(stdout=".").begin(str(tmp_path)) is None
+
+
 @pytest.mark.usefixtures("inline")
 def test_trials_that_share_a_process_are_kept_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -170,27 +245,6 @@ def test_trials_that_share_a_process_are_kept_apart(
     assert sys.stdout is stdout
 
 
-@pytest.mark.usefixtures("native")
-def test_two_names_and_a_trial_that_fails_once() -> None:
-    def train(config: dict[str, Any]) -> None:
-        print("begun")
-        if tune.get_checkpoint() is None:
-            tune.report(loss=1.0, checkpoint=tune.Checkpoint.from_dict({}))
-            raise ValueError("once")
-        print("to the end", file=sys.stderr)
-
-    (trial,) = run(train, config={}, log_to_file=("a.txt", "b.txt"), max_failures=1)
-    assert files_of(trial, "a.txt", "b.txt") == ["begun\nbegun\n", "to the end\n"]
-
-
-STREAMS: list[Any] = []
-
-
-def look_at_stdout(config: dict[str, Any]) -> None:
-    STREAMS.append(weakref.ref(sys.stdout))
-    tune.report(loss=1.0)
-
-
 @pytest.mark.usefixtures("inline")
 def test_a_thread_that_a_trial_leaves_behind_prints_on(
     capsys: pytest.CaptureFixture[str],
@@ -202,13 +256,3 @@ def test_a_thread_that_a_trial_leaves_behind_prints_on(
     assert stream is not None
     print("late", file=stream)
     assert capsys.readouterr().out.endswith("late\n")
-
-
-def test_names_of_files() -> None:
-    assert output_files(False) == output_files(None) == (None, None)
-    assert output_files(True) == ("stdout", "stderr")
-    assert output_files("all") == ("all", "all")
-    assert output_files(["a", "b"]) == ("a", "b")
-    for wrong in (3, ("a",), ("a", "b", "c"), ("a", 1), ("", "b")):
-        with pytest.raises(ValueError, match="log_to_file wants True, the name of a file"):
-            tune.RunConfig(log_to_file=wrong)  # type: ignore[arg-type]

@@ -20,7 +20,14 @@ def describe(error: BaseException | None) -> str:
         shown = error.cause
     message = str(shown).strip().splitlines()
     name = type(shown).__name__
-    return f"{name}: {message[0]}" if message else name
+    # Where there is a note, it says what to do.
+    notes = "".join(f" ({note.strip().splitlines()[0]})" for note in _notes(shown))
+    return (f"{name}: {message[0]}" if message else name) + notes
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes = getattr(error, "__notes__", [])
+    return [note for note in notes if isinstance(note, str) and note.strip()]
 
 
 class StorageError(TuneError, OSError):

@@ -142,6 +142,8 @@ class TrialActor:
         """Raise what the function raised."""
         error = self._running().error
         assert error is not None
+        if self._folder_use is not None:
+            self._folder_use.explain(error)
         if isinstance(error, Exception):
             raise error
         # SystemExit and its like would end this process instead of reaching the driver.

@@ -19,6 +19,10 @@ import skate
 if TYPE_CHECKING:
     from skate.tune.trial_output import TrialOutput
 
+#: Names the folder that the process worked in before, for scripts that read relative paths from
+#: there.  It is Ray's name.
+_BEFORE = "TUNE_ORIG_WORKING_DIR"
+
 
 @dataclass(frozen=True, slots=True)
 class FolderUse:
@@ -47,11 +51,6 @@ class FolderUse:
         try:
             if self.enter and skate.get_runtime_context().get_worker_id() != self.driver:
                 _enter(folder)
-            if self.stdout is None and self.stderr is None:
-                return None
-            from skate.tune.trial_output import TrialOutput
-
-            return TrialOutput(Path(folder), self.stdout, self.stderr)
         except OSError as error:
             warnings.warn(
                 f"the trial cannot use its folder {folder}: {error.strerror}; it works where its"
@@ -59,7 +58,31 @@ class FolderUse:
                 RuntimeWarning,
                 stacklevel=2,
             )
+        if self.stdout is None and self.stderr is None:
             return None
+        from skate.tune.trial_output import TrialOutput
+
+        try:
+            return TrialOutput(Path(folder), self.stdout, self.stderr)
+        except OSError as error:
+            warnings.warn(
+                f"what the trial prints is not written: {error.filename}: {error.strerror}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+
+    def explain(self, error: BaseException) -> None:
+        """Have an error about a file that lies where the driver is say why it was not found."""
+        before = os.environ.get(_BEFORE)
+        name = getattr(error, "filename", None)
+        if not self.enter or before is None or not isinstance(error, FileNotFoundError):
+            return
+        if isinstance(name, str) and not os.path.isabs(name) and Path(before, name).exists():
+            error.add_note(
+                f"it is in {before}, but trials work in their own folders: name it by its absolute"
+                " path, or set SKATE_CHDIR_TO_TRIAL_DIR=0 in the environment of the driver"
+            )
 
 
 def _enter(folder: str) -> None:
@@ -69,5 +92,6 @@ def _enter(folder: str) -> None:
     that are relative ("" in notebooks and with ``python -c``) mean the folder so far.
     """
     os.makedirs(folder, exist_ok=True)
+    os.environ.setdefault(_BEFORE, os.getcwd())
     sys.path[:] = [entry if os.path.isabs(entry) else os.path.abspath(entry) for entry in sys.path]
     os.chdir(folder)
