@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,19 @@ def test_export_pictures(analysis: tune.ExperimentAnalysis, tmp_path: Path) -> N
     assert "nested/step" in (tmp_path / "page.html").read_text()
     skate_tune("export", path, "-o", str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_run_in_the_folder_of_one_that_goes_on_is_told_so(tmp_path: Path) -> None:
+    """Two that resume the same run would both run its trials, in the same folders."""
+    options: dict[str, Any] = {"name": "twice", "storage_path": tmp_path, "verbose": 0}
+
+    class Another(tune.Callback):
+        def on_trial_start(self, *args: Any, **info: Any) -> None:
+            with pytest.warns(RuntimeWarning, match=r"another run goes on in .*twice"):
+                tune.run(lambda config: {"loss": 2.0}, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tune.run(lambda config: {"loss": 1.0}, callbacks=[Another()], **options)
+        tune.run(lambda config: {"loss": 3.0}, **options)

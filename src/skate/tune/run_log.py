@@ -8,11 +8,11 @@ that ends.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,18 @@ class RunLog(Callback):
         self._descriptor = os.open(
             self._path / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
         )
-        # Held by this descriptor; a second run in the same folder goes without.
-        with contextlib.suppress(OSError):
+        try:
+            # Held by this descriptor; a second run in the same folder goes without.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            warnings.warn(
+                f"another run goes on in {self._path}: both write their state there, and only the"
+                " one that does so last can be resumed; give one of them another name",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        except OSError:  # a file system without locks
+            pass
         self._write({"event": "begin", "name": info["name"], "pid": os.getpid()})
 
     def on_trial_start(
