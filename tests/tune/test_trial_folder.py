@@ -18,6 +18,7 @@ from skate import tune
 from skate.tune.config import output_files
 from skate.tune.error import describe
 from skate.tune.trial_folder import FolderUse
+from skate.tune.trial_output import TrialOutput
 
 
 def write(config: dict[str, Any]) -> None:
@@ -188,6 +189,14 @@ def test_names_of_files() -> None:
 
 # ------------------------------------------------------------------------------- in the driver
 # These come last: a session is that of the module, and trials run in the one that began last.
+
+
+def test_what_is_printed_as_the_trial_ends_disturbs_nobody(tmp_path: Path) -> None:
+    """A thread that the trial leaves behind has found the file, and then that is closed."""
+    output = TrialOutput(tmp_path, "out", None)
+    output._files["stdout"].close()
+    output.write("stdout", "late")
+    assert (tmp_path / "out").read_text() == ""
 
 
 STREAMS: list[Any] = []

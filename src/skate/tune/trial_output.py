@@ -46,6 +46,8 @@ class TrialOutput:
             return
         try:
             file.write(text)
+        except ValueError:  # closed a moment ago: the trial ended while its thread goes on
+            return
         except OSError as error:
             self._files.pop(stream)
             message = f"what the trial prints is not written any more: {error}"
