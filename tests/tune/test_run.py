@@ -621,6 +621,12 @@ def test_counts_of_ones_own_are_nothing_to_go_on_from() -> None:
     assert trial.last_result["training_iteration"] == 2
 
 
+def test_runs_of_several_threads_share_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both have seen that there is none; the other one was faster.
+    monkeypatch.setattr(skate, "is_initialized", lambda: False)
+    assert len(tune.run(lambda config: {"loss": 1.0}, verbose=0).trials) == 1
+
+
 def test_an_unpicklable_function() -> None:
     lock = threading.Lock()
     with pytest.raises(SerializationError, match="lock"):

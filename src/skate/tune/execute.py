@@ -364,7 +364,7 @@ def _warn_of_other_machines(storage: Storage) -> None:
 
 def _ensure_session() -> None:
     if not skate.is_initialized():
-        skate.init()
+        skate.init(ignore_reinit_error=True)  # another thread may have begun one meanwhile
 
 
 def _check_values(space: Mapping[str, Any]) -> None:
