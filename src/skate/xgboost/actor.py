@@ -42,6 +42,10 @@ class TrainingActor:
         self._news = Progress()
         self._error: Exception | None = None
 
+    def node(self) -> str:
+        """Return the id of the node where this is."""
+        return skate.get_runtime_context().get_node_id()
+
     def prepare(self, shards: list[ShardSpec]) -> Prepared:
         """Load the shards, one of each matrix."""
         self._data = [loading.load(shard) for shard in shards]

@@ -63,7 +63,11 @@ class ActorGroup:
             ValueError: a trial lends fewer GPUs than the actors need.
             NotSupportedError: the actors do not have processes of their own.
         """
-        shards = [matrix.shards(self._plan.num_actors) for matrix in matrices]
+        nodes: list[str] | None = None
+        if any(matrix.nodes for matrix in matrices):
+            wheres = dict(self._results([actor.node.remote() for actor in self._actors]))
+            nodes = [wheres[rank] for rank in range(self._plan.num_actors)]
+        shards = [matrix.shards(self._plan.num_actors, nodes) for matrix in matrices]
         answers = [
             actor.prepare.remote([each[rank] for each in shards])
             for rank, actor in enumerate(self._actors)
