@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import pytest
 
-from skate import exceptions
 from skate.xgboost import RayParams, TrainingFailedError
 from skate.xgboost.messages import Checkpoint, Scores
 from skate.xgboost.params import ray_params, resolve
+from skate.xgboost.progress import ProgressLines
 from skate.xgboost.restarts import RestartPolicy
 from skate.xgboost.scores import ScoreLog
 
@@ -33,6 +34,23 @@ class TestRestartPolicy:
             policy.on_death(0, 0, "killed by SIGKILL")
         assert len(policy.failures) == 100
 
+    def test_deaths_at_the_same_time_count_once(self) -> None:
+        policy = RestartPolicy(allowed=1)
+        policy.on_death(0, 3, "killed by SIGKILL")
+        policy.on_death(2, 3, "killed by SIGKILL", together=True)
+        assert policy.restarts == 1
+        assert [failure.attempt for failure in policy.failures] == [0, 0]
+        with pytest.raises(TrainingFailedError):
+            policy.on_death(2, 3, "killed by SIGKILL")
+
+    def test_goes_on_without_some_once_it_has_started(self) -> None:
+        policy = RestartPolicy(allowed=1, may_miss=2)
+        assert [policy.goes_on_without(n, started=True) for n in range(4)] == [
+            *(False, True, True, False)
+        ]
+        assert not policy.goes_on_without(1, started=False)
+        assert not RestartPolicy(allowed=1).goes_on_without(1, started=True)
+
     def test_no_restart(self) -> None:
         with pytest.raises(TrainingFailedError):
             RestartPolicy(allowed=0).on_death(0, 0, "killed by SIGKILL")
@@ -47,7 +65,7 @@ class TestScoreLog:
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         reported: list[int] = []
-        log = ScoreLog(1, lambda rounds, _: reported.append(rounds))
+        log = ScoreLog(1, lambda rounds, *_: reported.append(rounds))
         for index in range(7):
             log.add(index, scores(index))
         log.rewind(5)
@@ -98,9 +116,11 @@ class TestRayParams:
         with pytest.raises((TypeError, ValueError), match=name):
             RayParams(**wrong)  # type: ignore[arg-type]  # wrong on purpose
 
-    def test_elastic_training_is_refused_at_once(self) -> None:
-        with pytest.raises(exceptions.NotSupportedError, match="elastic"):
-            RayParams(num_actors=2, elastic_training=True)
+    @pytest.mark.parametrize("zero", ["max_failed_actors", "max_actor_restarts"])
+    def test_elastic_training_needs_something_to_be_elastic_with(self, zero: str) -> None:
+        given = {"max_failed_actors": 1, "max_actor_restarts": 1, zero: 0}
+        with pytest.raises(ValueError, match=zero):
+            RayParams(num_actors=2, elastic_training=True, **given)  # type: ignore[arg-type]
 
     def test_may_be_a_dict(self) -> None:
         assert ray_params({"num_actors": 3}) == RayParams(num_actors=3)
@@ -123,8 +143,47 @@ class TestRayParams:
         assert resolve(RayParams(), {"device": "cuda"}, in_trial=False).gpus == 1
         assert resolve(RayParams(), {"device": "cpu"}, in_trial=False).gpus == 0
         assert resolve(RayParams(gpus_per_actor=2), {}, in_trial=False).gpus == 2
+        half = RayParams(num_actors=1, gpus_per_actor=0.5)
+        assert resolve(half, {"device": "cuda:0"}, in_trial=False).gpus == 0.5
+
+    @pytest.mark.usefixtures("inline")
+    @pytest.mark.parametrize("each", [0, 0.5])
+    def test_actors_that_train_together_do_not_share_a_gpu(self, each: float) -> None:
+        with pytest.raises(ValueError, match="NCCL"):
+            resolve(
+                RayParams(num_actors=2, gpus_per_actor=each), {"device": "cuda"}, in_trial=False
+            )
 
     @pytest.mark.usefixtures("inline")
     def test_trials_reserve_for_the_actors_only(self) -> None:
         needs = RayParams(num_actors=2, resources_per_actor={"slot": 1}).get_tune_resources()
         assert needs.bundles == [{}, {"CPU": 1, "slot": 1}, {"CPU": 1, "slot": 1}]
+
+
+class TestProgressLines:
+    def test_shows_rounds_and_what_is_left(self, capsys: pytest.CaptureFixture[str]) -> None:
+        now = 0.0
+        lines = ProgressLines(True, 4, 100, clock=lambda: now)
+        lines.loading(0)
+        now = 6
+        lines.loading(3)
+        now = 10
+        lines.training(0, 4)
+        now = 20
+        lines.training(20, 3)
+        now = 21
+        lines.training(21, 3)
+        assert capsys.readouterr().out.splitlines() == [
+            "xgboost: 3 of 4 actors have loaded",
+            "xgboost: 20 of 100 rounds, 0.5 s each, about 40 s to go, 3 of 4 actors",
+        ]
+
+    @pytest.mark.parametrize("verbose", [None, False])  # standard output is no terminal in a test
+    def test_says_nothing_where_nobody_looks(
+        self, verbose: bool | None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        times = itertools.count(0, 100)
+        lines = ProgressLines(verbose, 4, 100, clock=lambda: next(times))
+        lines.loading(3)
+        lines.training(50, 4)
+        assert capsys.readouterr().out == ""

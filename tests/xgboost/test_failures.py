@@ -17,7 +17,7 @@ import xgboost
 from xgboost import collective
 
 import skate
-from skate.xgboost import RayDMatrix, RayParams, TrainingFailedError, group, predict, train
+from skate.xgboost import RayDMatrix, RayParams, TrainingFailedError, attempts, predict, train
 
 Data = tuple[Any, Any]
 
@@ -360,7 +360,7 @@ def test_a_training_that_waits_for_cpus_says_so(
 
     holder = Holder.remote()
     skate.get(holder.hold.remote(), timeout=20)
-    monkeypatch.setattr(group, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(attempts, "PATIENCE_S", 0.1)
     rounds: list[int] = []
     thread = in_background(
         lambda: rounds.append(

@@ -34,9 +34,11 @@ def model(data: Data) -> xgboost.Booster:
         {"output_margin": True},
         {"pred_leaf": True},
         {"pred_contribs": True},
+        {"pred_contribs": True, "approx_contribs": True},
+        {"pred_interactions": True},
         {"iteration_range": (0, 2)},
     ],
-    ids=lambda arguments: next(iter(arguments), "default"),
+    ids=lambda arguments: " ".join(arguments) or "default",
 )
 def test_like_xgboost(
     data: Data, model: xgboost.Booster, sharding: RayShardingMode, arguments: dict[str, Any]
@@ -67,6 +69,8 @@ class TestInline:
         assert np.array_equal(predict(named, RayDMatrix(labelled, label="y")), expected)
         with pytest.raises(ValueError, match="feature_names mismatch"):
             predict(named, RayDMatrix(frame.rename(columns={"a": "z"})))
+        renamed = RayDMatrix(frame.rename(columns={"a": "z"}))
+        assert np.array_equal(predict(named, renamed, validate_features=False), expected)
 
     def test_base_margin(self, data: Data) -> None:
         x, y = data

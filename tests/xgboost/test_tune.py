@@ -164,3 +164,52 @@ def test_asha_stops_trainings_in_the_middle(data: Data) -> None:
     assert analysis.best_config == {"eta": 0.3}
     assert all(trial.iterations == 5 for trial in analysis.trials[1:])
     assert all(trial.early_stopped for trial in analysis.trials[1:])
+
+
+def test_a_trial_that_is_started_again_goes_on_from_its_checkpoint(
+    data: Data, tmp_path: Path
+) -> None:
+    dtrain = RayDMatrix(*data)
+
+    class Rounds(xgboost.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            with (tmp_path / f"rounds-{collective.get_rank()}").open("a") as file:
+                file.write(f"{epoch} ")
+            return False
+
+    def trial(config: dict[str, Any]) -> None:
+        class Crash(TuneReportCallback):
+            def chosen(self, rounds: int, scores: Any) -> dict[str, float]:
+                marker = tmp_path / "crashed"
+                if rounds == 5 and config["crash"] and not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return super().chosen(rounds, scores)
+
+        train(
+            PARAMS,
+            dtrain,
+            ROUNDS,
+            evals=[(dtrain, "train")],
+            callbacks=[Crash(), *([Rounds()] if config["crash"] else [])],
+            verbose_eval=False,
+            ray_params=RayParams(num_actors=2, checkpoint_frequency=2),
+        )
+
+    analysis = run(
+        trial,
+        config={"crash": tune.grid_search([True, False])},
+        metric="train-logloss",
+        mode="min",
+        max_failures=1,
+    )
+    disturbed, undisturbed = analysis.trials
+    assert disturbed.failures == 1
+    assert disturbed.history.column("train-logloss") == undisturbed.history.column("train-logloss")
+    # The second time did not begin with the first round.
+    assert (tmp_path / "rounds-0").read_text().split().count("0") == 1
+    models = [
+        Path(trial.checkpoint.path, "model.ubj").read_bytes() for trial in (disturbed, undisturbed)
+    ]
+    assert models[0] == models[1]
+    assert xgboost.Booster(model_file=bytearray(models[0])).num_boosted_rounds() == ROUNDS

@@ -13,6 +13,8 @@ The model is an ordinary ``xgboost.Booster``.  The names are those of ``xgboost_
 itself is imported when something is trained or predicted: ``pip install 'skate[xgboost]'``.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from skate.xgboost.data.places import RayFileType
 from skate.xgboost.data.sharding import RayShardingMode
 from skate.xgboost.errors import (
@@ -26,6 +28,15 @@ from skate.xgboost.params import RayParams
 from skate.xgboost.prediction import predict
 from skate.xgboost.training import train
 
+if TYPE_CHECKING:
+    from skate.xgboost.sklearn import (
+        RayXGBClassifier,
+        RayXGBRanker,
+        RayXGBRegressor,
+        RayXGBRFClassifier,
+        RayXGBRFRegressor,
+    )
+
 __all__ = [
     "ActorFailure",
     "RayDMatrix",
@@ -34,9 +45,23 @@ __all__ = [
     "RayParams",
     "RayQuantileDMatrix",
     "RayShardingMode",
+    "RayXGBClassifier",
+    "RayXGBRFClassifier",
+    "RayXGBRFRegressor",
+    "RayXGBRanker",
+    "RayXGBRegressor",
     "RayXGBoostTrainingError",
     "TrainingFailedError",
     "XGBoostNotInstalledError",
     "predict",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The estimators import XGBoost and scikit-learn, which takes a second.
+    if name.startswith("RayXGB") and name in __all__:
+        from skate.xgboost import sklearn
+
+        return getattr(sklearn, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

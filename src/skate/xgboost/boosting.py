@@ -18,10 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 class Reporter(Protocol):
-    """Who is told about the rounds."""
+    """Who is told about the rounds, and may ask to pause."""
 
     def round_done(self, index: int, scores: Scores, checkpoint: Checkpoint | None) -> None:
         """A round has been finished; ``checkpoint`` if this was one after which to keep one."""
+
+    def wants_pause(self) -> bool:
+        """Say whether all members are to stop now, so that others can join."""
+
+
+class PausedError(Exception):
+    """The training was stopped between two rounds, for another world to go on with it."""
 
 
 def boost(
@@ -29,6 +36,8 @@ def boost(
     matrices: Sequence[DMatrix],
     checkpoint: Checkpoint | None,
     reporter: Reporter | None,
+    *,
+    pausable: bool = False,
 ) -> Booster:
     """Train, from the start or from a checkpoint, and return the model.
 
@@ -41,6 +50,10 @@ def boost(
         matrices: the training matrix, then others that ``spec.evals`` names by index.
         checkpoint: where to go on.
         reporter: of rank 0: who is told about rounds.
+        pausable: whether all members look after each round if rank 0's reporter wants to pause.
+
+    Raises:
+        PausedError: it did.
     """
     library = xgboost()
     params = {**spec.params, "nthread": spec.threads}
@@ -63,15 +76,31 @@ def boost(
             break
         booster.update(dtrain, iteration=index, fobj=spec.objective)
         stop = container.after_iteration(booster, index, dtrain, evals)
+        last = stop or index + 1 == spec.num_boost_round
+        pause = pausable and not last and _all_pause(reporter)
         if reporter is not None:
             frequency = spec.checkpoint_frequency
-            due = frequency and (index + 1) % frequency == 0 and index + 1 < spec.num_boost_round
-            kept = _checkpoint(index + 1, booster, container) if due and not stop else None
+            due = frequency > 0 and (index + 1) % frequency == 0
+            kept = None
+            if pause or (spec.checkpoint_at_end if last else due):
+                kept = _checkpoint(index + 1, booster, container)
             reporter.round_done(index, _latest(container.history), kept)
+        if pause:
+            raise PausedError
         if stop:
             break
     trained: Booster = container.after_training(booster)
     return trained
+
+
+def _all_pause(reporter: Reporter | None) -> bool:
+    """Return what rank 0 wants: all have to do the same, after the same round."""
+    from xgboost import collective
+
+    pause = None if reporter is None else reporter.wants_pause()
+    if not collective.is_distributed():
+        return bool(pause)
+    return bool(collective.broadcast(pause, 0))
 
 
 def _container(spec: TrainingSpec, restored: list[Any] | None) -> CallbackContainer:

@@ -1,174 +1,257 @@
-"""The actors of one attempt at a training, as seen by the driver."""
+"""The actors of a training, as seen by the driver: starts them, and tells what happens to them."""
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import skate
 from skate.exceptions import ActorError, NotSupportedError, TaskError
-from skate.xgboost.actor import TrainingActor
+from skate.xgboost.actor import CONCURRENCY, TrainingActor
+from skate.xgboost.collective import LOOPBACK
+from skate.xgboost.cuts import Cuts
+from skate.xgboost.loading import ShardSpec
 from skate.xgboost.matrix import RayDMatrix
-from skate.xgboost.messages import Progress
+from skate.xgboost.messages import Left, Loaded, Progress, World
 from skate.xgboost.params import ActorPlan, actor_options
-
-#: When XGBoost fails in one actor that may be because another one has died, of which we learn a
-#: moment later.  So many seconds are given to that moment.
-VERDICT_S = 5.0
-#: Seconds after which a training that still waits for its actors says so.
-PATIENCE_S = 15.0
-
-logger = logging.getLogger(__name__)
+from skate.xgboost.placement import Placement
 
 
-class ActorDeathError(Exception):
-    """A training actor died."""
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The actor of a rank is dead."""
 
-    def __init__(self, rank: int, error: ActorError) -> None:
-        super().__init__(f"the training actor of rank {rank} died: {error}")
-        self.rank = rank
-        self.error = error
+    error: ActorError
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A call of the actor has raised something, the training for instance."""
+
+    error: Exception
+
+
+#: What is told of an actor: its rank, and what has happened.
+Event: TypeAlias = "tuple[int, Loaded | Left | Progress | Died | Raised]"
 
 
 class ActorGroup:
-    """Starts the actors, hands out shards, and tells what happens to them.
+    """One actor for each rank, replaced as often as ``start`` is called.
 
     Args:
         plan: how many actors, and what they need.
-        reserved: what each of them asks the cluster for.
+        placement: where they run.
+        matrices: what they share.
+        spec: a ref to what is trained.
         whole_library: see ``TrainingActor``.
     """
 
     def __init__(
-        self, plan: ActorPlan, *, reserved: Sequence[Mapping[str, float]], whole_library: bool
+        self,
+        plan: ActorPlan,
+        placement: Placement,
+        matrices: Sequence[RayDMatrix],
+        spec: Any,
+        *,
+        whole_library: bool,
     ) -> None:
         self._plan = plan
-        actor_class = skate.remote(TrainingActor)
-        self._actors = [
-            actor_class.options(**actor_options(reserved[rank])).remote(
-                rank, plan.num_actors, os.getpid(), whole_library
-            )
-            for rank in range(plan.num_actors)
-        ]
+        self._placement = placement
+        self._spec = spec
+        self._whole_library = whole_library
+        self._matrices = matrices
+        #: What each rank has to load; None until it is known.
+        self._shards: list[list[ShardSpec]] | None = None
+        #: Where the actors are, as far as they have said.
+        self._nodes: dict[int, str] = {}
+        self._class = skate.remote(TrainingActor)
+        self._actors: dict[int, Any] = {}
+        #: Calls that have not been answered, and of which rank.
+        self._pending: dict[Any, int] = {}
+        self._world = 0
+        #: Ranks that have loaded, and what they said then.
+        self.loaded: dict[int, Loaded] = {}
+        if not any(matrix.nodes for matrix in matrices):
+            self._divide(None)
 
-    def prepare(self, matrices: Sequence[RayDMatrix]) -> dict[str, Any] | None:
-        """Hand out the shards; return where the tracker of the collective listens.
+    # ---------------------------------------------------------------- their lives
 
-        Raises:
-            ActorDeathError: an actor died.
-            ValueError: a trial lends fewer GPUs than the actors need.
-            NotSupportedError: the actors do not have processes of their own.
-        """
-        nodes: list[str] | None = None
-        if any(matrix.nodes for matrix in matrices):
-            wheres = dict(self._results([actor.node.remote() for actor in self._actors]))
-            nodes = [wheres[rank] for rank in range(self._plan.num_actors)]
-        shards = [matrix.shards(self._plan.num_actors, nodes) for matrix in matrices]
-        answers = [
-            actor.prepare.remote([each[rank] for each in shards])
-            for rank, actor in enumerate(self._actors)
-        ]
-        self._await_start(answers[0])
-        prepared = dict(self._results(answers))
-        if len({answer.pid for answer in prepared.values()}) < self._plan.num_actors:
-            raise NotSupportedError(
-                f"{self._plan.num_actors} training actors need a process each, and this engine runs"
-                ' all actors in one: use RayParams(num_actors=1), or skate.init(engine="native")'
-            )
-        if self._plan.gpus:
-            reserved = dict.fromkeys(
-                gpu for _, answer in sorted(prepared.items()) for gpu in answer.gpu_ids
-            )
-            # Those of the trial if it lends its own.
-            self._share_gpus(list(reserved) or skate.get_gpu_ids())
-        tracker: dict[str, Any] | None = prepared[0].tracker
-        return tracker
+    def start(self, rank: int, cuts: Cuts | None = None) -> None:
+        """Start the actor of a rank, or one in the place of one that has died; it loads then."""
+        self.end(rank)
+        options = actor_options(self._placement.amounts())
+        options.update(self._placement.options(rank))
+        actor = self._class.options(max_concurrency=CONCURRENCY, **options).remote(
+            rank, os.getpid(), self._whole_library
+        )
+        self._actors[rank] = actor
+        if self._shards is None:
+            self._call(rank, actor.node.remote())
+        else:
+            self._load(rank, cuts)
 
-    def _await_start(self, answer: Any) -> None:
-        """Tell the user what the training waits for if rank 0 does not start."""
-        ready, _ = skate.wait([answer], timeout=PATIENCE_S)
-        if not ready:
-            logger.warning(
-                "the training has waited %g s for its actors, which need %s; free are %s. It starts"
-                " when others give back what they hold.",
-                PATIENCE_S,
-                self._plan.total(),
-                {name: skate.available_resources().get(name, 0) for name in self._plan.total()},
-            )
+    def _placed(self, rank: int, node_id: str) -> None:
+        """Take notice of where an actor is; once that is known of all, they load what is near."""
+        self._nodes[rank] = node_id
+        if len(self._nodes) == self._plan.num_actors:
+            self._divide([node for _, node in sorted(self._nodes.items())])
+            for each in list(self._actors):
+                self._load(each, None)
 
-    def _share_gpus(self, gpu_ids: list[int | str]) -> None:
-        each = self._plan.gpus
-        if len(gpu_ids) < math.ceil(each * self._plan.num_actors):
-            raise ValueError(
-                f"{self._plan.num_actors} training actors need {each:g} GPUs each, but there are"
-                f" only {len(gpu_ids)} for them"
-            )
-        answers = [
-            actor.use_gpus.remote(
-                [gpu_ids[int(rank * each) + nth] for nth in range(max(1, int(each)))]
-            )
-            for rank, actor in enumerate(self._actors)
-        ]
-        dict(self._results(answers))
+    def _divide(self, nodes: Sequence[str] | None) -> None:
+        number = self._plan.num_actors
+        shards = [matrix.shards(number, nodes) for matrix in self._matrices]
+        self._shards = [[each[rank] for each in shards] for rank in range(number)]
 
-    def begin(self, spec: Any, tracker: dict[str, Any] | None, checkpoint: Any) -> None:
-        """Start to train; ``spec`` and ``checkpoint`` may be refs."""
-        answers = [actor.begin.remote(spec, tracker, checkpoint) for actor in self._actors]
-        dict(self._results(answers))
+    def _load(self, rank: int, cuts: Cuts | None) -> None:
+        assert self._shards is not None
+        self._call(rank, self._actors[rank].load.remote(self._spec, cuts, self._shards[rank]))
 
-    def progress(self) -> Iterator[tuple[int, Progress]]:
-        """Yield news as they come, with the rank, until all actors are done.
+    def end(self, rank: int) -> None:
+        """End the actor of a rank, if there is one, at once."""
+        actor = self._actors.pop(rank, None)
+        self.loaded.pop(rank, None)
+        self._nodes.pop(rank, None)
+        self._pending = {ref: other for ref, other in self._pending.items() if other != rank}
+        if actor is not None:
+            skate.kill(actor)
 
-        Raises:
-            ActorDeathError: an actor died.
-            Exception: what the training raised in an actor.
-        """
-        from xgboost.core import XGBoostError
+    def end_all(self) -> None:
+        """End all actors at once."""
+        for rank in list(self._actors):
+            self.end(rank)
 
-        pending = {actor.progress.remote(): rank for rank, actor in enumerate(self._actors)}
-        # The first error that may be a consequence of a death.
-        suspicion: XGBoostError | None = None
-        verdict_at = math.inf
-        while pending:
-            patience = None if suspicion is None else max(0.0, verdict_at - time.monotonic())
-            ready, _ = skate.wait(list(pending), num_returns=1, timeout=patience)
+    # ---------------------------------------------------------------- what happens to them
+
+    def event(self, timeout: float | None) -> Event | None:
+        """Wait for what happens next and return it; None after so many seconds."""
+        while self._pending:
+            ready, _ = skate.wait(list(self._pending), num_returns=1, timeout=timeout)
             if not ready:
-                break
-            rank = pending.pop(ready[0])
-            try:
-                news: Progress = self._result(rank, ready[0])
-            except XGBoostError as error:
-                if suspicion is None:
-                    suspicion, verdict_at = error, time.monotonic() + VERDICT_S
+                return None
+            rank = self._pending.pop(ready[0])
+            happened = self._outcome(ready[0])
+            if happened is None:
                 continue
-            if not news.done:
-                pending[self._actors[rank].progress.remote()] = rank
-            yield rank, news
-        if suspicion is not None:
-            raise suspicion
+            if isinstance(happened, str):
+                self._placed(rank, happened)
+                continue
+            if isinstance(happened, Died):
+                self.end(rank)
+            elif isinstance(happened, Loaded):
+                self.loaded[rank] = happened
+            return rank, happened
+        raise AssertionError("there is nothing to wait for")
 
-    def _results(self, refs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Yield rank and result of each, the first to be ready first."""
-        pending = {ref: rank for rank, ref in enumerate(refs)}
-        while pending:
-            ready, _ = skate.wait(list(pending), num_returns=1)
-            rank = pending.pop(ready[0])
-            yield rank, self._result(rank, ready[0])
-
-    def _result(self, rank: int, ref: Any) -> Any:
+    def _outcome(self, ref: Any) -> Any:
         try:
             return skate.get(ref)
         except ActorError as error:
             if isinstance(error.__cause__, TaskError):
                 # Its constructor raised: it would raise again.
-                raise error.__cause__ from None
-            raise ActorDeathError(rank, error) from error
+                return Raised(error.__cause__)
+            return Died(error)
+        except Exception as error:
+            return Raised(error)
 
-    def kill(self) -> None:
-        """End all actors at once."""
-        for actor in self._actors:
-            skate.kill(actor)
+    def _call(self, rank: int, ref: Any) -> None:
+        self._pending[ref] = rank
+
+    # ---------------------------------------------------------------- what they are told
+
+    def begin(
+        self, number: int, members: Sequence[int], checkpoint: Any, *, pausable: bool, rebuild: bool
+    ) -> None:
+        """Make a world of some ranks, and start to train; ``checkpoint`` may be a ref.
+
+        Raises:
+            ActorError: the first of them is dead.
+        """
+        self._world = number
+        first = self._actors[members[0]]
+        tracker = None
+        if len(members) > 1:
+            tracker = skate.get(first.track.remote(len(members), self._host(members)))
+        for index, rank in enumerate(members):
+            world = World(number, index, len(members), tracker, pausable, rebuild)
+            actor = self._actors[rank]
+            self._call(rank, actor.begin.remote(world, self._spec, checkpoint))
+            self.listen(rank)
+
+    def listen(self, rank: int) -> None:
+        """Ask for the next news of a rank."""
+        self._call(rank, self._actors[rank].progress.remote(self._world))
+
+    def pause(self, rank: int) -> None:
+        """Make the world stop whose first member that is."""
+        self._call(rank, self._actors[rank].pause.remote())
+
+    def leave(self, ranks: Sequence[int], seconds: float) -> None:
+        """Make some ranks leave their world by force; each is told as ``Left``."""
+        for rank in ranks:
+            self._call(rank, self._actors[rank].leave.remote(self._world, seconds))
+
+    def forget(self, rank: int) -> None:
+        """Stop to listen to a rank."""
+        self._pending = {ref: other for ref, other in self._pending.items() if other != rank}
+
+    def cuts(self, rank: int) -> Cuts | None:
+        """Return the bins that a rank uses.
+
+        Raises:
+            ActorError: it is dead.
+        """
+        found: Cuts | None = skate.get(self._actors[rank].cuts.remote())
+        return found
+
+    def _host(self, members: Sequence[int]) -> str:
+        """Return the address at which the members reach the first of them."""
+        nodes = {self.loaded[rank].node_id for rank in members}
+        if len(nodes) == 1:
+            return LOOPBACK
+        home = self.loaded[members[0]].node_id
+        return next(
+            str(row["NodeManagerAddress"]) for row in skate.nodes() if row["NodeID"] == home
+        )
+
+    # ---------------------------------------------------------------- what they have
+
+    def check_processes(self) -> None:
+        """Refuse an engine whose actors have no processes of their own.
+
+        Raises:
+            NotSupportedError: it does.
+        """
+        if len({answer.pid for answer in self.loaded.values()}) < len(self.loaded):
+            raise NotSupportedError(
+                f"{self._plan.num_actors} training actors need a process each, and this engine runs"
+                ' all actors in one: use RayParams(num_actors=1), or skate.init(engine="native")'
+            )
+
+    def share_gpus(self, ranks: Sequence[int]) -> None:
+        """Tell some ranks which GPUs of the trial they use, if they do not have their own.
+
+        Raises:
+            ValueError: a trial lends fewer GPUs than the actors need.
+            ActorError: an actor is dead.
+        """
+        each = self._plan.gpus
+        if not each or any(answer.gpu_ids for answer in self.loaded.values()):
+            return
+        gpu_ids = skate.get_gpu_ids()
+        if len(gpu_ids) < math.ceil(each * self._plan.num_actors):
+            raise ValueError(
+                f"{self._plan.num_actors} training actors need {each:g} GPUs each, but there are"
+                f" only {len(gpu_ids)} for them"
+            )
+        skate.get(
+            [
+                self._actors[rank].use_gpus.remote(
+                    [gpu_ids[int(rank * each) + nth] for nth in range(max(1, int(each)))]
+                )
+                for rank in ranks
+            ]
+        )

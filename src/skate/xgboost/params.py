@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import skate
-from skate.exceptions import NotSupportedError
+from skate.xgboost.callback import DistributedCallback
 
 #: Amounts of resources are multiples of this.
 _STEP = 10_000
@@ -24,15 +24,23 @@ class RayParams:
             CPUs, or (inside a Tune trial) one.
         gpus_per_actor: GPUs of each actor; -1: one if the model's ``device`` is CUDA, else none.
         resources_per_actor: further resources of each actor by name.
-        max_actor_restarts: how often the training starts again from its last checkpoint after
-            actors died; -1: always.
+        max_actor_restarts: how often actors that died are replaced; -1: always.  Several that
+            die together count once.
         checkpoint_frequency: rounds from one checkpoint to the next; 0: none.
-        elastic_training: whether the training goes on with fewer actors.  Not supported yet.
-        max_failed_actors: how many actors may be missing in elastic training.
+        elastic_training: whether the others go on at once when actors die, from the last
+            checkpoint and without the rows of the dead ones.  Those that replace them load
+            meanwhile and join after the next round.
+        max_failed_actors: how many actors may be missing in elastic training; if more are, the
+            training waits for those that replace them.
+        distributed_callbacks: ``skate.xgboost.callback.DistributedCallback`` objects that every
+            actor calls.
+        verbose: whether to print how far loading and training are; None: if standard output is a
+            terminal.
+        placement_options: options of the placement group of the actors, such as
+            ``{"strategy": "SPREAD"}``; for ``get_tune_resources``, too.
 
     Raises:
         TypeError, ValueError: a value that cannot be.
-        NotSupportedError: elastic training was asked for.
     """
 
     num_actors: int = 0
@@ -43,6 +51,9 @@ class RayParams:
     checkpoint_frequency: int = 5
     elastic_training: bool = False
     max_failed_actors: int = 0
+    distributed_callbacks: Sequence[DistributedCallback] | None = None
+    verbose: bool | None = None
+    placement_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -62,17 +73,21 @@ class RayParams:
                 raise TypeError(f"RayParams: {name} must be a number, not {value!r}")
             if not math.isfinite(value) or (value < 0 and value != least):
                 raise ValueError(f"RayParams: {name} cannot be {value}")
-        if self.resources_per_actor is not None and not isinstance(
-            self.resources_per_actor, Mapping
-        ):
-            raise TypeError(
-                "RayParams: resources_per_actor must be a dict of amounts by name, not"
-                f" {self.resources_per_actor!r}"
-            )
-        if self.elastic_training:
-            raise NotSupportedError(
-                "RayParams(elastic_training=True) is not supported; a training whose actors die"
-                " starts again from its last checkpoint (max_actor_restarts)"
+        for name in ("resources_per_actor", "placement_options"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise TypeError(f"RayParams: {name} must be a dict, not {value!r}")
+        for callback in self.distributed_callbacks or ():
+            if not isinstance(callback, DistributedCallback):
+                raise TypeError(
+                    "RayParams: distributed_callbacks must be"
+                    f" skate.xgboost.callback.DistributedCallback objects, not {callback!r}"
+                )
+        if self.elastic_training and not (self.max_failed_actors and self.max_actor_restarts):
+            raise ValueError(
+                "RayParams: elastic_training needs max_failed_actors (how many actors may be"
+                " missing) and max_actor_restarts (how often they are replaced), and one of them"
+                " is 0"
             )
 
     def get_tune_resources(self) -> Any:
@@ -86,7 +101,8 @@ class RayParams:
         from skate import tune
 
         actor = resolve(self, {}, in_trial=True)
-        return tune.PlacementGroupFactory([{}, *[actor.amounts] * actor.num_actors])
+        bundles = [{}, *[actor.amounts] * actor.num_actors]
+        return tune.PlacementGroupFactory(bundles, **(self.placement_options or {}))
 
 
 def ray_params(given: RayParams | Mapping[str, Any] | None) -> RayParams:
@@ -156,6 +172,9 @@ def resolve(params: RayParams, booster: Mapping[str, Any], *, in_trial: bool) ->
         params: the user's wishes.
         booster: parameters of the model, for its ``device``.
         in_trial: whether other trials want CPUs at the same time.
+
+    Raises:
+        ValueError: actors were to share a GPU.
     """
     num_actors = params.num_actors or 1
     cpus = params.cpus_per_actor
@@ -167,8 +186,14 @@ def resolve(params: RayParams, booster: Mapping[str, Any], *, in_trial: bool) ->
             # More actors than CPUs: each has a part of one, so that all can run.
             cpus = math.floor(share * _STEP) / _STEP
     gpus = params.gpus_per_actor
+    on_gpu = str(booster.get("device", "cpu")).startswith(("cuda", "gpu"))
     if gpus < 0:
-        gpus = 1 if str(booster.get("device", "cpu")).startswith(("cuda", "gpu")) else 0
+        gpus = 1 if on_gpu else 0
+    if on_gpu and num_actors > 1 and gpus < 1:
+        raise ValueError(
+            f"each of {num_actors} actors that train one model on GPUs needs one of its own, as"
+            f" NCCL does not let members of a group share one, but gpus_per_actor is {gpus:g}"
+        )
     return ActorPlan(num_actors, cpus, gpus, dict(params.resources_per_actor or {}))
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from typing import TypeAlias
 
-from skate.xgboost.messages import History, Scores
+from skate.xgboost.messages import Checkpoint, History, Scores
+
+#: Called with the number of rounds done, the scores, and the checkpoint made after this round.
+Report: TypeAlias = "Callable[[int, Scores, Checkpoint | None], None]"
 
 
 class ScoreLog:
@@ -12,10 +17,10 @@ class ScoreLog:
 
     Args:
         period: print every so many rounds; 0: never.
-        report: called with the number of rounds done and the scores, for each new round.
+        report: called for each new round.
     """
 
-    def __init__(self, period: int, report: Callable[[int, Scores], None] | None) -> None:
+    def __init__(self, period: int, report: Report | None) -> None:
         self.history: History = {}
         #: Rounds of which the scores are known.
         self.rounds = 0
@@ -32,8 +37,13 @@ class ScoreLog:
             for scores in metrics.values():
                 del scores[rounds:]
 
-    def add(self, index: int, scores: Scores) -> None:
-        """Take the scores of round ``index`` (from 0)."""
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Begin with what another training has done and announced."""
+        self.history = copy.deepcopy(checkpoint.history)
+        self.rounds = self._announced = checkpoint.rounds_done
+
+    def add(self, index: int, scores: Scores, checkpoint: Checkpoint | None = None) -> None:
+        """Take the scores of round ``index`` (from 0), and a checkpoint of this round."""
         for data, metrics in scores.items():
             for metric, score in metrics.items():
                 self.history.setdefault(data, {}).setdefault(metric, []).append(score)
@@ -43,7 +53,7 @@ class ScoreLog:
         self._announced = self.rounds
         self._print(index, scores)
         if self._report is not None:
-            self._report(self.rounds, scores)
+            self._report(self.rounds, scores, checkpoint)
 
     def finish(self) -> None:
         """Print the last round if its turn had not come."""

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import skate
 from skate.xgboost import checks, tune
-from skate.xgboost.group import ActorDeathError, ActorGroup
+from skate.xgboost.attempts import Attempts, is_reusable
+from skate.xgboost.group import ActorGroup
 from skate.xgboost.library import xgboost
 from skate.xgboost.matrix import RayDMatrix
 from skate.xgboost.messages import TrainingSpec
-from skate.xgboost.params import ActorPlan, RayParams, resolve
+from skate.xgboost.params import RayParams, resolve
 from skate.xgboost.params import ray_params as as_ray_params
+from skate.xgboost.progress import ProgressLines
 from skate.xgboost.restarts import RestartPolicy
 from skate.xgboost.scores import ScoreLog
 
 if TYPE_CHECKING:
     from xgboost import Booster
-
-logger = logging.getLogger(__name__)
 
 
 def train(
@@ -44,8 +42,9 @@ def train(
 ) -> Booster:
     """Train a model on several actors: ``xgboost.train`` with ``ray_params``.
 
-    Inside a Tune trial the scores of each round are reported by themselves (see
-    ``skate.xgboost.tune.TuneReportCallback`` to choose).
+    Inside a Tune trial the scores of each round are reported by themselves, with a checkpoint
+    after every ``RayParams.checkpoint_frequency`` rounds, from which the training goes on when the
+    trial is started again (see ``skate.xgboost.tune.TuneReportCallback`` to choose).
 
     Args:
         params: of the model.  ``nthread`` is what ``RayParams.cpus_per_actor`` says, or less.
@@ -58,7 +57,9 @@ def train(
             for so many rounds.
         evals_result: a dict that receives the scores: ``{"eval": {"logloss": [...]}}``.
         additional_results: a dict that receives ``total_n`` (training rows), ``training_time_s``
-            and ``total_time_s`` (seconds), ``restarts`` and ``failures``.
+            and ``total_time_s`` (seconds), ``restarts``, ``failures``, and in
+            ``callback_returns`` for each rank what user code has put into the queue
+            (``skate.xgboost.session.put_queue``).
         verbose_eval: print the scores after every round, or every so many.
         xgb_model: a model to continue: a ``Booster``, a file or serialized bytes.
         callbacks: instances of ``xgboost.callback.TrainingCallback``.  Each actor has its copy.
@@ -84,25 +85,51 @@ def train(
     plan.check_fits()
     matrices, eval_indices = _distinct(dtrain, evals or ())
     dtrain.check_actors(plan.num_actors)
-    report, remote_callbacks = tune.split(callbacks or (), in_trial)
+    trial, remote_callbacks = tune.split(callbacks or (), in_trial)
     spec = TrainingSpec(
-        params={key: value for key, value in params.items() if key not in ("nthread", "n_jobs")},
+        # XGBoost takes None for "not given".
+        params={
+            key: value
+            for key, value in params.items()
+            if value is not None and key not in ("nthread", "n_jobs")
+        },
         num_boost_round=num_boost_round,
         evals=eval_indices,
         objective=obj,
         custom_metric=custom_metric,
         callbacks=remote_callbacks,
+        distributed_callbacks=list(distribution.distributed_callbacks or ()),
         early_stopping_rounds=early_stopping_rounds,
         maximize=maximize,
         initial_model=checks.model_bytes(xgb_model),
         checkpoint_frequency=distribution.checkpoint_frequency,
+        checkpoint_at_end=trial is not None,
         threads=checks.threads(params, plan.threads),
     )
-    log = ScoreLog(checks.print_period(verbose_eval) if evals else 0, report)
-    policy = RestartPolicy(distribution.max_actor_restarts)
-    reserved = tune.reservations(plan)
-    training = _Training(spec, skate.put(spec), matrices, plan, policy, log, reserved)
-    model = training.run()
+    log = ScoreLog(checks.print_period(verbose_eval) if evals else 0, trial)
+    policy = RestartPolicy(
+        distribution.max_actor_restarts,
+        distribution.max_failed_actors if distribution.elastic_training else 0,
+        checkpoint=None if trial is None else trial.restored(),
+    )
+    if policy.checkpoint is not None:
+        log.restore(policy.checkpoint)
+    lines = ProgressLines(distribution.verbose, plan.num_actors, num_boost_round)
+    placement = tune.placement(plan, distribution.placement_options or {})
+    try:
+        group = ActorGroup(
+            plan,
+            placement,
+            matrices,
+            skate.put(spec),
+            whole_library=bool(
+                obj or custom_metric or remote_callbacks or spec.distributed_callbacks
+            ),
+        )
+        training = Attempts(plan, group, policy, log, lines, binned=is_reusable(spec))
+        model = training.run()
+    finally:
+        placement.give_back()
     log.finish()
     if evals_result is not None:
         evals_result.update(log.history)
@@ -111,8 +138,9 @@ def train(
             total_n=dtrain.num_row(),
             training_time_s=training.training_seconds,
             total_time_s=time.perf_counter() - started,
-            restarts=len(policy.failures),
+            restarts=policy.restarts,
             failures=list(policy.failures),
+            callback_returns=training.returned,
         )
     booster: Booster = xgboost().Booster(dict(params), model_file=bytearray(model))
     return booster
@@ -131,67 +159,3 @@ def _distinct(
             matrices.append(matrix)
         indices.append((index, name))
     return matrices, indices
-
-
-@dataclass(slots=True)
-class _Training:
-    """One training: attempts until one succeeds or the policy gives up."""
-
-    spec: TrainingSpec
-    spec_ref: Any
-    matrices: list[RayDMatrix]
-    plan: ActorPlan
-    policy: RestartPolicy
-    log: ScoreLog
-    #: What the actors ask the cluster for, all together.
-    reserved: list[dict[str, float]]
-    #: Seconds in the boosting loop, of all attempts.
-    training_seconds: float = 0.0
-
-    def run(self) -> bytes:
-        """Return the serialized model."""
-        while True:
-            try:
-                return self._attempt()
-            except ActorDeathError as death:
-                failure = self.policy.on_death(death.rank, self.log.rounds, str(death.error))
-                self.log.rewind(self.policy.resumed_from)
-                logger.warning("%s. The training goes on from there.", failure)
-
-    def _attempt(self) -> bytes:
-        spec = self.spec
-        whole = any((spec.objective, spec.custom_metric, spec.callbacks))
-        group = ActorGroup(self.plan, reserved=self.reserved, whole_library=whole)
-        try:
-            # The actors import it at the same time, in their constructors.
-            xgboost()
-            tracker = group.prepare(self.matrices)
-            started = time.perf_counter()
-            checkpoint = self.policy.checkpoint
-            group.begin(
-                self.spec_ref, tracker, None if checkpoint is None else skate.put(checkpoint)
-            )
-            try:
-                return self._follow(group)
-            finally:
-                self.training_seconds += time.perf_counter() - started
-        finally:
-            group.kill()
-
-    def _follow(self, group: ActorGroup) -> bytes:
-        model: bytes | None = None
-        try:
-            for _rank, news in group.progress():
-                if news.checkpoint is not None:
-                    self.policy.checkpoint = news.checkpoint
-                for index, scores in news.rounds:
-                    self.log.add(index, scores)
-                if news.model is not None:
-                    model = news.model
-        except ActorDeathError:
-            # The model is complete when rank 0 has it; the others are only waited for so that
-            # their callbacks can finish.
-            if model is None:
-                raise
-        assert model is not None
-        return model

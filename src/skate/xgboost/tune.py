@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import skate
 from skate.util._scores import Metrics, ScoreChoice
 from skate.util.placement_group import get_current_placement_group
-from skate.xgboost.messages import Scores
+from skate.xgboost.messages import Checkpoint, Scores
 from skate.xgboost.params import ActorPlan
+from skate.xgboost.placement import Placement
+
+#: The model in a checkpoint of a trial, as ``xgboost.Booster(model_file=...)`` reads it.
+MODEL_FILE = "model.ubj"
+#: What else a training needs to go on.
+STATE_FILE = "training.pickle"
 
 
 class TuneReportCallback:
@@ -35,24 +44,77 @@ class TuneReportCallback:
         self._frequency = frequency
         self._choice = ScoreChoice(metrics, "TuneReportCallback", "none (train without evals)")
 
-    def __call__(self, rounds: int, scores: Scores) -> None:
-        """Report the scores after ``rounds`` rounds.
+    def chosen(self, rounds: int, scores: Scores) -> dict[str, float]:
+        """Return what is to be reported after ``rounds`` rounds.
 
         Raises:
             ValueError: a metric that was asked for is not among the scores.
         """
         if rounds % self._frequency or self._choice.is_empty:
-            return
+            return {}
         flat = {
             f"{data}-{metric}": score
             for data, metrics in scores.items()
             for metric, score in metrics.items()
         }
-        chosen = self._choice.of(flat)
-        if chosen:
-            from skate import tune
+        return self._choice.of(flat)
 
+
+class TuneReportCheckpointCallback(TuneReportCallback):
+    """The name in ``xgboost_ray``.  Checkpoints are reported in any case.
+
+    Args:
+        metrics: as in ``TuneReportCallback``.
+        filename: ignored: a checkpoint has the model in ``MODEL_FILE``.
+        frequency: as in ``TuneReportCallback``.
+    """
+
+    def __init__(
+        self, metrics: Metrics | None = None, filename: str = MODEL_FILE, frequency: int = 1
+    ) -> None:
+        super().__init__(metrics, frequency)
+
+
+class TrialReports:
+    """What a training says to the trial around it, and has said before the trial was restarted.
+
+    Args:
+        callbacks: which choose what is reported.
+    """
+
+    def __init__(self, callbacks: Sequence[TuneReportCallback]) -> None:
+        self._callbacks = callbacks
+
+    def __call__(self, rounds: int, scores: Scores, checkpoint: Checkpoint | None) -> None:
+        """Report a round, and the checkpoint made after it."""
+        from skate import tune
+
+        chosen: dict[str, float] = {}
+        for callback in self._callbacks:
+            chosen.update(callback.chosen(rounds, scores))
+        if not chosen:
+            return
+        if checkpoint is None:
             tune.report(chosen)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / MODEL_FILE).write_bytes(checkpoint.model)
+            (Path(folder) / STATE_FILE).write_bytes(pickle.dumps(checkpoint))
+            tune.report(chosen, checkpoint=tune.Checkpoint(folder))
+
+    def restored(self) -> Checkpoint | None:
+        """Return the checkpoint that the trial goes on from, if it is one of a training."""
+        from skate import tune
+
+        checkpoint = tune.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            path = Path(folder) / STATE_FILE
+            if not path.exists():
+                return None
+            state: Checkpoint = pickle.loads(path.read_bytes())
+            return state
 
 
 def in_trial() -> bool:
@@ -62,36 +124,24 @@ def in_trial() -> bool:
     return module is not None and bool(module.is_session_enabled())
 
 
-def split(
-    callbacks: Sequence[Any], inside: bool
-) -> tuple[Callable[[int, Scores], None] | None, list[Any]]:
+def split(callbacks: Sequence[Any], inside: bool) -> tuple[TrialReports | None, list[Any]]:
     """Return who reports rounds (None outside of trials), and the callbacks for the actors."""
     reporting = [item for item in callbacks if isinstance(item, TuneReportCallback)]
     others = [item for item in callbacks if not isinstance(item, TuneReportCallback)]
     if not inside:
         return None, others
-    reporting = reporting or [TuneReportCallback()]
-
-    def report(rounds: int, scores: Scores) -> None:
-        for callback in reporting:
-            callback(rounds, scores)
-
-    return report, others
+    return TrialReports(reporting or [TuneReportCallback()]), others
 
 
-def reservations(plan: ActorPlan) -> list[dict[str, float]]:
-    """Return what each actor has to ask the cluster for, by name.
+def placement(plan: ActorPlan, options: Mapping[str, Any]) -> Placement:
+    """Reserve what the actors of a training have to ask the cluster for.
 
-    Rank 0 asks for all, so that a training gets either all that it needs or nothing.  If each
-    actor asked for its own, two trainings might end up with half of their actors each, and wait for
-    the other half for ever.  In the placement group of a trial all is there already, in bundles
-    of one actor each.
+    In the placement group of a trial all is there already, in bundles of one actor each.
     """
     reserved = to_reserve(plan)
-    if reserved and in_trial() and _bundles_for(plan) >= plan.num_actors:
-        own = {name: plan.amounts[name] for name in reserved}
-        return [own] * plan.num_actors
-    return [reserved, *[{}] * (plan.num_actors - 1)]
+    own = {name: plan.amounts[name] for name in reserved}
+    there = in_trial() and _bundles_for(plan) >= plan.num_actors
+    return Placement(own, plan.num_actors, options, reserve=not there)
 
 
 def _bundles_for(plan: ActorPlan) -> int:
