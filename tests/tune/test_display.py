@@ -384,3 +384,14 @@ def test_a_reporter_in_a_notebook(inline: None, monkeypatch: pytest.MonkeyPatch)
     pages.clear()
     reported(tune.JupyterNotebookReporter(overwrite=False, max_report_frequency=0))
     assert len(pages) > 1
+
+
+@pytest.mark.usefixtures("inline")
+def test_seconds_of_a_functions_own_are_no_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    def train(config: dict[str, Any]) -> None:
+        for _ in range(2):
+            tune.report(loss=1.0, time_total_s="long")
+
+    reporter = tune.CLIReporter(max_report_frequency=1)
+    tune.run(train, num_samples=3, progress_reporter=reporter)
+    assert "3/3 trials done" in capsys.readouterr().out

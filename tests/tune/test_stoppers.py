@@ -372,3 +372,16 @@ def test_a_trial_that_goes_on_from_a_checkpoint_has_as_many_results(engine: str)
     # 1 to 6, then again from 4: the results 5 and 6 count once.
     assert trial.history.column("loss") == [float(step) for step in range(1, 10)]
     assert trial.failures == 1
+
+
+@pytest.mark.parametrize(
+    "stopper",
+    [
+        tune.stopper.ThresholdStopper({"state": 3}),
+        tune.stopper.TrialPlateauStopper("state"),
+        tune.stopper.ExperimentPlateauStopper("state"),
+    ],
+)
+def test_what_is_no_number_is_no_measure(stopper: tune.Stopper) -> None:
+    with pytest.raises(tune.MetricError, match=r"'state', which has to be a number; .* 'open'"):
+        stopper("t1", {"state": "open"})

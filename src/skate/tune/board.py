@@ -159,7 +159,7 @@ def _fitting(columns: Sequence[Column], room: int) -> list[Column]:
 
 def _time(trial: Trial) -> str:
     spent = trial.last_result.get("time_total_s")
-    return "" if spent is None else duration(spent)
+    return duration(spent) if isinstance(spent, (int, float)) else ""
 
 
 def _short(name: str) -> str:

@@ -146,6 +146,6 @@ class Progress:
             ]
         else:
             spent = trial.last_result.get("time_total_s", 0.0)
-            parts = [spent / mean] if mean > 0 else []
+            parts = [spent / mean] if mean > 0 and isinstance(spent, (int, float)) else []
         # Not the whole trial before it has ended.
         return min(0.95, max(parts, default=0.0))

@@ -118,13 +118,18 @@ def reported(what: str, metric: str, result: Mapping[str, Any]) -> Any:
     """Return the metric of a result that ``what`` looks at.
 
     Raises:
-        MetricError: the result has none.
+        MetricError: the result has none, or it is no number.
     """
     value = result.get(metric)
     if value is None:
         raise MetricError(
             f"{what} looks at {metric!r}, which the trials do not report;"
             f" reported: {', '.join(sorted(result))}"
+        )
+    if not isinstance(value, (int, float)):
+        raise MetricError(
+            f"{what} looks at {metric!r}, which has to be a number; the trials report"
+            f" {value!r:.100}"
         )
     return value
 
