@@ -165,6 +165,26 @@ def test_the_machine(tmp_path: Path) -> None:
     assert reader.read() == [Reading(600 * 1024, 1000 * 1024, "this machine")]
 
 
+def test_pages_that_processors_keep_are_free(tmp_path: Path) -> None:
+    reader = MemoryReader(proc(tmp_path, "0::/\n"), str(tmp_path / "none"))
+    pages = (300 * 1024) // os.sysconf("SC_PAGE_SIZE")
+    zones = f"""Node 0, zone   Normal
+  pages free     7
+  pagesets
+    cpu: 0
+              count:    {pages}
+              high:     900
+    cpu: 1
+              count:    0
+              high:     900
+"""
+    write(tmp_path / "proc", zoneinfo=zones)
+    assert [reading.used for reading in reader.read()] == [300 * 1024]
+    assert [reading.used for reading in reader.read(0.5)] == [300 * 1024]
+    # Below the threshold nobody looks.
+    assert [reading.used for reading in reader.read(0.7)] == [600 * 1024]
+
+
 def test_control_groups_of_version_2_and_those_above(tmp_path: Path) -> None:
     root = tmp_path / "cgroup"
     inner = root / "a" / "b"

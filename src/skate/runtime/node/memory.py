@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -15,6 +16,8 @@ TABLE_ROWS = 10
 #: A limit of this size means that there is none.
 NO_LIMIT = 1 << 60
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+#: In ``/proc/zoneinfo``: pages on the free list of one processor.
+_FREE_LIST = re.compile(r"^\s+count:\s+(\d+)$", re.MULTILINE)
 
 
 class MemoryReader:
@@ -25,10 +28,15 @@ class MemoryReader:
         self._v2 = list(_ancestors(groups, self._group_path("")))
         self._v1 = list(_ancestors(os.path.join(groups, "memory"), self._group_path("memory")))
 
-    def read(self) -> list[Reading]:
-        """Return one reading for each limit that there is."""
+    def read(self, threshold: float = 0.0) -> list[Reading]:
+        """Return one reading for each limit that there is.
+
+        Args:
+            threshold: a share of the machine's memory; what is in use below it may be read as too
+                much, since what is needed to know better takes longer to read.
+        """
         readings = []
-        machine = self._machine()
+        machine = self._machine(threshold)
         if machine is not None:
             readings.append(machine)
         most = machine.total if machine is not None else NO_LIMIT
@@ -48,12 +56,24 @@ class MemoryReader:
                 readings.append(found)
         return readings
 
-    def _machine(self) -> Reading | None:
+    def _machine(self, threshold: float) -> Reading | None:
         amounts = _fields(os.path.join(self._proc, "meminfo"))
         total, available = amounts.get("MemTotal:"), amounts.get("MemAvailable:")
         if not total or available is None:
             return None
-        return Reading((total - available) * 1024, total * 1024, "this machine")
+        machine = Reading((total - available) * 1024, total * 1024, "this machine")
+        if machine.share <= threshold:
+            return machine
+        return msgspec.structs.replace(machine, used=max(machine.used - self._on_free_lists(), 0))
+
+    def _on_free_lists(self) -> int:
+        """Return the bytes that are free, but on lists that processors keep for themselves.
+
+        The kernel counts them as in use.  Since Linux 6.7 that may be an eighth of the memory for
+        some time after large processes have ended; when memory is short it takes them back.
+        """
+        zones = _text(os.path.join(self._proc, "zoneinfo"))
+        return sum(map(int, _FREE_LIST.findall(zones))) * _PAGE
 
     def _group_path(self, controller: str) -> str:
         """Return the path of our control group; "" names the one hierarchy of version 2."""

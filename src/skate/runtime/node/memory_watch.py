@@ -67,7 +67,7 @@ class MemoryWatch:
         idle = self._dispatcher.pool.idle_workers()
         if self._asking or self._guard.is_quiet(now) or not (busy or idle):
             return
-        reading = self._guard.exceeded(self._reader.read())
+        reading = self._guard.exceeded(self._reader.read(self._guard.threshold))
         if reading is None or self._end_idle(idle, now):
             return
         if self._guard.is_urgent(reading):
