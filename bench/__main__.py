@@ -55,7 +55,9 @@ def _parse() -> argparse.Namespace:
         help="versions on which Skate alone is measured too, where they are present",
     )
     parser.add_argument("--repetitions", type=int, default=3, help="processes per figure")
-    parser.add_argument("--without-ray", action="store_true", help="measure Skate alone")
+    parser.add_argument(
+        "--without-ray", action="store_true", help="measure Skate alone, beside the plain ways"
+    )
     parser.add_argument("--readme", action="store_true", help="write the last table to README.md")
     return parser.parse_args()
 
@@ -77,14 +79,19 @@ def _set_up(pythons: list[str], without_ray: bool) -> tuple[dict[str, Path], dic
     interpreters = {"skate": skate, "plain": skate}
     if not without_ray:
         interpreters["ray"] = environments.ray_environment(pythons[0])
+        interpreters["dask"] = environments.dask_environment(pythons[0])
     for python in pythons[1:]:
         version = environments.version_of(python)
         interpreters[f"skate {version}"] = environments.skate_environment(python, wheel)
     versions = {"Python": environments.version_of(pythons[0])}
-    packages = {"skate": ("skate", "xgboost"), "ray": ("ray", "xgboost", "xgboost_ray")}
+    packages = {
+        "skate": ("skate", "xgboost"),
+        "ray": ("ray", "xgboost", "xgboost_ray"),
+        "dask": ("distributed",),
+    }
     for column, names in packages.items():
         for name in names if column in interpreters else ():
-            label = name if name == column or "ray" in name else f"{name} ({column})"
+            label = f"{name} ({column})" if name == "xgboost" else name
             versions[label] = _version(interpreters[column], name)
     return interpreters, versions
 

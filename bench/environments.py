@@ -1,4 +1,4 @@
-"""The environments that are compared: the built wheel, and Ray, each in a folder of its own.
+"""The environments that are compared: the built wheel, Ray and Dask, each in its own folder.
 
 They lie under ``.bench/`` and are made once; a wheel that changed is installed again.
 """
@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".bench"
 CONSTRAINTS = ROOT / "constraints.txt"
 RAY_REQUIREMENTS = ROOT / "bench" / "requirements-ray.txt"
+DASK_REQUIREMENTS = ROOT / "bench" / "requirements-dask.txt"
 
 
 def build_wheel() -> Path:
@@ -42,13 +43,12 @@ def skate_environment(python: str, wheel: Path) -> Path:
 
 def ray_environment(python: str) -> Path:
     """Return the interpreter of an environment with Ray, its Tune and XGBoost-Ray."""
-    folder = FOLDER / f"ray-{version_of(python)}"
-    interpreter = _environment(python, folder, RAY_REQUIREMENTS.read_bytes())
-    stamp = folder / ".installed"
-    if not stamp.exists():
-        _pip(interpreter, "install", "-r", RAY_REQUIREMENTS)
-        stamp.touch()
-    return interpreter
+    return _of_requirements(python, "ray", RAY_REQUIREMENTS)
+
+
+def dask_environment(python: str) -> Path:
+    """Return the interpreter of an environment with XGBoost and Dask."""
+    return _of_requirements(python, "dask", DASK_REQUIREMENTS)
 
 
 def version_of(python: str) -> str:
@@ -74,6 +74,16 @@ def find(version: str) -> str | None:
             continue
         return python
     return None
+
+
+def _of_requirements(python: str, name: str, requirements: Path) -> Path:
+    folder = FOLDER / f"{name}-{version_of(python)}"
+    interpreter = _environment(python, folder, requirements.read_bytes())
+    stamp = folder / ".installed"
+    if not stamp.exists():
+        _pip(interpreter, "install", "-r", requirements)
+        stamp.touch()
+    return interpreter
 
 
 def _environment(python: str, folder: Path, contents: bytes) -> Path:

@@ -76,19 +76,27 @@ def session_processes() -> set[int]:
     return found - {me, os.getppid()}
 
 
-def memory_mb() -> float:
+def session_memory_mb() -> float:
     """Return the PSS of the session without its driver, in MB (10^6 bytes).
 
     PSS divides shared pages among those who map them, so the sum counts each page once.
     """
-    total = 0
-    for pid in session_processes():
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += next(int(x.split()[1]) for x in rollup.splitlines() if x.startswith("Pss:"))
-    return total * 1024 / 1e6
+    return sum(map(_pss_mb, session_processes()))
+
+
+def own_memory_mb() -> float:
+    """Return the PSS of this process, in MB."""
+    return _pss_mb(os.getpid())
+
+
+def _pss_mb(pid: int) -> float:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    # A process that has just ended has no lines.
+    amounts = [int(x.split()[1]) for x in rollup.splitlines() if x.startswith("Pss:")]
+    return sum(amounts) * 1024 / 1e6
 
 
 def main(*workloads: Callable[[], float]) -> None:

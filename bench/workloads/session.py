@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from _system import check, load, main, memory_mb, seconds
+from _system import check, load, main, seconds, session_memory_mb
 
 #: Seconds after which a session counts as idle: both systems have started their workers by then.
 SETTLE = 5.0
@@ -62,7 +62,7 @@ def memory_idle() -> float:
     """MB of all processes but the driver, after a first task."""
     api = _first_result()
     time.sleep(SETTLE)
-    used = memory_mb()
+    used = session_memory_mb()
     api.shutdown()
     return used
 
@@ -72,7 +72,7 @@ def memory_actors() -> float:
     api = _first_result()
     actors = _start_actors(api)
     time.sleep(SETTLE)
-    used = memory_mb()
+    used = session_memory_mb()
     del actors
     api.shutdown()
     return used

@@ -31,6 +31,7 @@ def test_every_workload_is_a_function_of_its_script(workload: Workload) -> None:
         (Wanted("times Ray", 2.0), False, 5.0, 5.1),
         (Wanted("of plain", 0.5), True, 50.0, 49.0),
         (Wanted("times plain", 1.5), False, 150.0, 151.0),
+        (Wanted("times plain", 1.5, plus=10.0), False, 160.0, 161.0),
     ],
 )
 def test_goals(wanted: Wanted, more_is_better: bool, good: float, bad: float) -> None:
