@@ -90,8 +90,7 @@ class Attempts:
         """
         try:
             # While the actors import it in their constructors, and load.
-            for rank in range(self._plan.num_actors):
-                self._group.start(rank)
+            self._group.start_all()
             xgboost()
             while True:
                 members = self._assemble()
@@ -128,7 +127,7 @@ class Attempts:
             self._built.discard(rank)
             failure = self._policy.on_death(rank, self._log.rounds, str(what.error))
             logger.warning("%s. It is replaced.", failure)
-            self._group.start(rank, self._known_cuts)
+            self._group.replace(rank, self._known_cuts)
         elif isinstance(what, Raised):
             raise what.error
         elif isinstance(what, Loaded) and what.built:
@@ -259,7 +258,7 @@ class Attempts:
         self._log.rewind(self._policy.resumed_from)
         self._known_cuts = self._cuts()
         for rank in [*stuck, *(rank for rank, _ in dead)]:
-            group.start(rank, self._known_cuts)
+            group.replace(rank, self._known_cuts)
 
     def _cuts(self) -> Cuts | None:
         """Return the bins that those use who have matrices; None if there are none."""

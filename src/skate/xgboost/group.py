@@ -39,7 +39,7 @@ Event: TypeAlias = "tuple[int, Loaded | Left | Progress | Died | Raised]"
 
 
 class ActorGroup:
-    """One actor for each rank, replaced as often as ``start`` is called.
+    """One actor for each rank, replaced as often as ``replace`` is called.
 
     Args:
         plan: how many actors, and what they need.
@@ -74,22 +74,36 @@ class ActorGroup:
         self._world = 0
         #: Ranks that have loaded, and what they said then.
         self.loaded: dict[int, Loaded] = {}
-        if not any(matrix.nodes for matrix in matrices):
-            self._divide(None)
 
     # ---------------------------------------------------------------- their lives
 
-    def start(self, rank: int, cuts: Cuts | None = None) -> None:
-        """Start the actor of a rank, or one in the place of one that has died; it loads then."""
+    def start_all(self) -> None:
+        """Start one actor for each rank; they load then."""
+        for rank in range(self._plan.num_actors):
+            self._create(rank)
+        if not any(matrix.nodes for matrix in self._matrices):
+            # While they start: what the driver has is stored now.
+            self._divide(None)
+        for rank in range(self._plan.num_actors):
+            self._instruct(rank, None)
+
+    def replace(self, rank: int, cuts: Cuts | None) -> None:
+        """Start an actor in the place of one that has died; it loads then."""
         self.end(rank)
+        self._create(rank)
+        self._instruct(rank, cuts)
+
+    def _create(self, rank: int) -> None:
         options = actor_options(self._placement.amounts())
         options.update(self._placement.options(rank))
-        actor = self._class.options(max_concurrency=CONCURRENCY, **options).remote(
+        self._actors[rank] = self._class.options(max_concurrency=CONCURRENCY, **options).remote(
             rank, os.getpid(), self._whole_library
         )
-        self._actors[rank] = actor
+
+    def _instruct(self, rank: int, cuts: Cuts | None) -> None:
+        """Have an actor load, or say where it is if that matters and is not known."""
         if self._shards is None:
-            self._call(rank, actor.node.remote())
+            self._call(rank, self._actors[rank].node.remote())
         else:
             self._load(rank, cuts)
 
