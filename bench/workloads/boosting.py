@@ -7,7 +7,6 @@ import os
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ ROWS, COLUMNS, ROUNDS = 1_000_000, 28, 50
 PARAMS = {"objective": "binary:logistic", "max_depth": 6, "tree_method": "hist"}
 FILES = 8
 #: Of the runs in which an actor is killed.
-ACTORS, VICTIM, CHECKPOINT_FREQUENCY = 4, 1, 5
-#: In the middle, and not just after a checkpoint.
-KILLED_IN = ROUNDS // 2 + 2
+ACTORS = 4
 
 
 def _data(rows: int) -> tuple[Any, Any]:
@@ -171,72 +168,78 @@ def parquet() -> float:
 # --------------------------------------------------------------------------- an actor is killed
 
 
-class _Killer(xgboost.callback.TrainingCallback):
-    """Notes when rounds begin, and kills one actor in one round, once."""
-
-    def __init__(self, folder: str, victim: int | None) -> None:
-        self._folder, self._victim = Path(folder), victim
-
-    def before_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-        from skate.xgboost import session
-
-        first = self._folder / "first"
-        if session.get_actor_rank() == 0 and not first.exists():
-            first.write_text(repr(time.time()))
-        if session.get_actor_rank() == self._victim and epoch == KILLED_IN:
-            marker = self._folder / "killed"
-            if not marker.exists():
-                marker.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return False
+def _timed(x: Any, y: Any, actors: int = ACTORS, rounds: int = ROUNDS, **options: Any) -> float:
+    """Train, and return the seconds that it took."""
+    return _observed(x, y, actors, rounds, **options)[0]
 
 
-def _timed(
-    x: Any, y: Any, victim: int | None, actors: int = ACTORS, **options: Any
-) -> tuple[float, float]:
-    """Train; return the seconds that it took, and those until its first round."""
+def _observed(
+    x: Any, y: Any, actors: int = ACTORS, rounds: int = ROUNDS, **options: Any
+) -> tuple[float, list[Any]]:
+    """Train; return the seconds that it took, and who has died."""
     library = _library()
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.time()
-        model = library.train(
-            PARAMS,
-            library.RayDMatrix(x, y),
-            num_boost_round=ROUNDS,
-            callbacks=[_Killer(folder, victim)],
-            ray_params=library.RayParams(
-                num_actors=actors,
-                cpus_per_actor=1,
-                checkpoint_frequency=CHECKPOINT_FREQUENCY,
-                **options,
-            ),
+    additional: dict[str, Any] = {}
+    models: list[Any] = []
+
+    def work() -> None:
+        models.append(
+            library.train(
+                PARAMS,
+                library.RayDMatrix(x, y),
+                num_boost_round=rounds,
+                additional_results=additional,
+                ray_params=library.RayParams(num_actors=actors, cpus_per_actor=1, **options),
+            )
         )
-        took = time.time() - began
-        check(Path(folder, "killed").exists() == (victim is not None))
-        loaded = float(Path(folder, "first").read_text()) - began
-    _check(model, x, y)
-    return took, loaded
+
+    took = seconds(work)
+    if rounds == ROUNDS:
+        _check(models[0], x, y)
+    return took, additional["failures"]
+
+
+def _killed(x: Any, y: Any, after: float, **options: Any) -> tuple[float, int]:
+    """The same while an actor is killed after so many seconds; return the rounds lost with it."""
+    from skate import state
+
+    def kill() -> None:
+        victim = max(state.list_actors(), key=lambda actor: int(actor["actor_id"], 16))
+        os.kill(victim["pid"], signal.SIGKILL)
+
+    timer = threading.Timer(after, kill)
+    timer.start()
+    took, failures = _observed(x, y, **options)
+    timer.join()
+    check(len(failures) == 1)
+    return took, failures[0].rounds_done - failures[0].resumed_from
+
+
+def _undisturbed(x: Any, y: Any) -> tuple[float, float]:
+    """Return how long a training takes in which nobody dies, and what of that is no rounds."""
+    # The first training of a session finds nothing in caches.
+    _timed(x, y)
+    return _timed(x, y), _timed(x, y, rounds=0)
 
 
 def elastic() -> float:
-    """How many times the undisturbed training that takes in which one of four actors is killed."""
+    """How many times the undisturbed training that takes in the middle of which one actor dies."""
     x, y = _data(ROWS)
-    _timed(x, y, None)
-    undisturbed = _timed(x, y, None)[0]
-    return _timed(x, y, VICTIM, elastic_training=True, max_failed_actors=1)[0] / undisturbed
+    undisturbed, loaded = _undisturbed(x, y)
+    options = {"elastic_training": True, "max_failed_actors": 1}
+    return _killed(x, y, (loaded + undisturbed) / 2, **options)[0] / undisturbed
 
 
 def warm_restart() -> float:
     """The same without elasticity, against the undisturbed one and what is to be done again.
 
-    That is to start an actor and load one shard, which takes as long as it takes one actor to
-    begin to train on that many rows, and the rounds since the checkpoint.
+    That is to start an actor and load one shard, which is what one actor does in a training on
+    these rows without rounds, and the rounds since the checkpoint.
     """
     x, y = _data(ROWS)
-    _timed(x, y, None)
-    undisturbed, loaded = _timed(x, y, None)
-    reload = _timed(x[: ROWS // ACTORS], y[: ROWS // ACTORS], None, actors=1)[1]
-    again = KILLED_IN % CHECKPOINT_FREQUENCY * (undisturbed - loaded) / ROUNDS
-    return _timed(x, y, VICTIM)[0] / (undisturbed + reload + again)
+    undisturbed, loaded = _undisturbed(x, y)
+    reload = _timed(x[: ROWS // ACTORS], y[: ROWS // ACTORS], actors=1, rounds=0)
+    took, lost = _killed(x, y, (loaded + undisturbed) / 2)
+    return took / (undisturbed + reload + lost * (undisturbed - loaded) / ROUNDS)
 
 
 if __name__ == "__main__":

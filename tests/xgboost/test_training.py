@@ -130,8 +130,20 @@ def test_all_kinds_of_data(data: Data, convert: Any, sharding: RayShardingMode) 
     assert model.save_raw() == reference.save_raw()
 
 
+class StopsAtOnce(xgboost.callback.TrainingCallback):
+    def before_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        return True
+
+
 @pytest.mark.usefixtures("native")
 class TestTwoActors:
+    @pytest.mark.parametrize(("rounds", "callbacks"), [(0, []), (5, [StopsAtOnce()])])
+    def test_no_round_at_all(self, data: Data, rounds: int, callbacks: list[Any]) -> None:
+        x, y = data
+        model = train(PARAMS, RayDMatrix(x, y), rounds, callbacks=callbacks, ray_params=TWO)
+        assert model.num_boosted_rounds() == 0
+        assert np.allclose(margins(model, x), margins(plain(x, y, 0), x), atol=1e-5)
+
     @pytest.mark.parametrize("sharding", [RayShardingMode.BATCH, RayShardingMode.INTERLEAVED])
     def test_the_model_is_close(self, data: Data, sharding: RayShardingMode) -> None:
         x, y = data

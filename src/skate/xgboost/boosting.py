@@ -71,10 +71,12 @@ def boost(
         booster = container.before_training(booster)
     dtrain = matrices[0]
     first = 0 if checkpoint is None else checkpoint.rounds_done
+    updated = False
     for index in range(first, spec.num_boost_round):
         if container.before_iteration(booster, index, dtrain, evals):
             break
         booster.update(dtrain, iteration=index, fobj=spec.objective)
+        updated = True
         stop = container.after_iteration(booster, index, dtrain, evals)
         last = stop or index + 1 == spec.num_boost_round
         pause = pausable and not last and _all_pause(reporter)
@@ -89,6 +91,9 @@ def boost(
             raise PausedError
         if stop:
             break
+    if not updated:
+        # The intercept is still to be estimated, by all members together.
+        booster.save_config()
     trained: Booster = container.after_training(booster)
     return trained
 
