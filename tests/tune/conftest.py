@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sessions import running
+from sessions import at_hand
 
 from skate.tune import session
 
@@ -35,22 +35,26 @@ def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module", params=["inline", "native"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A session with two CPUs on each engine, shared by the tests of a module."""
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """The engine under test; that it is a module's has the tests of one engine run in a row."""
     name: str = request.param
-    with running(num_cpus=2, engine=name):
-        yield name
+    return name
 
 
-@pytest.fixture(scope="module")
-def inline() -> Iterator[None]:
+@pytest.fixture
+def engine(engine_name: str) -> str:
+    """A session with two CPUs on each engine."""
+    at_hand(num_cpus=2, engine=engine_name)
+    return engine_name
+
+
+@pytest.fixture
+def inline() -> None:
     """An inline session: for what has nothing to do with processes."""
-    with running(num_cpus=2, engine="inline"):
-        yield
+    at_hand(num_cpus=2, engine="inline")
 
 
-@pytest.fixture(scope="module")
-def native() -> Iterator[None]:
+@pytest.fixture
+def native() -> None:
     """A native session with two CPUs: for what needs processes."""
-    with running(num_cpus=2, engine="native"):
-        yield
+    at_hand(num_cpus=2, engine="native")

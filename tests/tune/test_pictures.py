@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sessions import at_hand
 
 from skate import tune
 from skate.tune.curves import learning_curves, value_limits
@@ -28,7 +29,8 @@ def train(config: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def analysis(inline: None, tmp_path_factory: pytest.TempPathFactory) -> tune.ExperimentAnalysis:
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> tune.ExperimentAnalysis:
+    at_hand(num_cpus=2, engine="inline")
     return tune.run(
         train,
         name="a <run>",

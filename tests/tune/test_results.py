@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sessions import at_hand
 
 from skate import tune
 
@@ -20,7 +21,8 @@ def train(config: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def grid(inline: None, tmp_path_factory: pytest.TempPathFactory) -> tune.ResultGrid:
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tune.ResultGrid:
+    at_hand(num_cpus=2, engine="inline")
     return tune.Tuner(
         train,
         param_space={"x": tune.grid_search([2, 1, 3]), "model": {"depth": 4}},

@@ -16,6 +16,7 @@ from typing import Any
 
 import click.testing
 import pytest
+from sessions import at_hand
 
 from skate import tune
 from skate.cli import main
@@ -33,7 +34,8 @@ def train(config: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def analysis(inline: None, tmp_path_factory: pytest.TempPathFactory) -> tune.ExperimentAnalysis:
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> tune.ExperimentAnalysis:
+    at_hand(num_cpus=2, engine="inline")
     return tune.run(
         train,
         name="first",

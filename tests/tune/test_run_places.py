@@ -12,6 +12,7 @@ from typing import Any
 import click.testing
 import pytest
 from s3_server import serving
+from sessions import at_hand
 
 from skate import tune
 from skate.cli import main
@@ -52,8 +53,9 @@ def states() -> States:
 
 @pytest.fixture(scope="module")
 def analysis(
-    inline: None, states: States, tmp_path_factory: pytest.TempPathFactory
+    states: States, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tune.ExperimentAnalysis]:
+    at_hand(num_cpus=2, engine="inline")
     folder = tmp_path_factory.mktemp("s3")
     with pytest.MonkeyPatch.context() as monkeypatch, serving(folder, "runs", monkeypatch):
         monkeypatch.setenv("SKATE_RESULTS_DIR", str(folder / "local"))

@@ -24,8 +24,8 @@ from skate.util import SkateExecutor
 from skate.util.concurrent import WorkerLostError
 
 #: Calls have ended when they are submitted.
-PROCESSES = pytest.mark.parametrize("kind", ["cpython", "skate-native"], indirect=True)
-OURS = pytest.mark.parametrize("kind", ["skate-native"], indirect=True)
+PROCESSES = pytest.mark.parametrize("kind_name", ["cpython", "skate-native"], indirect=True)
+OURS = pytest.mark.parametrize("kind_name", ["skate-native"], indirect=True)
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from skate.exceptions import ActorDiedError, TaskCancelledError
 from skate.util.multiprocessing import Pool
 
 #: Calls have ended when they are submitted.
-PROCESSES = pytest.mark.parametrize("kind", ["cpython", "skate-native"], indirect=True)
-OURS = pytest.mark.parametrize("kind", ["skate-native"], indirect=True)
-BOTH_OURS = pytest.mark.parametrize("kind", ["skate-native", "skate-inline"], indirect=True)
+PROCESSES = pytest.mark.parametrize("kind_name", ["cpython", "skate-native"], indirect=True)
+OURS = pytest.mark.parametrize("kind_name", ["skate-native"], indirect=True)
+BOTH_OURS = pytest.mark.parametrize("kind_name", ["skate-native", "skate-inline"], indirect=True)
 
 
 @pytest.fixture

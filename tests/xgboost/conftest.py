@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sessions import running
+from sessions import at_hand
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("xgboost")
@@ -31,15 +30,13 @@ def data() -> tuple[Any, Any]:
     return make_data()
 
 
-@pytest.fixture(scope="module")
-def inline() -> Iterator[None]:
+@pytest.fixture
+def inline() -> None:
     """A session in this process: for one actor."""
-    with running(num_cpus=2, engine="inline"):
-        yield
+    at_hand(num_cpus=2, engine="inline")
 
 
-@pytest.fixture(scope="module")
-def native() -> Iterator[None]:
+@pytest.fixture
+def native() -> None:
     """A session with two CPUs."""
-    with running(num_cpus=2, engine="native", preload=["xgboost"]):
-        yield
+    at_hand(num_cpus=2, engine="native", preload=["xgboost"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xgboost
+from sessions import at_hand
 from xgboost import collective
 
 from skate.xgboost import RayDMatrix, RayParams, TrainingFailedError, session, train
@@ -77,8 +78,9 @@ def run(data: Data, callback: Any = None, **params: Any) -> tuple[xgboost.Booste
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Data, native: None) -> tuple[bytes, Any]:
+def undisturbed(data: Data) -> tuple[bytes, Any]:
     """What a training makes in which nobody dies."""
+    at_hand(num_cpus=2, engine="native", preload=["xgboost"])
     model, scores, _ = run(data)
     return bytes(model.save_raw()), scores
 

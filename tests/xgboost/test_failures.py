@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import xgboost
+from sessions import at_hand
 from xgboost import collective
 
 import skate
@@ -64,8 +65,9 @@ class Killer(xgboost.callback.TrainingCallback):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Data, native: None) -> tuple[bytes, dict[str, Any]]:
+def undisturbed(data: Data) -> tuple[bytes, dict[str, Any]]:
     """The model and scores of a training in which nobody dies."""
+    at_hand(num_cpus=2, engine="native", preload=["xgboost"])
     dtrain, result = RayDMatrix(*data), {}  # type: tuple[RayDMatrix, dict[str, Any]]
     model = train(
         PARAMS,
