@@ -497,6 +497,7 @@ def test_trials_and_their_folders_have_the_names_that_the_user_gives(tmp_path: P
     [
         ({"trial_dirname_creator": lambda trial: "same"}, ValueError, "'same' for two trials"),
         ({"trial_dirname_creator": lambda trial: "a/b"}, ValueError, "no name of a folder"),
+        ({"trial_dirname_creator": lambda trial: "a" * 256}, ValueError, "longer than 255 bytes"),
         ({"trial_dirname_creator": lambda trial: ""}, ValueError, "an empty name"),
         ({"trial_name_creator": lambda trial: 7}, TypeError, "has to return text, got 7"),
     ],
@@ -542,6 +543,10 @@ def test_a_searcher_that_cannot_be_pickled_is_no_reason_to_fail(tmp_path: Path) 
 
 def test_words_for_resuming() -> None:
     assert parse_resume(None) is None
+    for wrong in ([], 1, {"AUTO"}):
+        for config in (None, tune.ResumeConfig()):
+            with pytest.raises(TypeError, match="resume wants True, False, None or a word"):
+                parse_resume(wrong, config)  # type: ignore[arg-type]
     assert parse_resume(False) is None
     assert parse_resume(True) == parse_resume("LOCAL") == Resume()
     assert parse_resume("auto") == Resume(required=False)

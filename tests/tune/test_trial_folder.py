@@ -133,7 +133,7 @@ def test_a_trial_whose_output_has_no_file_works_in_its_folder_all_the_same() -> 
     def train(config: dict[str, Any]) -> None:
         tune.report(loss=1.0, cwd=os.getcwd())
 
-    (trial,) = run(train, config={}, log_to_file=".")
+    (trial,) = run(train, config={}, log_to_file="params.json/out")
     assert trial.last_result["cwd"] == trial.path
 
 
@@ -185,10 +185,31 @@ def test_names_of_files() -> None:
     for wrong in (3, ("a",), ("a", "b", "c"), ("a", 1), ("", "b")):
         with pytest.raises(ValueError, match="log_to_file wants True, the name of a file"):
             tune.RunConfig(log_to_file=wrong)  # type: ignore[arg-type]
+    assert output_files("below/it") == ("below/it", "below/it")
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        ("x\0", "has a null character"),
+        ("/tmp/x", "leads to another place"),
+        ("../x", "leads to another place"),
+        (".", "leads to another place"),
+        ("\ud800", "has characters that names of files cannot have"),
+        ("ä" * 200, "is longer than 255 bytes"),
+        ("result.json", "is that of a file that every trial has"),
+    ],
+)
+def test_what_can_be_no_file_of_a_trial(name: str, trouble: str) -> None:
+    for names in (name, ("out", name), [name, "err"]):
+        with pytest.raises(ValueError, match=f"log_to_file: .*{trouble}"):
+            tune.run(lambda config: {"loss": 1}, log_to_file=names)
+    if name != "result.json":
+        with pytest.raises(ValueError, match=f"no name of a run: it {trouble}"):
+            tune.RunConfig(name=name)
 
 
 # ------------------------------------------------------------------------------- in the driver
-# These come last: a session is that of the module, and trials run in the one that began last.
 
 
 def test_what_is_printed_as_the_trial_ends_disturbs_nobody(tmp_path: Path) -> None:

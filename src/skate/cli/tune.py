@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import sys
@@ -31,6 +32,9 @@ from skate.tune.search.space import flatten
 from skate.tune.storage import is_url
 from skate.tune.trial import Trial, flat_result, user_metrics
 
+#: What becomes of what is no character, as in names of files that are no text.
+_ESCAPED = "backslashreplace"
+
 _folder_option = click.option(
     "--folder",
     help="The folder of all runs, or its URL: ~/skate_results, or what SKATE_RESULTS_DIR says.",
@@ -47,6 +51,8 @@ _metric_options = (
 @click.group()
 def tune() -> None:
     """Look at runs of Tune, also while they go on."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ESCAPED)
 
 
 @tune.command()
@@ -159,7 +165,7 @@ def export(
     if output is None:
         _write(rows, suffix, sys.stdout)
         return
-    with output.open("w", newline="") as file:
+    with output.open("w", encoding="utf-8", errors=_ESCAPED, newline="") as file:
         _write(rows, suffix, file)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skate.tune.display import Status, duration, number
+from skate.tune.readable import printable
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial, flat_result, user_metrics
 
@@ -164,4 +165,5 @@ def _time(trial: Trial) -> str:
 
 def _short(name: str) -> str:
     # The end of a path says more than its beginning.
+    name = printable(name)
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skate.exceptions import NotSupportedError
 from skate.tune.callback import Callback
+from skate.tune.file_names import trouble_with
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.storage import is_url, local_folder
@@ -18,6 +19,9 @@ from skate.tune.trial import Trial
 
 if TYPE_CHECKING:
     from skate.tune.progress_reporter import ProgressReporter
+
+#: What the run itself writes into the folder of each trial.
+TRIAL_FILES = frozenset({"params.json", "result.json", "progress.csv", "error.txt"})
 
 
 @dataclass
@@ -61,10 +65,12 @@ class CheckpointConfig:
     num_to_keep: int | None = None
     checkpoint_score_attribute: str | None = None
     checkpoint_score_order: str = "max"
-    checkpoint_frequency: int = 0
+    checkpoint_frequency: int | None = 0
     checkpoint_at_end: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.checkpoint_frequency is None:  # as Ray's scripts may say
+            self.checkpoint_frequency = 0
         if self.num_to_keep is not None and self.num_to_keep < 1:
             raise ValueError(f"num_to_keep has to be at least 1 or None, got {self.num_to_keep}")
         if self.checkpoint_score_order not in ("max", "min"):
@@ -219,10 +225,11 @@ def _check_name(name: object) -> None:
         return
     if not isinstance(name, str):
         raise TypeError(f"the name of a run is text, got {name!r}")
-    if "\0" in name or name.startswith("/") or {".", ".."} & set(name.split("/")):
+    trouble = trouble_with(name) if name else ""
+    if trouble:
         raise ValueError(
-            f"{name!r} is no name of a run: it names its folder below storage_path=..., which says"
-            " where"
+            f"{name!r} is no name of a run: it {trouble}; it names its folder below"
+            " storage_path=..., which says where"
         )
 
 
@@ -230,22 +237,31 @@ def output_files(log_to_file: object) -> tuple[str | None, str | None]:
     """Return the names of the files that get what a trial prints, as ``RunConfig`` has them.
 
     Raises:
-        ValueError: that means nothing.
+        ValueError: that means nothing, or one can be no name of a file.
     """
     if not log_to_file:
         return None, None
     if log_to_file is True:
         return "stdout", "stderr"
     if isinstance(log_to_file, str):
-        return log_to_file, log_to_file
+        return _output_file(log_to_file), _output_file(log_to_file)
     if isinstance(log_to_file, Sequence):
         names = [name for name in log_to_file if isinstance(name, str) and name]
         if len(names) == len(log_to_file) == 2:
-            return names[0], names[1]
+            return _output_file(names[0]), _output_file(names[1])
     raise ValueError(
         "log_to_file wants True, the name of a file, or two names (stdout, stderr), got"
         f" {log_to_file!r}"
     )
+
+
+def _output_file(name: str) -> str:
+    trouble = trouble_with(name)
+    if name in TRIAL_FILES:
+        trouble = "is that of a file that every trial has"
+    if trouble:
+        raise ValueError(f"log_to_file: {name!r} {trouble}; it names a file in a trial's folder")
+    return name
 
 
 def results_place(storage_path: str | os.PathLike[str] | None) -> str:

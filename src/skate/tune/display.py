@@ -12,6 +12,7 @@ from skate.tune.callback import Callback
 from skate.tune.error import describe
 from skate.tune.orchestrator import Orchestrator
 from skate.tune.progress import Progress
+from skate.tune.readable import printable, text_of
 from skate.tune.trial import Trial
 
 #: Seconds between two lines where there is no terminal.
@@ -186,7 +187,7 @@ class Status:
         """Return the metric of a trial with its name."""
         assert self.objective is not None
         metric, mode = self.objective
-        return f"{metric}={number(trial.metric(metric, mode))}"
+        return f"{printable(metric)}={number(trial.metric(metric, mode))}"
 
     def summary(self, elapsed: float, cpu_s: float) -> list[str]:
         """Return the run in a few lines: how it ended, the best trial, what the run itself cost.
@@ -219,19 +220,20 @@ def failure_line(trial: Trial) -> str:
     """Return why a trial failed, in one line."""
     again = " (starts again)" if trial.status == Trial.PENDING else ""
     where = f"; see {trial.local_path / 'error.txt'}" if trial.local_path is not None else ""
-    return f"trial {trial.name} failed{again}: {describe(trial.error)}{where}"
+    return printable(f"trial {trial.name} failed{again}: {describe(trial.error)}{where}")
 
 
 def params(trial: Trial) -> str:
     """Return the varied parameters of a trial, in one line."""
-    return ", ".join(f"{name}={number(v)}" for name, v in trial.evaluated_params.items()) or "-"
+    shown = [f"{printable(name)}={number(v)}" for name, v in trial.evaluated_params.items()]
+    return ", ".join(shown) or "-"
 
 
 def number(value: Any) -> str:
     """Return a value in few characters."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = str(value)
+    text = printable(text_of(value))
     return text if len(text) <= 24 else text[:21] + "..."
 
 

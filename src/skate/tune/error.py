@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skate.exceptions import SkateError, TaskError
+from skate.tune.readable import text_of
 
 
 class TuneError(SkateError):
@@ -18,7 +19,7 @@ def describe(error: BaseException | None) -> str:
         if error.cause is None:  # it could not be brought here: the traceback ends with it
             return str(error).strip().splitlines()[-1]
         shown = error.cause
-    message = str(shown).strip().splitlines()
+    message = text_of(shown).strip().splitlines()
     name = type(shown).__name__
     # Where there is a note, it says what to do.
     notes = "".join(f" ({note.strip().splitlines()[0]})" for note in _notes(shown))

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from skate.tune.readable import encoded
+from skate.tune.readable import encoded, text_of
 from skate.tune.trial import as_float
 
 #: The first event of every file says so.
@@ -86,7 +86,7 @@ def _value(value: object) -> bytes:
         return _number(4, value)
     if isinstance(value, (int, float)):
         return _double(2, as_float(value))
-    return _bytes(3, encoded(value if isinstance(value, str) else repr(value)))
+    return _bytes(3, encoded(value if isinstance(value, str) else text_of(value, repr)))
 
 
 # ------------------------------------------------------------------------------- many alike

@@ -24,6 +24,7 @@ from skate.tune.config import (
 )
 from skate.tune.ctrl_c import CtrlC
 from skate.tune.experiment_state import SavedRun
+from skate.tune.file_names import trouble_with
 from skate.tune.files import ResultFiles
 from skate.tune.finished_run import FinishedRun
 from skate.tune.homes import Homes
@@ -162,7 +163,7 @@ def execute(
     saving = None
     if is_class(function):
         saving = Saving(
-            checkpoints.checkpoint_frequency,
+            checkpoints.checkpoint_frequency or 0,
             bool(checkpoints.checkpoint_at_end),
             scheduler.needs_checkpoints,
         )
@@ -251,8 +252,11 @@ class _Names:
         if self._config.trial_dirname_creator is None:
             return
         folder = _text("trial_dirname_creator", self._config.trial_dirname_creator(trial))
-        if folder in (".", "..") or "/" in folder or "\0" in folder:
-            raise ValueError(f"trial_dirname_creator returned {folder!r}: no name of a folder")
+        trouble = "has a / in it" if "/" in folder else trouble_with(folder)
+        if trouble:
+            raise ValueError(
+                f"trial_dirname_creator returned {folder!r}, no name of a folder: it {trouble}"
+            )
         if folder in self._folders:
             raise ValueError(
                 f"trial_dirname_creator returned {folder!r} for two trials; put trial.trial_id in"

@@ -13,7 +13,7 @@ from typing import Any
 
 from skate.tune.callback import Callback
 from skate.tune.error import StorageError
-from skate.tune.readable import as_json, encoded
+from skate.tune.readable import as_json, encoded, text_of
 from skate.tune.storage import append
 from skate.tune.trial import Trial, flat_result
 from skate.tune.troubles import Troubles
@@ -239,7 +239,12 @@ class _TrialFiles:
         writer = csv.DictWriter(buffer, self._columns, lineterminator="\n")
         if header:
             writer.writeheader()
-        writer.writerows(rows)
+        begun = buffer.tell()
+        try:
+            writer.writerows(rows)
+        except Exception:  # whatever turning the user's objects into text raises
+            buffer.truncate(buffer.seek(begun))
+            writer.writerows({name: text_of(value) for name, value in row.items()} for row in rows)
         return buffer.getvalue()
 
 

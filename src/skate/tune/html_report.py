@@ -16,6 +16,7 @@ from skate.tune.curves import Results
 from skate.tune.display import duration, number
 from skate.tune.finished_run import FinishedRun
 from skate.tune.plots import pictures, svg
+from skate.tune.readable import encoded
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial
 
@@ -111,7 +112,7 @@ def save_report(results: Results, path: str | os.PathLike[str]) -> None:
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    path.write_bytes(encoded(page))
 
 
 def _pictures(drawn: Mapping[str, Figure]) -> str:

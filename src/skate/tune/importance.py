@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skate.tune.readable import printable, text_of
 from skate.tune.trial import Trial
 
 #: Fewer trials say nothing.
@@ -46,7 +47,7 @@ class Parameter:
     @property
     def varies(self) -> bool:
         """Whether there is more than one value."""
-        return len({repr(value) for value in self.values}) > 1
+        return len({text_of(value, repr) for value in self.values}) > 1
 
     def places(self) -> list[float]:
         """Return a number for each trial: the value, its logarithm, or the category's position.
@@ -172,5 +173,5 @@ def _parameter(name: str, values: list[Any]) -> Parameter:
 
 
 def _label(value: Any) -> str:
-    text = "-" if value is None else str(value)
+    text = "-" if value is None else printable(text_of(value))
     return text if len(text) <= 20 else f"{text[:19]}…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 #: Arrays with more elements than this are abbreviated.
@@ -27,14 +28,27 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def text_of(value: object, how: Callable[[object], str] = str) -> str:
+    """Return ``str`` or ``repr`` of a value; if that raises, something in its place."""
+    try:
+        return how(value)
+    except Exception as error:  # whatever the user's method raises
+        return f"<{type(value).__name__}: its {how.__name__} raises {type(error).__name__}>"
+
+
+def printable(text: str) -> str:
+    """Return text that every stream takes: what is no character is escaped."""
+    return encoded(text).decode()
+
+
 def _spelled(value: Any, depth: int = 0) -> Any:
     """Return the same with names that JSON has, spelled as ``flatten`` does."""
     if depth > _DEPTH:
-        return repr(value)[:_CHARACTERS]
+        return text_of(value, repr)[:_CHARACTERS]
     if isinstance(value, dict):
         plain = (str, int, float, type(None))
         return {
-            key if isinstance(key, plain) else str(key): _spelled(child, depth + 1)
+            key if isinstance(key, plain) else text_of(key): _spelled(child, depth + 1)
             for key, child in value.items()
         }
     if isinstance(value, (list, tuple)):
@@ -44,11 +58,11 @@ def _spelled(value: Any, depth: int = 0) -> Any:
 
 def _simple(value: Any) -> Any:
     """Return something that JSON has for what it has not."""
-    tolist = getattr(value, "tolist", None)  # arrays, tensors and their scalars
-    if tolist is not None:
-        size = getattr(value, "size", 0)
-        with contextlib.suppress(Exception):  # it has these names only, or no values
+    with contextlib.suppress(Exception):  # it has these names only, or no values
+        tolist = getattr(value, "tolist", None)  # arrays, tensors and their scalars
+        if tolist is not None:
+            size = getattr(value, "size", 0)
             count = value.numel() if callable(size) else size
             if count <= _ELEMENTS:
                 return _spelled(tolist())
-    return repr(value)[:_CHARACTERS]
+    return text_of(value, repr)[:_CHARACTERS]

@@ -89,8 +89,11 @@ def parse_resume(resume: bool | str | None, config: ResumeConfig | None = None) 
     """Return what ``tune.run(resume=..., resume_config=...)`` means; None for "do not".
 
     Raises:
+        TypeError: it is no word, nor True, False or None.
         ValueError: it means nothing.
     """
+    if resume is not None and not isinstance(resume, (bool, str)):
+        raise TypeError(f"resume wants True, False, None or a word such as 'AUTO', got {resume!r}")
     if config is not None:
         words = {None: True, True: True, "AUTO": False, "LOCAL": True}
         key = resume.upper() if isinstance(resume, str) else resume

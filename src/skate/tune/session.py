@@ -418,9 +418,9 @@ def _plain(value: Any) -> Any:
     """Return Python's number for the scalars of numpy, torch and others, at any depth of dicts."""
     if isinstance(value, dict):
         return {key: _plain(child) for key, child in value.items()}
-    item = getattr(value, "item", None)
-    if item is not None and getattr(value, "ndim", None) == 0:
-        return item()
+    # Asked of the class first: what users report may answer in strange ways, or not at all.
+    if hasattr(type(value), "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
     return value
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skate.tune.logger._base import LoggerCallback, numbers, step_of
+from skate.tune.readable import printable, text_of
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial
 
@@ -98,7 +99,9 @@ class MLflowLoggerCallback(LoggerCallback):
 def params_of(config: Mapping[str, Any]) -> dict[str, str]:
     """Return a configuration as MLflow takes it, nested parts by path."""
     # It refuses longer ones.
-    return {_name(name): str(value)[:6000] for name, value in flatten(config).items()}
+    return {
+        _name(name): printable(text_of(value))[:6000] for name, value in flatten(config).items()
+    }
 
 
 def _name(name: str) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from skate.tune.readable import text_of
 from skate.tune.search import sample
 from skate.tune.search.functions import Deferred, OpenTuple, call_functions
 from skate.tune.search.sample import Categorical, Domain, Function
@@ -185,7 +186,8 @@ def flatten(node: object, name: str = "") -> dict[str, Any]:
 
 def join(name: str, key: object) -> str:
     """Return the name of what is found under ``key`` in what is called ``name``."""
-    return f"{name}/{key}" if name else str(key)
+    key = key if isinstance(key, str) else text_of(key)
+    return f"{name}/{key}" if name else key
 
 
 # --------------------------------------------------------------------------- inside
