@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sessions import at_hand
 
 import skate
 from skate import tune
@@ -82,6 +84,46 @@ def test_failed_trials_of_experiments(tmp_path: Path) -> None:
     assert [trial.trial_id for trial in again] == [trial.trial_id for trial in trials]
 
 
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"num_samples": 0}, ValueError, "num_samples has to be at least 1"),
+        ({"config": {"x": tune.uniform}}, TypeError, "is tune.uniform itself"),
+        ({"stop": 7}, TypeError, "stop"),
+        ({"checkpoint_freq": -1}, ValueError, "cannot be negative"),
+        ({"log_to_file": "x\0"}, ValueError, "null character"),
+        ({"resources_per_trial": {"cpu": -1}}, ValueError, "cpu"),
+        ({"restore": "/nowhere"}, ValueError, "nowhere"),
+        ({"config": {"x": threading.Lock()}}, skate.exceptions.SerializationError, "lock"),
+    ],
+)
+def test_all_experiments_are_checked_before_one_begins(
+    tmp_path: Path, settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    if error is skate.exceptions.SerializationError:
+        at_hand(num_cpus=1, engine="native")  # inline shares what cannot be pickled
+    experiments = [
+        tune.Experiment("first", train, config={"x": 1}, storage_path=tmp_path),
+        tune.Experiment("second", train, storage_path=tmp_path, **settings),
+    ]
+    with pytest.raises(error, match=message):
+        tune.run_experiments(experiments, verbose=0)
+    assert not (tmp_path / "first").exists()
+
+
+@pytest.mark.usefixtures("inline")
+def test_experiments_that_are_not_there_cannot_be_resumed(tmp_path: Path) -> None:
+    first = tune.Experiment("first", train, config={"x": 1}, storage_path=tmp_path)
+    second = tune.Experiment("second", train, config={"x": 1}, storage_path=tmp_path)
+    tune.run_experiments(first, verbose=0)
+    before = (tmp_path / "first" / "run.jsonl").read_bytes()
+    with pytest.raises(tune.TuneError, match=r"no run to resume at .*second"):
+        tune.run_experiments([first, second], resume=True, verbose=0)
+    assert (tmp_path / "first" / "run.jsonl").read_bytes() == before
+    assert not (tmp_path / "second").exists()
+
+
 @pytest.mark.parametrize(
     ("experiments", "error", "message"),
     [
@@ -119,6 +161,12 @@ def test_a_syncer_of_ones_own_is_refused() -> None:
     assert tune.SyncConfig(syncer=None).sync_artifacts is False
     with pytest.raises(NotSupportedError, match="Skate itself writes to the storage"):
         tune.SyncConfig(syncer=object())
+
+
+def test_a_file_system_of_ones_own_is_refused() -> None:
+    for refused in (tune.RunConfig, lambda **given: tune.run(train, **given)):
+        with pytest.raises(NotSupportedError, match="give storage_path one that fsspec"):
+            refused(storage_filesystem=object())
 
 
 def test_files_of_trials_on_other_machines_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

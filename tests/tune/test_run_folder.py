@@ -346,13 +346,13 @@ def test_export_pictures(analysis: tune.ExperimentAnalysis, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("inline")
-def test_a_run_in_the_folder_of_one_that_goes_on_is_told_so(tmp_path: Path) -> None:
+def test_a_run_in_the_folder_of_one_that_goes_on_does_not_begin(tmp_path: Path) -> None:
     """Two that resume the same run would both run its trials, in the same folders."""
     options: dict[str, Any] = {"name": "twice", "storage_path": tmp_path, "verbose": 0}
 
     class Another(tune.Callback):
         def on_trial_start(self, *args: Any, **info: Any) -> None:
-            with pytest.warns(RuntimeWarning, match=r"another run goes on in .*twice"):
+            with pytest.raises(tune.TuneError, match=r"another run goes on in .*twice"):
                 tune.run(lambda config: {"loss": 2.0}, **options)
 
     with warnings.catch_warnings():

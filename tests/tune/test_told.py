@@ -78,7 +78,7 @@ def test_a_searcher_hears_of_one_that_has_another_try_only_that_it_failed(
         tuner = tune.Tuner.restore(tmp_path / "run", FailsWhile(flag), **{how: True})
         grid = tuner.fit()
         assert grid.num_errors == again
-        searcher = tuner._tune_config.search_alg
+        searcher = tuner._settings.tune_config.search_alg
         assert isinstance(searcher, Listener)
         assert searcher.ends == [("0", False), ("1", True), ("2", False)]
         heard = collections.Counter(trial for trial, _ in searcher.results)

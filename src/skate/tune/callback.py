@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from skate.tune.checkpoint import Checkpoint
 from skate.tune.trial import Trial
@@ -18,6 +18,9 @@ class Callback:
 
     def setup(self, **info: Any) -> None:
         """The run begins.  ``info`` has ``name``, ``path`` and ``orchestrator``."""
+
+    def on_step_begin(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
+        """A turn of the loop begins: trials are started, then the run waits for one to report."""
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
         """A turn of the loop is over: something happened, or about a second has gone by."""
@@ -94,6 +97,16 @@ class Callback:
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
         """The run is over, however it ended."""
 
+    def get_state(self) -> dict[str, Any] | None:
+        """Return what is to be saved with the state of the run; None for nothing.
+
+        It is called every second or so and has to be picklable.
+        """
+        return None
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take what ``get_state`` returned before the run was cut short; ``setup`` comes after."""
+
 
 class CallbackList(Callback):
     """Passes everything on to several callbacks, in their order."""
@@ -110,6 +123,11 @@ class CallbackList(Callback):
         """Pass on."""
         for callback in self.callbacks:
             callback.setup(**info)
+
+    def on_step_begin(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
+        """Pass on."""
+        for callback in self.callbacks:
+            callback.on_step_begin(iteration, trials, **info)
 
     def on_step_end(self, iteration: int, trials: Sequence[Trial], **info: Any) -> None:
         """Pass on."""
@@ -196,3 +214,28 @@ class CallbackList(Callback):
         """Pass on."""
         for callback in self.callbacks:
             callback.on_experiment_end(trials, **info)
+
+
+#: The states of callbacks, in their order, each with the name of the class that it belongs to.
+States: TypeAlias = list[tuple[str, dict[str, Any]]]
+
+
+def states_of(callbacks: Sequence[Callback]) -> States:
+    """Return what callbacks want to have saved."""
+    states = [(_class_name(callback), callback.get_state()) for callback in callbacks]
+    return [(name, state) for name, state in states if state is not None]
+
+
+def restore_states(callbacks: Sequence[Callback], states: States) -> None:
+    """Give callbacks what those of the same classes had saved, in their order."""
+    rest = list(states)
+    for callback in callbacks:
+        for position, (name, state) in enumerate(rest):
+            if name == _class_name(callback):
+                del rest[position]
+                callback.set_state(state)
+                break
+
+
+def _class_name(callback: Callback) -> str:
+    return f"{type(callback).__module__}.{type(callback).__qualname__}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from skate.tune.checkpoint import PackedCheckpoint
+from skate.tune.error import describe
 from skate.tune.result import SHOULD_CHECKPOINT
 from skate.tune.session import Session, StopTrial
 from skate.tune.trainable_class import Trainable, make, reuse
@@ -20,11 +22,13 @@ class Saving:
         frequency: every so many iterations; 0 for never.
         at_end: when its trial ends.
         at_gates: wherever the scheduler looks at it.
+        exports: in which formats what was trained is exported when its trial ends.
     """
 
     frequency: int = 0
     at_end: bool = False
     at_gates: bool = False
+    exports: Sequence[str] = ()
 
     def wants(self, iteration: int, done: bool) -> bool:
         """Say whether a checkpoint goes with the result of an iteration."""
@@ -41,11 +45,13 @@ class ClassRuns:
         self._trainable: Trainable | None = None
         #: Whether a checkpoint is wanted when the session is stopped, and what was taken then.
         self.save_at_stop = False
+        #: Whether the trial is over when the session is stopped.
+        self.export_at_stop = False
         self.saved: PackedCheckpoint | None = None
 
     def run(self, session: Session, config: dict[str, Any]) -> None:
         """Run one trial to its end, or until the session is stopped."""
-        self.save_at_stop, self.saved = False, None
+        self.save_at_stop, self.export_at_stop, self.saved = False, False, None
         trainable = self._ready(session, config)
         saving = self._saving
         save = trainable.pack if saving.at_gates else None
@@ -59,11 +65,27 @@ class ClassRuns:
         except StopTrial:
             if self.save_at_stop:
                 self.saved = trainable.pack()
+            if self.export_at_stop:
+                self._export(trainable)
             raise
         except BaseException:
             # Nobody knows what state it is in.
             self._trainable = None
             raise
+        self._export(trainable)
+
+    def _export(self, trainable: Trainable) -> None:
+        """Export what was trained.  The trial has done its work, so an error is only told."""
+        if not self._saving.exports:
+            return
+        try:
+            trainable.export_model(self._saving.exports)
+        except Exception as error:  # whatever the user's method raises
+            warnings.warn(
+                f"trial {trainable.trial_id} could not export its model: {describe(error)}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def close(self) -> None:
         """Clean up."""

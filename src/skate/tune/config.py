@@ -173,10 +173,15 @@ class RunConfig:
         progress_reporter: shows the run instead, such as a ``CLIReporter``.
         log_to_file: whether what trials print is copied into their folders: True for the files
             "stdout" and "stderr", the name of a file for both, or two names.  What other programs
-            and libraries in C write past Python is not in them.
+            and libraries in C write past Python is not in them.  A thread that a trial starts and
+            leaves behind writes into the file of the trial that its process runs next, as the
+            threads of a pool do that both use; ``reuse_actors=False`` gives each trial a process of
+            its own.
         sync_config: for scripts of Ray Tune; see there.
+        storage_filesystem: for scripts of Ray Tune; the storage is found by its URL.
 
     Raises:
+        NotSupportedError: there is a ``storage_filesystem``.
         TypeError: ``name`` is no text.
         ValueError: ``name`` is that of no folder below ``storage_path``; ``log_to_file`` is none of
             these; or ``sync_config`` names another place than
@@ -193,9 +198,17 @@ class RunConfig:
     progress_reporter: ProgressReporter | None = None
     log_to_file: bool | str | Sequence[str] = False
     sync_config: SyncConfig | None = None
+    storage_filesystem: object = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        if self.storage_filesystem is not None:
+            raise NotSupportedError(
+                f"storage_filesystem={type(self.storage_filesystem).__name__}: trials on all"
+                " machines open the storage by its URL; give storage_path one that fsspec"
+                " understands (s3://bucket/runs), and what its file system needs in fsspec's own"
+                " configuration, such as FSSPEC_S3_ENDPOINT_URL in the environment"
+            )
         output_files(self.log_to_file)
         sync = self.sync_config
         if sync is not None and sync.upload_dir is not None:

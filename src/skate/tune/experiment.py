@@ -31,6 +31,9 @@ SETTINGS = (
     "trial_dirname_creator",
     "log_to_file",
     "max_failures",
+    "restore",
+    "export_formats",
+    "storage_filesystem",
 )
 
 

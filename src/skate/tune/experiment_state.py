@@ -18,6 +18,7 @@ from typing import Any
 
 import cloudpickle
 
+from skate.tune.callback import States
 from skate.tune.error import describe
 from skate.tune.objective import Objective
 from skate.tune.orchestrator import Orchestrator
@@ -74,6 +75,7 @@ class SavedRun:
         informed: whether searcher and scheduler have been told.
         searcher, scheduler, stopper: their states.
         exploits: what paused trials start with when they run next; checkpoints without their paths.
+        callbacks: the states of those that have one.
         unclaimed: checkpoints on the storage that belong to none of the trials, by folder.
     """
 
@@ -86,6 +88,7 @@ class SavedRun:
     scheduler: dict[str, Any]
     stopper: dict[str, Any]
     exploits: dict[str, tuple[Exploit, TrialCheckpoint | None]]
+    callbacks: States = field(default_factory=list)
     unclaimed: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -98,12 +101,18 @@ class Encoder:
         #: Trials that have ended: what they looked like, and how they are encoded.
         self._ended: dict[str, tuple[object, tuple[bytes, str, frozenset[str]]]] = {}
 
-    def encode(self, orchestrator: Orchestrator, kept: dict[str, list[TrialCheckpoint]]) -> Encoded:
+    def encode(
+        self,
+        orchestrator: Orchestrator,
+        kept: dict[str, list[TrialCheckpoint]],
+        callbacks: States,
+    ) -> Encoded:
         """Return the state.
 
         Args:
             orchestrator: of the run.
             kept: the checkpoints of each trial, by trial id.
+            callbacks: the states of those that have one.
 
         Raises:
             Exception: something in it cannot be pickled.
@@ -115,6 +124,7 @@ class Encoder:
             "searcher": orchestrator.searcher.get_state(),
             "scheduler": orchestrator.scheduler.get_state(),
             "stopper": orchestrator.stopper.get_state(),
+            "callbacks": callbacks,
             "exploits": {
                 key: (exploit.source, exploit.config, held)
                 for key, (exploit, held) in exploits.items()
@@ -230,6 +240,7 @@ def decode(state: bytes) -> SavedRun:
             key: (Exploit(source, config), held)
             for key, (source, config, held) in parts["exploits"].items()
         },
+        parts.get("callbacks", []),  # older states have none
     )
 
 

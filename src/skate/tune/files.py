@@ -45,7 +45,7 @@ class ResultFiles(Callback):
         Raises:
             StorageError: it cannot be made.
         """
-        with _named("make", self._path):
+        with naming_files("make", self._path):
             self._path.mkdir(parents=True, exist_ok=True)
 
     def on_trial_start(
@@ -60,7 +60,7 @@ class ResultFiles(Callback):
         files = self._open.get(trial.trial_id)
         if files is None:
             files = self._open[trial.trial_id] = _TrialFiles(folder)
-        with self._noting(), _named("write", folder / "params.json"):
+        with self._noting(), naming_files("write", folder / "params.json"):
             folder.mkdir(exist_ok=True)
             (folder / "params.json").write_text(as_json(trial.config, indent=2) + "\n")
         with self._noting():
@@ -105,7 +105,7 @@ class ResultFiles(Callback):
         self._close(trial)
         if trial.error is not None and trial.local_path is not None:
             text = "".join(traceback.format_exception(trial.error))
-            with self._noting(), _named("write", trial.local_path / "error.txt"):
+            with self._noting(), naming_files("write", trial.local_path / "error.txt"):
                 (trial.local_path / "error.txt").write_bytes(encoded(text))
 
     def on_trial_recover(
@@ -168,7 +168,7 @@ class _TrialFiles:
 
     def begin(self, count: int) -> None:
         """Go on with the first ``count`` lines of what is there."""
-        with _named("write", self._folder / "result.json"):
+        with naming_files("write", self._folder / "result.json"):
             if not self._begun:
                 self._begun = True
                 (self._folder / "error.txt").unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class _TrialFiles:
                 append(self._folder / "progress.csv", encoded(table))
                 self._stale = False
         if self._stale:
-            with _named("write", self._folder / "progress.csv"):
+            with naming_files("write", self._folder / "progress.csv"):
                 self._rewrite_csv()
 
     def _rewrite_csv(self) -> None:
@@ -263,7 +263,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _named(what: str, path: Path) -> Iterator[None]:
+def naming_files(what: str, path: Path) -> Iterator[None]:
     """Have errors name the file."""
     try:
         yield

@@ -7,14 +7,16 @@ import enum
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import cloudpickle
 
+from skate.tune.checkpoint import Checkpoint
 from skate.tune.checkpoints import CheckpointKeeper
+from skate.tune.claim import LOG_FILE, Claim
 from skate.tune.config import RunConfig, TuneConfig
 from skate.tune.error import TuneError
 from skate.tune.experiment_state import (
@@ -153,24 +155,30 @@ def can_restore(storage: Storage) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run was started with, beside its trainable."""
+    """What a run was started with, beside its trainable.
 
-    space: dict[str, Any]
+    Attributes:
+        space: the search space.
+        tune_config: how to search.
+        run_config: where results go; it names a run that is resumed.
+        resources: what each trial needs.
+        restore: what trials start from; one that has a checkpoint of its own goes on from that.
+        export_formats: in which formats classes export what they have trained.
+    """
+
+    space: Mapping[str, Any]
     tune_config: TuneConfig
     run_config: RunConfig
-    resources: Resources | None
+    resources: Resources | None = None
+    restore: str | os.PathLike[str] | Checkpoint | None = None
+    export_formats: Sequence[str] = ()
 
 
-def encode_tuner(
-    space: Mapping[str, Any],
-    tune_config: TuneConfig,
-    run_config: RunConfig,
-    resources: Resources | None,
-) -> bytes | None:
+def encode_tuner(settings: Settings) -> bytes | None:
     """Return the settings of a run, without what watches it; None if they cannot be pickled."""
-    run_config = dataclasses.replace(run_config, callbacks=(), progress_reporter=None)
+    run_config = dataclasses.replace(settings.run_config, callbacks=(), progress_reporter=None)
     try:
-        settings = Settings(dict(space), tune_config, run_config, resources)
+        settings = dataclasses.replace(settings, run_config=run_config)
         content: bytes = cloudpickle.dumps(settings, protocol=5)
     except Exception:  # whatever pickling the user's objects raises
         return None
@@ -195,6 +203,15 @@ def load_tuner(place: str | os.PathLike[str]) -> Settings:
             )
         raise nothing_there(storage)
     settings: Settings = pickle.loads(content)
+    # Those of earlier versions lack what has been added since.
+    settings = Settings(
+        settings.space,
+        settings.tune_config,
+        settings.run_config,
+        settings.resources,
+        getattr(settings, "restore", None),
+        getattr(settings, "export_formats", ()),
+    )
     # Where it is now, should it have been moved.
     settings.run_config.storage_path, _, settings.run_config.name = text.rpartition("/")
     return settings
@@ -211,12 +228,12 @@ def nothing_there(storage: Storage) -> TuneError:
 # -------------------------------------------------------------------- its state
 
 
-def load_run(storage: Storage, folder: Path, config: ResumeConfig) -> SavedRun:
+def load_run(storage: Storage, claim: Claim, config: ResumeConfig) -> SavedRun:
     """Return the state of a run, with what its trials reported and where its checkpoints are.
 
     Args:
         storage: the folder of the run.
-        folder: where the files of its trials are on this machine; they are brought there.
+        claim: where the files of its trials are on this machine; they are brought there.
         config: which of its trials will go on.
 
     Raises:
@@ -227,7 +244,9 @@ def load_run(storage: Storage, folder: Path, config: ResumeConfig) -> SavedRun:
     if content is None:
         raise nothing_there(storage)
     saved = decode(content)
+    folder = claim.path
     _fetch(storage, folder)
+    claim.fetch_log(storage)
     named: set[str] = set()
     for each in saved.trials:
         stays = each.trial.is_finished and wish_for(each.trial, config) == ResumeType.SKIP
@@ -250,13 +269,17 @@ def load_run(storage: Storage, folder: Path, config: ResumeConfig) -> SavedRun:
     return saved
 
 
+#: The state is read from the storage; the log is locked, so it cannot be replaced.
+_NOT_FETCHED = frozenset({STATE_FILE, SUMMARY_FILE, TUNER_FILE, LOG_FILE})
+
+
 def _fetch(storage: Storage, folder: Path) -> None:
     """Bring the files of the trials, checkpoints aside, to this machine."""
     if isinstance(storage, LocalStorage):
         return
     local = LocalStorage(folder)
     for name in storage.files():
-        if _checkpoint_of(name) is None and name not in (STATE_FILE, SUMMARY_FILE, TUNER_FILE):
+        if _checkpoint_of(name) is None and name not in _NOT_FETCHED:
             content = storage.read(name)
             if content is not None:
                 local.write(name, content)

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skate.tune.claim import LOG_FILE
 from skate.tune.error import TuneError
 from skate.tune.experiment_state import SUMMARY_FILE
 from skate.tune.finished_run import FinishedRun
 from skate.tune.objective import Objective, guess_mode
-from skate.tune.run_log import FILE
 from skate.tune.search.space import flatten
 from skate.tune.trial import Trial, TrialCheckpoint, flat_result, user_metrics
 
@@ -88,7 +88,7 @@ def read_log(path: Path) -> Log:
     """
     log = Log(name=path.name)
     try:
-        descriptor = os.open(path / FILE, os.O_RDONLY)
+        descriptor = os.open(path / LOG_FILE, os.O_RDONLY)
     except FileNotFoundError:
         return log
     with os.fdopen(descriptor, "rb") as file:
@@ -104,7 +104,7 @@ def read_log(path: Path) -> Log:
 def is_run(path: Path) -> bool:
     """Say whether a folder is that of a run: it has a log, or trials in it."""
     return path.is_dir() and (
-        (path / FILE).is_file() or next(trial_folders(path), None) is not None
+        (path / LOG_FILE).is_file() or next(trial_folders(path), None) is not None
     )
 
 
@@ -136,7 +136,7 @@ def load_with_log(path: str | os.PathLike[str]) -> tuple[FinishedRun, Log]:
     if folder.is_file():
         folder = folder.parent
     if not is_run(folder):
-        raise TuneError(f"there is no run of Tune in {folder}: no {FILE}, no folder of a trial")
+        raise TuneError(f"there is no run of Tune in {folder}: no {LOG_FILE}, no folder of a trial")
     log = read_log(folder)
     loaded = [_load_trial(entry, log) for entry in trial_folders(folder)]
     trials = [trial for trial, _ in loaded]

@@ -2,68 +2,43 @@
 
 The files of the trials say what was reported, but not what has become of a trial, nor whether the
 run goes on.  Lines are only ever appended, so whoever reads the log during the run sees whole ones.
-The driver holds a lock on the log as long as the run goes on, which ends with its process, however
-that ends.
+The driver holds a lock on the log as long as the run goes on (``claim.py``).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from skate.tune.callback import Callback
+from skate.tune.claim import LOG_FILE, Claim
 from skate.tune.error import StorageError
 from skate.tune.orchestrator import Orchestrator
 from skate.tune.storage import append_to
 from skate.tune.trial import Trial
 from skate.tune.troubles import Troubles
 
-FILE = "run.jsonl"
-
 
 class RunLog(Callback):
     """Writes the log.
 
     Args:
-        path: the folder of the run, which exists.
+        claim: the folder of the run, with the log in it.
         troubles: where errors go while the run goes on.
     """
 
-    def __init__(self, path: Path, troubles: Troubles | None = None) -> None:
-        self._path = path
+    def __init__(self, claim: Claim, troubles: Troubles | None = None) -> None:
+        self._claim = claim
         self._troubles = Troubles() if troubles is None else troubles
-        self._descriptor = -1
         self._orchestrator: Orchestrator | None = None
         self._paused: set[str] = set()
 
     def setup(self, **info: Any) -> None:
-        """Begin the log, or go on with that of the run which is resumed.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Begin the log, or go on with that of the run which is resumed."""
         self._orchestrator = info["orchestrator"]
-        self._descriptor = os.open(
-            self._path / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
-        )
-        try:
-            # Held by this descriptor; a second run in the same folder goes without.
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            warnings.warn(
-                f"another run goes on in {self._path}: both write their state there, and only the"
-                " one that does so last can be resumed; give one of them another name",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        except OSError:  # a file system without locks
-            pass
         self._write({"event": "begin", "name": info["name"], "pid": os.getpid()})
 
     def on_trial_start(
@@ -106,13 +81,9 @@ class RunLog(Callback):
         self.on_trial_error(iteration, trials, trial, **info)
 
     def on_experiment_end(self, trials: Sequence[Trial], **info: Any) -> None:
-        """Note the end, and let go of the lock."""
-        if self._descriptor < 0:
-            return
+        """Note the end."""
         reason = info.get("end_reason", "")
         self._write({"event": "end", "reason": reason, **self._objective()})
-        os.close(self._descriptor)
-        self._descriptor = -1
 
     def _note(self, trial: Trial) -> None:
         line = {
@@ -133,11 +104,9 @@ class RunLog(Callback):
         return {"metric": objective.metric, "mode": objective.mode}
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self._descriptor >= 0:
-            text = json.dumps({**line, "time": time.time()})
-            try:
-                append_to(self._descriptor, f"{text}\n".encode())
-            except OSError as error:
-                path = self._path / FILE
-                message = f"cannot write {path}: {error.strerror}"
-                self._troubles.note([StorageError(message, str(path))])
+        text = json.dumps({**line, "time": time.time()})
+        try:
+            append_to(self._claim.descriptor, f"{text}\n".encode())
+        except OSError as error:
+            path = self._claim.path / LOG_FILE
+            self._troubles.note([StorageError(f"cannot write {path}: {error.strerror}", str(path))])

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from skate.tune import run_folder
+from skate.tune.claim import LOG_FILE
 from skate.tune.config import results_folder
 from skate.tune.error import TuneError
 from skate.tune.experiment_state import SUMMARY_FILE
 from skate.tune.finished_run import FinishedRun
 from skate.tune.run_folder import CUT_OFF, Log, read_log, read_summary
-from skate.tune.run_log import FILE
 from skate.tune.storage import MANIFEST, is_url, local_folder, open_storage
 from skate.tune.trial import Trial, TrialCheckpoint
 
@@ -49,7 +49,9 @@ def load_with_log(place: str | os.PathLike[str]) -> tuple[FinishedRun, Log]:
     url = os.fspath(place).rstrip("/")
     with run_copied(url) as folder:
         if not run_folder.is_run(folder):
-            raise TuneError(f"there is no run of Tune at {url}: no {FILE}, no folder of a trial")
+            raise TuneError(
+                f"there is no run of Tune at {url}: no {LOG_FILE}, no folder of a trial"
+            )
         experiment, log = run_folder.load_with_log(folder)
     experiment.path, experiment.place = results_folder(None) / folder.name, url
     for trial in experiment.trials:
@@ -85,7 +87,7 @@ def run_copied(url: str, only: str = "") -> Iterator[Path]:
     """
     storage = open_storage(url)
     found = storage.files(only)
-    names = [FILE, SUMMARY_FILE]
+    names = [LOG_FILE, SUMMARY_FILE]
     checkpoints = []
     for name in found:
         match name.split("/"):
@@ -118,11 +120,13 @@ def logs_copied(url: str) -> Iterator[Path]:
     found = [name for name in storage.files() if name.count("/") <= 2]
     with tempfile.TemporaryDirectory(prefix="tune_") as temporary, contextlib.ExitStack() as locks:
         folder = Path(temporary, url.rpartition("/")[2])
-        logs = [name for name in found if name.split("/")[-1] == FILE]
+        logs = [name for name in found if name.split("/")[-1] == LOG_FILE]
         _write(folder, dict.fromkeys((n for n in found if n.endswith("/params.json")), b""))
         _write(folder, storage.read_all(logs))
         open_ended = [n for n in logs if read_log((folder / n).parent).state == CUT_OFF]
-        _write(folder, storage.read_all(n.removesuffix(FILE) + SUMMARY_FILE for n in open_ended))
+        _write(
+            folder, storage.read_all(n.removesuffix(LOG_FILE) + SUMMARY_FILE for n in open_ended)
+        )
         for name in open_ended:
             if _goes_on((folder / name).parent):
                 _lock((folder / name).parent, locks)
@@ -148,7 +152,7 @@ def _goes_on(folder: Path) -> bool:
 
 def _lock(folder: Path, locks: contextlib.ExitStack) -> None:
     """Hold a lock on the copy of a log, as the driver holds one on the log itself."""
-    file = locks.enter_context((folder / FILE).open("rb"))
+    file = locks.enter_context((folder / LOG_FILE).open("rb"))
     fcntl.flock(file, fcntl.LOCK_EX)
 
 

@@ -57,6 +57,7 @@ class Runner:
         experiment: name of the run.
         has_cleanup: whether what trials run wants to be cleaned up.
         time_budget_s: the run ends after so many seconds; None for no limit.
+        origin: what trials start from that have no checkpoint of their own.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Runner:
         experiment: str,
         has_cleanup: bool = False,
         time_budget_s: float | None = None,
+        origin: TrialCheckpoint | None = None,
     ) -> None:
         self._orchestrator = orchestrator
         self._homes = homes
@@ -77,6 +79,7 @@ class Runner:
         self._ctrl_c = ctrl_c
         self._experiment = experiment
         self._has_cleanup = has_cleanup
+        self._origin = origin
         self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
         self._turn = 0
         self._calls: dict[Any, _Call] = {}
@@ -104,6 +107,7 @@ class Runner:
     def _loop(self) -> None:
         orchestrator = self._orchestrator
         while True:
+            self._callback.on_step_begin(self._turn, orchestrator.trials)
             self._start_trials()
             if not self._calls:
                 return
@@ -153,7 +157,7 @@ class Runner:
 
     def _send(self, start: Start | Renew, home: Home) -> None:
         trial = start.trial
-        checkpoint = trial.checkpoint
+        checkpoint = trial.checkpoint or self._origin
         source: Any = None
         done = (0, 0.0)
         if checkpoint is not None:
@@ -308,7 +312,8 @@ class Runner:
                     and trial.status != Trial.ERROR
                     and (newest is None or newest.reports < trial.iterations)
                 )
-                self._submit("stop", answer, home, home.actor.stop.remote(STOP_GRACE_S, save))
+                refs = home.actor.stop.remote(STOP_GRACE_S, save, trial.status != Trial.ERROR)
+                self._submit("stop", answer, home, refs)
 
     def _submit(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skate.tune.callback import Callback
+from skate.tune.callback import Callback, states_of
 from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.experiment_state import STATE_FILE, SUMMARY_FILE, TUNER_FILE, Encoded, Encoder
 from skate.tune.files import ResultFiles
@@ -38,6 +38,7 @@ class StateWriter(Callback):
         files: writes what trials report; it does so before the state is written.
         troubles: where errors go.
         tuner: what the run was started with, encoded; None if that cannot be pickled.
+        callbacks: of the user, who may want something saved.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class StateWriter(Callback):
         files: ResultFiles,
         troubles: Troubles,
         tuner: bytes | None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self._storage = storage
         self._keeper = keeper
         self._files = files
         self._troubles = troubles
         self._tuner = tuner
+        self._callbacks = callbacks
         self._encoder = Encoder(name)
         self._orchestrator: Orchestrator | None = None
         remote = not isinstance(storage, LocalStorage)
@@ -119,7 +122,7 @@ class StateWriter(Callback):
             return None
         kept = {trial.trial_id: self._keeper.kept(trial.trial_id) for trial in orchestrator.trials}
         try:
-            return self._encoder.encode(orchestrator, kept)
+            return self._encoder.encode(orchestrator, kept, states_of(self._callbacks))
         except Exception as error:  # whatever pickling the user's objects raises
             self._possible = False
             warnings.warn(

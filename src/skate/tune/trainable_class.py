@@ -7,7 +7,7 @@ import pickle
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,37 @@ if TYPE_CHECKING:
     from skate.tune.trial_context import TrialContext
 
 
+class ExportFormat:
+    """In which formats a ``Trainable`` may export what it has trained."""
+
+    CHECKPOINT = "checkpoint"
+    MODEL = "model"
+    ONNX = "onnx"
+    H5 = "h5"
+
+    @classmethod
+    def check(cls, formats: Sequence[Any] | str) -> list[str]:
+        """Return formats as they are spelled here.
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        known = (cls.CHECKPOINT, cls.MODEL, cls.ONNX, cls.H5)
+        found = []
+        for each in [formats] if isinstance(formats, str) else formats:
+            spelled = each.strip().lower() if isinstance(each, str) else each
+            if spelled not in known:
+                raise ValueError(f"{each!r} is no export format: {', '.join(known)}")
+            found.append(spelled)
+        return found
+
+
 class Trainable:
     """Base of trainings that are written as classes.
 
     Overwrite ``setup`` and ``step``; ``save_checkpoint`` and ``load_checkpoint`` too, so that a
     trial can be paused, cloned, and go on after a failure.  ``reset_config`` lets one object run
-    one trial after another.
+    one trial after another, ``_export_model`` writes what ``export_formats`` of the run asks for.
 
     All methods of one trial are called from one thread of the process that runs it.
 
@@ -67,6 +92,10 @@ class Trainable:
         If it is not, the object is cleaned up, and another one is made.
         """
         return False
+
+    def _export_model(self, export_formats: list[str], export_dir: str) -> dict[str, str]:
+        """Write what was trained into ``export_dir``; return the path of each format."""
+        return {}
 
     def cleanup(self) -> None:
         """Give everything back: the object is not used any more."""
@@ -176,6 +205,22 @@ class Trainable:
         self.config = dict(new_config)
         self._iteration, self._time_total = 0, 0.0
         return True
+
+    def export_model(
+        self, export_formats: Sequence[str] | str, export_dir: str | os.PathLike[str] | None = None
+    ) -> dict[str, str]:
+        """Have ``_export_model`` write what was trained, and return what that does.
+
+        Args:
+            export_formats: such as "model" or "onnx"; several are a list.
+            export_dir: the folder; ``logdir`` if None.
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        formats = ExportFormat.check(export_formats)
+        target = self.logdir if export_dir is None else os.fspath(export_dir)
+        return self._export_model(formats, target)
 
     def stop(self) -> None:
         """Give everything back."""

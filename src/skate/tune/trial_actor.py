@@ -113,12 +113,15 @@ class TrialActor:
         return session.collect()
 
     @skate.method(num_returns=2)
-    def stop(self, grace: float, save: bool) -> tuple[Ended, PackedCheckpoint | None]:
+    def stop(
+        self, grace: float, save: bool, export: bool = False
+    ) -> tuple[Ended, PackedCheckpoint | None]:
         """End the function.
 
         Args:
             grace: seconds it may take.
             save: whether a class is to be saved before.
+            export: whether a class is to export what it has trained, if it does that at all.
 
         Returns:
             How it ended; the checkpoint.
@@ -129,7 +132,7 @@ class TrialActor:
         session = self._running()
         runs = self._runs
         if runs is not None:
-            runs.save_at_stop = save
+            runs.save_at_stop, runs.export_at_stop = save, export
         session.stop(keep=save and runs is not None)
         ended = session.join(grace)
         if ended and save and session.error is not None:

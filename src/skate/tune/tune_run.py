@@ -6,10 +6,12 @@ import copy
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
 from skate.tune.callback import Callback
+from skate.tune.checkpoint import Checkpoint
 from skate.tune.config import (
     CheckpointConfig,
     FailureConfig,
@@ -18,14 +20,15 @@ from skate.tune.config import (
     TuneConfig,
 )
 from skate.tune.error import TuneError, describe
-from skate.tune.execute import execute
+from skate.tune.execute import carry_out
 from skate.tune.experiment import Experiment, as_experiments
 from skate.tune.experiment_analysis import ExperimentAnalysis
 from skate.tune.finished_run import FinishedRun
+from skate.tune.plan import Plan, plan
 from skate.tune.progress_reporter import ProgressReporter
 from skate.tune.registry import resolve
 from skate.tune.resources import Resources
-from skate.tune.resume import ResumeConfig, parse_resume
+from skate.tune.resume import ResumeConfig, Settings, parse_resume
 from skate.tune.schedulers import TrialScheduler
 from skate.tune.search import Searcher
 from skate.tune.trainable import Function
@@ -67,6 +70,9 @@ def run(
     trial_dirname_creator: Callable[[Trial], str] | None = None,
     resume: bool | str | None = None,
     resume_config: ResumeConfig | None = None,
+    restore: str | os.PathLike[str] | Checkpoint | None = None,
+    export_formats: Sequence[str] | None = None,
+    storage_filesystem: object = None,
 ) -> ExperimentAnalysis:
     """Evaluate a function on configurations from a search space.
 
@@ -119,64 +125,75 @@ def run(
             "AUTO+RESTART_ERRORED" to have them start anew.
         resume_config: says for each kind of trial what becomes of it; ``resume`` is True (also if
             left out) or "AUTO" beside it.
+        restore: a checkpoint that each trial starts from, its path or its URL.
+        export_formats: formats of ``ExportFormat``, in which a ``Trainable`` class exports what it
+            has trained into the folder of its trial, when that ends: see its ``_export_model``.
+        storage_filesystem: for scripts of Ray Tune; the storage is found by its URL.
 
     Raises:
         TypeError, ValueError: a setting makes no sense; no trial has started.
+        NotSupportedError: there is a ``storage_filesystem``.
         MetricError: trials do not report what the run is about.
         StorageError: the storage cannot be written; no trial has started.
         TuneError: trials failed.
     """
-    if isinstance(run_or_experiment, Experiment):
-        given = {name: value for name, value in locals().items() if name != "run_or_experiment"}
-        return run(run_or_experiment.run, **run_or_experiment.joined(given, _DEFAULTS))
-    if storage_path is not None and local_dir is not None:
-        raise ValueError("local_dir is the older name of storage_path; give one of them")
-    checkpoints = _checkpoints(
-        checkpoint_config,
-        checkpoint_freq,
-        checkpoint_at_end,
-        keep_checkpoints_num,
-        checkpoint_score_attr,
-    )
-    wish = parse_resume(resume, resume_config)
-    if wish is not None and name is None:
-        raise ValueError("resume goes on with a run by its name; say which: name=...")
-    experiment = execute(
-        resolve(run_or_experiment),
-        config,
-        TuneConfig(
-            metric=metric,
-            mode=mode,
-            search_alg=search_alg,
-            scheduler=scheduler,
-            num_samples=num_samples,
-            max_concurrent_trials=max_concurrent_trials,
-            time_budget_s=time_budget_s,
-            reuse_actors=reuse_actors,
-            seed=seed,
-            trial_name_creator=trial_name_creator,
-            trial_dirname_creator=trial_dirname_creator,
-        ),
-        RunConfig(
-            name=name,
-            storage_path=storage_path if storage_path is not None else local_dir,
-            stop=stop,
-            failure_config=FailureConfig(max_failures, fail_fast),
-            checkpoint_config=checkpoints,
-            progress_reporter=progress_reporter,
-            log_to_file=log_to_file,
-            sync_config=sync_config,
-            **_given(callbacks=callbacks, verbose=verbose),
-        ),
-        resources_per_trial,
-        wish,
-    )
-    if raise_on_failed_trial and experiment.failed:
-        raise _failure(experiment) from experiment.failed[0].error
-    return ExperimentAnalysis(experiment)
+    return _carried_out(_planned(dict(locals())), raise_on_failed_trial)
 
 
 _DEFAULTS = {name: given.default for name, given in inspect.signature(run).parameters.items()}
+
+
+def _planned(given: dict[str, Any]) -> Plan:
+    """Return the plan of the run with these arguments of ``run``."""
+    trainable = given.pop("run_or_experiment")
+    if isinstance(trainable, Experiment):
+        given = trainable.joined(given, _DEFAULTS)
+        trainable = trainable.run
+    place = given["storage_path"]
+    if given["local_dir"] is not None:
+        if place is not None:
+            raise ValueError("local_dir is the older name of storage_path; give one of them")
+        place = given["local_dir"]
+    wish = parse_resume(given["resume"], given["resume_config"])
+    if wish is not None and given["name"] is None:
+        raise ValueError("resume goes on with a run by its name; say which: name=...")
+    searching = {field.name: given[field.name] for field in fields(TuneConfig)}
+    return plan(
+        resolve(trainable),
+        Settings(
+            {} if given["config"] is None else given["config"],
+            TuneConfig(**searching),
+            RunConfig(
+                name=given["name"],
+                storage_path=place,
+                stop=given["stop"],
+                failure_config=FailureConfig(given["max_failures"], given["fail_fast"]),
+                checkpoint_config=_checkpoints(
+                    given["checkpoint_config"],
+                    given["checkpoint_freq"],
+                    given["checkpoint_at_end"],
+                    given["keep_checkpoints_num"],
+                    given["checkpoint_score_attr"],
+                ),
+                progress_reporter=given["progress_reporter"],
+                log_to_file=given["log_to_file"],
+                sync_config=given["sync_config"],
+                storage_filesystem=given["storage_filesystem"],
+                **_given(callbacks=given["callbacks"], verbose=given["verbose"]),
+            ),
+            given["resources_per_trial"],
+            given["restore"],
+            given["export_formats"] or (),
+        ),
+        wish,
+    )
+
+
+def _carried_out(plan: Plan, raise_on_failed_trial: bool) -> ExperimentAnalysis:
+    experiment = carry_out(plan)
+    if raise_on_failed_trial and experiment.failed:
+        raise _failure(experiment) from experiment.failed[0].error
+    return ExperimentAnalysis(experiment)
 
 
 def run_experiments(
@@ -193,7 +210,8 @@ def run_experiments(
 ) -> list[Trial]:
     """Run several experiments, and return the trials of all of them.
 
-    Ctrl-C ends the one that runs; those after it do not begin.
+    All are checked before the first one begins.  Ctrl-C ends the one that runs; those after it do
+    not begin.
 
     Args:
         experiments: one or several: an ``Experiment``, or a dict with names as keys and what
@@ -208,19 +226,21 @@ def run_experiments(
         TypeError, ValueError: they are none, or a setting makes no sense.
         TuneError: trials failed.
     """
-    trials: list[Trial] = []
+    common = {
+        "verbose": verbose,
+        "progress_reporter": progress_reporter,
+        "resume": resume,
+        "resume_config": resume_config,
+        "reuse_actors": reuse_actors,
+        "callbacks": callbacks,
+    }
+    plans = []
     for experiment in as_experiments(experiments):
-        analysis = run(
-            experiment,
-            scheduler=copy.deepcopy(scheduler),
-            verbose=verbose,
-            progress_reporter=progress_reporter,
-            resume=resume,
-            resume_config=resume_config,
-            reuse_actors=reuse_actors,
-            raise_on_failed_trial=raise_on_failed_trial,
-            callbacks=callbacks,
-        )
+        own = {"run_or_experiment": experiment, "scheduler": copy.deepcopy(scheduler)}
+        plans.append(_planned({**_DEFAULTS, **common, **own}))
+    trials: list[Trial] = []
+    for each in plans:
+        analysis = _carried_out(each, raise_on_failed_trial)
         trials += analysis.trials
         if analysis.experiment.end_reason == "interrupted":
             break

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skate.tune.callback import Callback
 from skate.tune.config import RunConfig, TuneConfig
-from skate.tune.execute import execute
+from skate.tune.execute import carry_out
+from skate.tune.plan import plan
 from skate.tune.registry import resolve
-from skate.tune.resources import Resources
 from skate.tune.result_grid import ResultGrid
-from skate.tune.resume import Resume, ResumeConfig, can_restore, load_tuner, resume_config
+from skate.tune.resume import (
+    Resume,
+    ResumeConfig,
+    Settings,
+    can_restore,
+    load_tuner,
+    resume_config,
+)
 from skate.tune.storage import open_storage
 from skate.tune.trainable import Function, check
 
@@ -47,10 +55,11 @@ class Tuner:
         if run_config is not None and not isinstance(run_config, RunConfig):
             raise TypeError(f"run_config wants a RunConfig, got {run_config!r}")
         self._trainable = trainable
-        self._param_space = param_space
-        self._tune_config = tune_config or TuneConfig()
-        self._run_config = run_config or RunConfig()
-        self._resources: Resources | None = None
+        self._settings = Settings(
+            {} if param_space is None else param_space,
+            tune_config or TuneConfig(),
+            run_config or RunConfig(),
+        )
         self._resume: Resume | None = None
         self._results: ResultGrid | None = None
 
@@ -79,7 +88,8 @@ class Tuner:
             resume_errored: whether trials that failed go on, from their last checkpoint.
             restart_errored: whether trials that failed start anew.
             param_space: the search space, if what is in it cannot be saved (refs of objects).
-            callbacks: hooks into the run; they are not saved.
+            callbacks: hooks into the run; they are not saved, but what their ``get_state`` returned
+                is, and they are given it.
             _resume_config: which trials go on, in the place of the arguments above (so Ray calls
                 it).
 
@@ -90,13 +100,10 @@ class Tuner:
         """
         settings = load_tuner(path)
         settings.run_config.callbacks = callbacks
-        tuner = cls(
-            trainable,
-            param_space=settings.space if param_space is None else param_space,
-            tune_config=settings.tune_config,
-            run_config=settings.run_config,
-        )
-        tuner._resources = settings.resources
+        if param_space is not None:
+            settings = dataclasses.replace(settings, space=param_space)
+        tuner = cls(trainable)
+        tuner._settings = settings
         tuner._resume = Resume(
             _resume_config or resume_config(resume_unfinished, resume_errored, restart_errored)
         )
@@ -119,16 +126,7 @@ class Tuner:
             MetricError: trials do not report what the run is about.
             StorageError: the storage cannot be written; no trial has started.
         """
-        self._results = ResultGrid(
-            execute(
-                self._trainable,
-                self._param_space,
-                self._tune_config,
-                self._run_config,
-                self._resources,
-                self._resume,
-            )
-        )
+        self._results = ResultGrid(carry_out(plan(self._trainable, self._settings, self._resume)))
         return self._results
 
     def get_results(self) -> ResultGrid:
