@@ -276,3 +276,17 @@ def test_points_are_of_the_category_that_would_have_drawn_them() -> None:
     space = {"m": tune.choice([tune.quniform(0, 1, 0.25), tune.uniform(0, 2), {"x": 1}, [1, 2]])}
     for value, position in ((0.5, 0), (0.3, 1), (1.5, 1), ({"x": 1}, 2), ([1, 2], 3), (9, 0)):
         assert set(named_values(space, {"m": value})) <= {"m", f"m/{position}"}
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_searcher_that_is_used_up_is_told_of() -> None:
+    searcher = BasicVariantGenerator()
+
+    def run() -> int:
+        space = {"x": tune.uniform(0, 1)}
+        options: dict[str, Any] = {"search_alg": searcher, "num_samples": 2, "verbose": 0}
+        return len(tune.run(lambda config: {"loss": 1}, config=space, **options).trials)
+
+    assert run() == 2
+    with pytest.warns(RuntimeWarning, match="has nothing to suggest.* make a new one for each run"):
+        assert run() == 0

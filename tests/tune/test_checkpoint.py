@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -102,3 +103,33 @@ def test_checkpoints_that_are_none(make: Any, error: type[Exception], message: s
 def test_a_folder_is_no_dict(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a folder of files, not a dict"):
         Checkpoint(folder(tmp_path / "f")).to_dict()
+
+
+# ------------------------------------------------------------------------------- odd folders
+
+
+def test_a_folder_that_is_gone_is_no_empty_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    checkpoint = Checkpoint(folder)
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError, match="gone"):
+        checkpoint.pack()
+
+
+def test_what_is_no_file_is_told_of_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    os.mkfifo(tmp_path / "below" / "pipe")  # who reads it waits for a writer
+    with pytest.raises(OSError, match=r"neither a file nor a folder: .*pipe"):
+        PackedCheckpoint.from_folder(tmp_path)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("here")
+    (tmp_path / "again").symlink_to(tmp_path / "data")
+    packed = PackedCheckpoint.from_folder(tmp_path)
+    assert sorted(packed.files) == ["again/file", "data/file"]
+    (tmp_path / "data" / "up").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="holds itself through a link"):
+        PackedCheckpoint.from_folder(tmp_path)

@@ -265,6 +265,17 @@ def test_functions_in_lists_and_tuples() -> None:
     assert type(config["view"][0]) is dict
 
 
+def test_spaces_without_end() -> None:
+    itself: dict[str, Any] = {"x": tune.uniform(0, 1)}
+    itself["itself"] = itself
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    for space in (itself, deep):
+        with pytest.raises(ValueError, match="holds itself, or is nested deeper"):
+            spaces.validate(space)
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -8,10 +8,12 @@ of the pickle (protocol 5, out of band), so that nobody on the way copies or rea
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pickle
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,14 +48,10 @@ class PackedCheckpoint:
         """Read all files under ``folder``; links are followed, empty folders left out.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read, or there is something in it that is neither file nor folder.
         """
-        files: dict[str, Buffer] = {}
-        for parent, _, names in os.walk(folder, followlinks=True):
-            for name in names:
-                path = Path(parent, name)
-                files[path.relative_to(folder).as_posix()] = path.read_bytes()
-        return cls(files)
+        paths = _files_below(folder, frozenset())
+        return cls({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
 
     @property
     def nbytes(self) -> int:
@@ -113,6 +111,22 @@ def pickled(data: dict[str, Any]) -> bytes:
     pieces = _Pieces()
     cloudpickle.Pickler(pieces, protocol=5).dump(data)
     return b"".join(pieces)
+
+
+def _files_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the files in a folder and those below; ``above`` has the folders that it is in."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise OSError(errno.ELOOP, "the folder holds itself through a link", str(folder))
+    for path in sorted(folder.iterdir()):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            yield from _files_below(path, above | {here})
+        elif stat.S_ISREG(mode):
+            yield path
+        else:  # a pipe or a device: reading it might never end
+            raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
 
 
 class Checkpoint:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +35,14 @@ class FailureConfig:
             error.
 
     Raises:
-        ValueError: ``fail_fast`` is none of these.
+        TypeError, ValueError: one of them makes no sense.
     """
 
     max_failures: int = 0
     fail_fast: bool | str = False
 
     def __post_init__(self) -> None:
+        check_integer("max_failures", self.max_failures, least=-1)
         if not isinstance(self.fail_fast, bool) and self.fail_fast != "raise":
             raise ValueError(f"fail_fast wants True, False or 'raise', got {self.fail_fast!r}")
 
@@ -59,7 +61,7 @@ class CheckpointConfig:
         checkpoint_at_end: whether ``Trainable`` classes save one when their trial ends.
 
     Raises:
-        ValueError: one of them makes no sense.
+        TypeError, ValueError: one of them makes no sense.
     """
 
     num_to_keep: int | None = None
@@ -71,17 +73,19 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         if self.checkpoint_frequency is None:  # as Ray's scripts may say
             self.checkpoint_frequency = 0
-        if self.num_to_keep is not None and self.num_to_keep < 1:
-            raise ValueError(f"num_to_keep has to be at least 1 or None, got {self.num_to_keep}")
+        if self.num_to_keep is not None:
+            check_integer("num_to_keep", self.num_to_keep, least=1)
+        attribute = self.checkpoint_score_attribute
+        if attribute is not None and not isinstance(attribute, str):
+            raise TypeError(
+                f"checkpoint_score_attribute wants the name of a metric, got {attribute!r}"
+            )
         if self.checkpoint_score_order not in ("max", "min"):
             raise ValueError(
                 f"checkpoint_score_order has to be 'max' or 'min', got"
                 f" {self.checkpoint_score_order!r}"
             )
-        if self.checkpoint_frequency < 0:
-            raise ValueError(
-                f"checkpoint_frequency cannot be negative, got {self.checkpoint_frequency}"
-            )
+        check_integer("checkpoint_frequency", self.checkpoint_frequency, least=0)
 
 
 @dataclass
@@ -182,7 +186,7 @@ class RunConfig:
 
     Raises:
         NotSupportedError: there is a ``storage_filesystem``.
-        TypeError: ``name`` is no text.
+        TypeError: ``name`` is no text, or a part of it is of another kind.
         ValueError: ``name`` is that of no folder below ``storage_path``; ``log_to_file`` is none of
             these; or ``sync_config`` names another place than
             ``storage_path``.
@@ -211,6 +215,8 @@ class RunConfig:
             )
         output_files(self.log_to_file)
         sync = self.sync_config
+        if sync is not None:
+            _check_kind("sync_config", vars(self), SyncConfig)
         if sync is not None and sync.upload_dir is not None:
             if self.storage_path is not None:
                 raise ValueError(
@@ -230,6 +236,29 @@ class RunConfig:
             self.callbacks = ()
         if given["verbose"] is None:
             self.verbose = 1
+        _check_kind("failure_config", given, FailureConfig)
+        _check_kind("checkpoint_config", given, CheckpointConfig)
+        callbacks = given["callbacks"]
+        if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+            raise TypeError(f"callbacks wants a list of them, got {callbacks!r:.100}")
+
+
+def _check_kind(name: str, given: Mapping[str, Any], kind: type) -> None:
+    if not isinstance(given[name], kind):
+        raise TypeError(f"{name} wants a {kind.__name__}, got {given[name]!r:.100}")
+
+
+def check_integer(name: str, number: object, least: int) -> None:
+    """Check a setting that counts something.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is less than ``least``.
+    """
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        raise TypeError(f"{name} wants an integer, got {number!r:.100}")
+    if number < least:
+        raise ValueError(f"{name} has to be at least {least}, got {number}")
 
 
 def _check_name(name: object) -> None:

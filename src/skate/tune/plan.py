@@ -84,6 +84,10 @@ def plan(trainable: Function, settings: Settings, resume: Resume | None = None) 
     max_concurrent = tune_config.max_concurrent_trials
     if max_concurrent is not None:
         max_concurrent = _positive("max_concurrent_trials", max_concurrent)
+    for name in ("trial_name_creator", "trial_dirname_creator"):
+        creator = getattr(tune_config, name)
+        if creator is not None and not callable(creator):
+            raise TypeError(f"{name} wants a function of a trial, got {creator!r:.100}")
     CallbackList(run_config.callbacks)
     storage = open_storage(
         f"{results_place(run_config.storage_path).rstrip('/')}/{run_config.name or ''}"
@@ -119,12 +123,14 @@ def plan(trainable: Function, settings: Settings, resume: Resume | None = None) 
 def _start(checkpoint: object) -> Checkpoint | None:
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
-    if not isinstance(checkpoint, (str, os.PathLike)):
+    if not isinstance(checkpoint, (str, os.PathLike)) or not os.fspath(checkpoint):
         raise TypeError(f"restore wants a checkpoint, its path or its URL, got {checkpoint!r}")
     return Checkpoint.from_directory(checkpoint)
 
 
 def _exports(function: Function, formats: Sequence[str] | None) -> list[str]:
+    if formats is not None and not isinstance(formats, Sequence):
+        raise TypeError(f"export_formats wants a list of formats, got {formats!r:.100}")
     exports = ExportFormat.check(formats or ())
     if not exports:
         return []
@@ -209,7 +215,7 @@ def _seconds(budget: object) -> float | None:
         budget = budget.total_seconds()
     if budget is None:
         return None
-    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or budget <= 0:
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
         raise ValueError(f"time_budget_s has to be a number of seconds above 0, got {budget!r}")
     return float(budget)
 

@@ -97,6 +97,8 @@ def parse_resume(resume: bool | str | None, config: ResumeConfig | None = None) 
     if resume is not None and not isinstance(resume, (bool, str)):
         raise TypeError(f"resume wants True, False, None or a word such as 'AUTO', got {resume!r}")
     if config is not None:
+        if not isinstance(config, ResumeConfig):
+            raise TypeError(f"resume_config wants a ResumeConfig, got {config!r:.100}")
         words = {None: True, True: True, "AUTO": False, "LOCAL": True}
         key = resume.upper() if isinstance(resume, str) else resume
         if key not in words:

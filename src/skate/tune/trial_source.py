@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -72,6 +73,13 @@ class TrialSource:
             return None
         if suggestion == FINISHED:
             self.exhausted = True
+            if not before:
+                warnings.warn(
+                    f"{type(self._searcher).__name__} has nothing to suggest, so there are no"
+                    " trials: if an earlier run has used it, make a new one for each run",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             return None
         if not isinstance(suggestion, dict):
             raise TuneError(

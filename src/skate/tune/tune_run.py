@@ -267,7 +267,7 @@ def _checkpoints(
                 " are the older way to say what is in checkpoint_config; give one of both"
             )
         return config
-    smallest = score is not None and score.startswith("min-")
+    smallest = isinstance(score, str) and score.startswith("min-")
     return CheckpointConfig(
         number,
         score[len("min-") :] if score is not None and smallest else score,

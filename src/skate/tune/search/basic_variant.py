@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -143,6 +144,6 @@ def _seed(random_state: Any) -> int:
         return random.getrandbits(64)
     draw = getattr(random_state, "integers", None) or getattr(random_state, "randint", None)
     try:
-        return int(random_state if draw is None else draw(2**31 - 1))
-    except (TypeError, ValueError):
+        return operator.index(random_state if draw is None else draw(2**31 - 1))
+    except TypeError:
         raise TypeError(f"random_state wants an integer, got {random_state!r}") from None

@@ -34,12 +34,17 @@ def validate(space: object) -> None:
 
     Raises:
         TypeError: it is no dict, or something in it stands for no value.
-        ValueError: a grid is empty or stands where no grid may stand, or two parameters have the
-            same name.
+        ValueError: a grid is empty or stands where no grid may stand, two parameters have the
+            same name, or it holds itself.
     """
     if not isinstance(space, Mapping):
         raise TypeError(f"the search space has to be a dict, got {type(space).__name__}")
-    _check(space, "", in_choice=False)
+    try:
+        _check(space, "", in_choice=False)
+    except RecursionError:
+        raise ValueError(
+            "the search space holds itself, or is nested deeper than Python can follow"
+        ) from None
     seen: set[str] = set()
     for name, _, _ in _walk(space):
         if name in seen:
