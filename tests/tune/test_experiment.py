@@ -91,7 +91,7 @@ def test_failed_trials_of_experiments(tmp_path: Path) -> None:
         ({"num_samples": 0}, ValueError, "num_samples has to be at least 1"),
         ({"config": {"x": tune.uniform}}, TypeError, "is tune.uniform itself"),
         ({"stop": 7}, TypeError, "stop"),
-        ({"checkpoint_freq": -1}, ValueError, "cannot be negative"),
+        ({"checkpoint_freq": -1}, ValueError, "has to be at least 0"),
         ({"log_to_file": "x\0"}, ValueError, "null character"),
         ({"resources_per_trial": {"cpu": -1}}, ValueError, "cpu"),
         ({"restore": "/nowhere"}, ValueError, "nowhere"),
@@ -167,6 +167,10 @@ def test_a_file_system_of_ones_own_is_refused() -> None:
     for refused in (tune.RunConfig, lambda **given: tune.run(train, **given)):
         with pytest.raises(NotSupportedError, match="give storage_path one that fsspec"):
             refused(storage_filesystem=object())
+    with pytest.raises(NotSupportedError, match="give storage_path one that fsspec"):
+        tune.Tuner.restore("/nowhere", train, storage_filesystem=object())
+    with pytest.raises(NotSupportedError, match="give storage_path one that fsspec"):
+        tune.Tuner.can_restore("/nowhere", object())
 
 
 def test_files_of_trials_on_other_machines_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

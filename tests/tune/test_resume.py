@@ -523,7 +523,7 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
     state = tmp_path / "none" / "experiment_state.pkl"
     fields = pickle.loads(state.read_bytes())
     state.write_bytes(pickle.dumps({**fields, "version": 99}))
-    with pytest.raises(ValueError, match="version 99"):
+    with pytest.raises(tune.TuneError, match="version 99"):
         tune.run(once, name="none", resume=True, **options)
 
 

@@ -22,7 +22,7 @@ from skate.tune.analysis import best_trial, resolve_objective
 from skate.tune.board import status_words
 from skate.tune.config import results_place
 from skate.tune.display import number
-from skate.tune.error import MetricError
+from skate.tune.error import MetricError, TuneError
 from skate.tune.experiment_analysis import ExperimentAnalysis
 from skate.tune.finished_run import FinishedRun
 from skate.tune.mode import badness
@@ -237,7 +237,10 @@ def _ranked(experiment: FinishedRun, objective: tuple[str, str] | None) -> list[
 
 
 def _run_row(path: Path) -> dict[str, Any]:
-    log = read_log(path)
+    try:
+        log = read_log(path)
+    except TuneError:  # `skate tune show` says what is wrong with it
+        log = Log(name=path.name, state="damaged")
     known = bool(log.trials)
     return {
         "name": path.name,

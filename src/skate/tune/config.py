@@ -206,13 +206,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if self.storage_filesystem is not None:
-            raise NotSupportedError(
-                f"storage_filesystem={type(self.storage_filesystem).__name__}: trials on all"
-                " machines open the storage by its URL; give storage_path one that fsspec"
-                " understands (s3://bucket/runs), and what its file system needs in fsspec's own"
-                " configuration, such as FSSPEC_S3_ENDPOINT_URL in the environment"
-            )
+        refuse_filesystem(self.storage_filesystem)
         output_files(self.log_to_file)
         sync = self.sync_config
         if sync is not None:
@@ -241,6 +235,21 @@ class RunConfig:
         callbacks = given["callbacks"]
         if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
             raise TypeError(f"callbacks wants a list of them, got {callbacks!r:.100}")
+
+
+def refuse_filesystem(filesystem: object) -> None:
+    """Refuse what scripts of Ray Tune may give beside a path.
+
+    Raises:
+        NotSupportedError: it is something.
+    """
+    if filesystem is not None:
+        raise NotSupportedError(
+            f"storage_filesystem={type(filesystem).__name__}: trials on all machines open the"
+            " storage by its URL; give storage_path one that fsspec understands (s3://bucket/runs),"
+            " and what its file system needs in fsspec's own configuration, such as"
+            " FSSPEC_S3_ENDPOINT_URL in the environment"
+        )
 
 
 def _check_kind(name: str, given: Mapping[str, Any], kind: type) -> None:

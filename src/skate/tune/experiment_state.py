@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from skate.tune.callback import States
-from skate.tune.error import describe
+from skate.tune.error import TuneError, describe
 from skate.tune.objective import Objective
 from skate.tune.orchestrator import Orchestrator
 from skate.tune.readable import as_json
@@ -217,11 +217,11 @@ def decode(state: bytes) -> SavedRun:
     """Return the state of a run.
 
     Raises:
-        ValueError: another version of Skate has written it, in another way.
+        TuneError: another version of Skate has written it, in another way.
     """
     fields = pickle.loads(state)
     if fields["version"] != VERSION:
-        raise ValueError(
+        raise TuneError(
             f"the state of the run has version {fields['version']}, this Skate reads {VERSION};"
             " resume it with the Skate that it was started with"
         )

@@ -182,11 +182,11 @@ class _TrialFiles:
         path = self._folder / "result.json"
         if path.exists():
             self._stale = True
-            text = path.read_text()
-            if text.count("\n") != len(lines) or not text.endswith("\n"):
+            content = path.read_bytes()
+            if content.count(b"\n") != len(lines) or not content.endswith(b"\n"):
                 # A crash cut the last one off.
-                whole = text.splitlines()[: len(lines)]
-                _replace(path, "".join(f"{line}\n" for line in whole))
+                whole = content.splitlines()[: len(lines)]
+                _replace(path, "".join(f"{line.decode()}\n" for line in whole))
 
     def _cut(self, count: int) -> None:
         """Discard all but the first ``count`` lines."""
@@ -249,16 +249,19 @@ class _TrialFiles:
 
 
 def read_lines(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a trial's ``result.json``; of those that a crash cut off, none."""
+    """Return the lines of a trial's ``result.json`` up to one that is cut off or damaged."""
     path = folder / "result.json"
     if not path.exists():
         return []
     lines: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            lines.append(json.loads(line))
+            found = json.loads(line)
         except ValueError:
             break
+        if not isinstance(found, dict):
+            break
+        lines.append(found)
     return lines
 
 

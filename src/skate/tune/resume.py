@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import os
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -18,7 +19,7 @@ from skate.tune.checkpoint import Checkpoint
 from skate.tune.checkpoints import CheckpointKeeper
 from skate.tune.claim import LOG_FILE, Claim
 from skate.tune.config import RunConfig, TuneConfig
-from skate.tune.error import TuneError
+from skate.tune.error import TuneError, describe
 from skate.tune.experiment_state import (
     STATE_FILE,
     SUMMARY_FILE,
@@ -187,11 +188,24 @@ def encode_tuner(settings: Settings) -> bytes | None:
     return content
 
 
+def _decode_tuner(content: bytes) -> Settings:
+    settings: Settings = pickle.loads(content)
+    # Those of earlier versions lack what has been added since.
+    return Settings(
+        settings.space,
+        settings.tune_config,
+        settings.run_config,
+        settings.resources,
+        getattr(settings, "restore", None),
+        getattr(settings, "export_formats", ()),
+    )
+
+
 def load_tuner(place: str | os.PathLike[str]) -> Settings:
     """Return the settings of the run at a path or URL.
 
     Raises:
-        TuneError: there is no run that could be resumed.
+        TuneError: there is no run that could be resumed, or its settings cannot be read.
         StorageError: the storage cannot be read.
     """
     text = os.fspath(place).rstrip("/") if is_url(place) else str(local_folder(place))
@@ -204,19 +218,24 @@ def load_tuner(place: str | os.PathLike[str]) -> Settings:
                 " be pickled; use tune.run(..., resume=True) with the same arguments"
             )
         raise nothing_there(storage)
-    settings: Settings = pickle.loads(content)
-    # Those of earlier versions lack what has been added since.
-    settings = Settings(
-        settings.space,
-        settings.tune_config,
-        settings.run_config,
-        settings.resources,
-        getattr(settings, "restore", None),
-        getattr(settings, "export_formats", ()),
-    )
+    with _explained(storage, TUNER_FILE):
+        settings = _decode_tuner(content)
     # Where it is now, should it have been moved.
     settings.run_config.storage_path, _, settings.run_config.name = text.rpartition("/")
     return settings
+
+
+@contextlib.contextmanager
+def _explained(storage: Storage, name: str) -> Iterator[None]:
+    """Have errors of unpickling name the file: it is damaged, or needs what is not there."""
+    try:
+        yield
+    except TuneError:
+        raise
+    except Exception as error:  # whatever unpickling raises
+        raise TuneError(
+            f"the run cannot be resumed, {storage.where(name)} cannot be read: {describe(error)}"
+        ) from error
 
 
 def nothing_there(storage: Storage) -> TuneError:
@@ -239,13 +258,14 @@ def load_run(storage: Storage, claim: Claim, config: ResumeConfig) -> SavedRun:
         config: which of its trials will go on.
 
     Raises:
-        TuneError: there is none.
-        StorageError: it cannot be read.
+        TuneError: there is none, or its state cannot be read.
+        StorageError: the storage cannot be read.
     """
     content = storage.read(STATE_FILE)
     if content is None:
         raise nothing_there(storage)
-    saved = decode(content)
+    with _explained(storage, STATE_FILE):
+        saved = decode(content)
     folder = claim.path
     _fetch(storage, folder)
     claim.fetch_log(storage)

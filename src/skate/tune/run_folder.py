@@ -84,6 +84,7 @@ def read_log(path: Path) -> Log:
     """Return what the log in a run's folder says; an empty one if there is none.
 
     Raises:
+        TuneError: it is damaged.
         OSError: it cannot be read.
     """
     log = Log(name=path.name)
@@ -94,8 +95,11 @@ def read_log(path: Path) -> Log:
     with os.fdopen(descriptor, "rb") as file:
         # Asked before the log is read: a run that ends meanwhile has its last line there.
         alive = _is_locked(descriptor)
-        for line in _whole_lines(file.read()):
-            log.take(line)
+        for line in _whole_lines(path / LOG_FILE, file.read()):
+            try:
+                log.take(line)
+            except (KeyError, TypeError) as error:
+                raise TuneError(f"{path / LOG_FILE} is damaged: {line!r:.100}") from error
     if log.state == CUT_OFF and alive:
         log.state = RUNNING
     return log
@@ -175,7 +179,7 @@ def load_trial(path: str | os.PathLike[str]) -> tuple[Trial, list[TrialCheckpoin
 
 def _load_trial(folder: Path, log: Log) -> tuple[Trial, list[dict[str, Any]]]:
     """Return a trial, and all its results."""
-    config = json.loads((folder / "params.json").read_text())
+    config = _object(folder / "params.json", (folder / "params.json").read_bytes())
     results = _results(folder)
     # In Ray's folders the name of a trial is longer than its id.
     trial_id = str(results[-1].get("trial_id", folder.name)) if results else folder.name
@@ -207,7 +211,7 @@ def _load_trial(folder: Path, log: Log) -> tuple[Trial, list[dict[str, Any]]]:
 def _results(folder: Path) -> list[dict[str, Any]]:
     path = folder / "result.json"
     if path.is_file():
-        return list(_whole_lines(path.read_bytes()))
+        return list(_whole_lines(path, path.read_bytes()))
     path = folder / "progress.csv"
     if not path.is_file():
         return []
@@ -219,11 +223,26 @@ def _results(folder: Path) -> list[dict[str, Any]]:
         ]
 
 
-def _whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
-    """Yield the JSON of each line; what has no end yet is still being written."""
+def _whole_lines(path: Path, content: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the JSON of each line of a file; what has no end yet is still being written."""
     for line in content[: content.rfind(b"\n") + 1].splitlines():
         if line.strip():
-            yield json.loads(line)
+            yield _object(path, line)
+
+
+def _object(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the JSON object in (a line of) a file.
+
+    Raises:
+        TuneError: there is none: the file is damaged.
+    """
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise TuneError(f"{path} is damaged: {error} in {content!r:.100}") from error
+    if not isinstance(found, dict):
+        raise TuneError(f"{path} is damaged: {content!r:.100} is no JSON object")
+    return found
 
 
 def _parsed(text: str) -> Any:
@@ -260,10 +279,10 @@ def _numbers(trial: Trial) -> list[str]:
 def read_summary(folder: Path) -> dict[str, Any]:
     """Return what the state of a run says in words; nothing if there is none or it is not known."""
     try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_bytes())
+        content = (folder / SUMMARY_FILE).read_bytes()
     except FileNotFoundError:
         return {}
-    return summary
+    return _object(folder / SUMMARY_FILE, content)
 
 
 def _report_counts(folder: Path) -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skate.tune.callback import Callback
-from skate.tune.config import RunConfig, TuneConfig
+from skate.tune.config import RunConfig, TuneConfig, refuse_filesystem
 from skate.tune.execute import carry_out
 from skate.tune.plan import plan
 from skate.tune.registry import resolve
@@ -72,6 +72,7 @@ class Tuner:
         resume_errored: bool = False,
         restart_errored: bool = False,
         param_space: Mapping[str, Any] | None = None,
+        storage_filesystem: object = None,
         callbacks: Sequence[Callback] = (),
         _resume_config: ResumeConfig | None = None,
     ) -> Tuner:
@@ -88,16 +89,19 @@ class Tuner:
             resume_errored: whether trials that failed go on, from their last checkpoint.
             restart_errored: whether trials that failed start anew.
             param_space: the search space, if what is in it cannot be saved (refs of objects).
+            storage_filesystem: for scripts of Ray Tune; the storage is found by its URL.
             callbacks: hooks into the run; they are not saved, but what their ``get_state`` returned
                 is, and they are given it.
             _resume_config: which trials go on, in the place of the arguments above (so Ray calls
                 it).
 
         Raises:
+            NotSupportedError: there is a ``storage_filesystem``.
             TypeError: the trainable is no function of one configuration.
-            TuneError: there is no run that could be resumed.
+            TuneError: there is no run that could be resumed, or it is damaged.
             StorageError: the storage cannot be read.
         """
+        refuse_filesystem(storage_filesystem)
         settings = load_tuner(path)
         settings.run_config.callbacks = callbacks
         if param_space is not None:
@@ -110,12 +114,14 @@ class Tuner:
         return tuner
 
     @staticmethod
-    def can_restore(path: str | os.PathLike[str]) -> bool:
+    def can_restore(path: str | os.PathLike[str], storage_filesystem: object = None) -> bool:
         """Say whether there is a run at a path or URL that ``restore`` can go on with.
 
         Raises:
+            NotSupportedError: there is a ``storage_filesystem``.
             StorageError: the storage cannot be read.
         """
+        refuse_filesystem(storage_filesystem)
         return can_restore(open_storage(path))
 
     def fit(self) -> ResultGrid:
