@@ -23,7 +23,13 @@ from skate.xgboost.errors import (
     TrainingFailedError,
     XGBoostNotInstalledError,
 )
-from skate.xgboost.matrix import RayDeviceQuantileDMatrix, RayDMatrix, RayQuantileDMatrix
+from skate.xgboost.matrix import (
+    Data,
+    RayDeviceQuantileDMatrix,
+    RayDMatrix,
+    RayQuantileDMatrix,
+    combine_data,
+)
 from skate.xgboost.params import RayParams
 from skate.xgboost.prediction import predict
 from skate.xgboost.training import train
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActorFailure",
+    "Data",
     "RayDMatrix",
     "RayDeviceQuantileDMatrix",
     "RayFileType",
@@ -53,6 +60,7 @@ __all__ = [
     "RayXGBoostTrainingError",
     "TrainingFailedError",
     "XGBoostNotInstalledError",
+    "combine_data",
     "predict",
     "train",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -34,6 +36,21 @@ class DistributedCallback:
 
     def after_predict(self, actor: Any, predictions: Any, *args: Any, **kwargs: Any) -> None:
         """The actor has predicted."""
+
+
+class EnvironmentCallback(DistributedCallback):
+    """Sets environment variables in each actor.
+
+    Args:
+        env_dict: the variables, by name.
+    """
+
+    def __init__(self, env_dict: Mapping[str, str]) -> None:
+        self.env_dict = dict(env_dict)
+
+    def on_init(self, actor: Any, *args: Any, **kwargs: Any) -> None:
+        """Set them."""
+        os.environ.update(self.env_dict)
 
 
 class DistributedCallbackContainer:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skate.xgboost.library import xgboost
 from skate.xgboost.matrix import RayDMatrix
 from skate.xgboost.tune import TuneReportCallback
+
+#: How names of environment variables begin that ``xgboost_ray`` looks for.
+_FOREIGN = "RXGB_"
+
+
+def environment() -> None:
+    """Warn of settings of ``xgboost_ray`` that do nothing here."""
+    found = sorted(name for name in os.environ if name.startswith(_FOREIGN))
+    if found:
+        warnings.warn(
+            f"{', '.join(found)}: these environment variables are settings of xgboost_ray and do"
+            " nothing here; what they are for is in RayParams, such as"
+            ' placement_options={"strategy": "SPREAD"}, or not necessary: actors that died are'
+            " replaced at once, and what can never be reserved is an error",
+            stacklevel=3,
+        )
 
 
 def matrix(value: object, name: str) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from skate.xgboost.data import opening
+from skate.xgboost.data._base import Place
 from skate.xgboost.data.batch import FIELDS
 from skate.xgboost.data.places import RayFileType
-from skate.xgboost.data.sharding import RayShardingMode
+from skate.xgboost.data.sharding import RayShardingMode, merge
 from skate.xgboost.loading import Common, ShardSpec
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from skate.xgboost.data._base import Source
+
+#: What a ``RayDMatrix`` may be made of, in annotations: see ``data`` there.
+Data: TypeAlias = Any
 
 
 class RayDMatrix:
@@ -48,7 +55,9 @@ class RayDMatrix:
         sharding: which rows go to which actor.
         external_memory: for more data than there is memory: actors read it again and again, and
             keep its bins in temporary files; a folder for these, or True.
-        options: of ``pandas.read_csv``, for CSV files.
+        lazy: False: if ``num_actors`` is given, ``load_data`` is called here and now.
+        options: of ``pandas.read_csv``, for CSV files; ``columns``, for Parquet files: their names,
+            where the others are to be left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,6 +88,7 @@ class RayDMatrix:
         distributed: bool | None = None,
         sharding: RayShardingMode = RayShardingMode.BATCH,
         external_memory: bool | str | os.PathLike[str] = False,
+        lazy: bool = True,
         **options: Any,
     ) -> None:
         if not isinstance(sharding, RayShardingMode):
@@ -115,6 +125,9 @@ class RayDMatrix:
             external=bool(external_memory),
             cache_parent=None if isinstance(external_memory, bool) else os.fspath(external_memory),
         )
+        self._num_actors = num_actors
+        if num_actors and not lazy:
+            self.load_data()
 
     def _check_features(self, lists: Mapping[str, Any]) -> None:
         for name, values in lists.items():
@@ -146,6 +159,27 @@ class RayDMatrix:
     def num_col(self) -> int:
         """Return the number of feature columns."""
         return self._source.columns
+
+    def load_data(self, num_actors: int | None = None) -> None:
+        """Put what the driver holds into the object store now, and not when it is first used.
+
+        Args:
+            num_actors: for how many actors to cut it; as in the constructor if it was given there.
+
+        Raises:
+            ValueError: neither here nor there.
+        """
+        number = num_actors or self._num_actors
+        if not number:
+            raise ValueError("load_data needs to know for how many actors: load_data(num_actors)")
+        self.shards(number)
+
+    def unload_data(self) -> None:
+        """Let go of what was put into the object store; when it is used again, it is put again.
+
+        Without effect on what is nowhere else: blocks, and matrices that were pickled.
+        """
+        self._source.unload()
 
     def shards(self, num_actors: int, nodes: Sequence[str] | None = None) -> list[ShardSpec]:
         """Return what each of ``num_actors`` actors has to load; some may get nothing.
@@ -189,6 +223,28 @@ class RayQuantileDMatrix(RayDMatrix):
 
 #: The name of ``RayQuantileDMatrix`` in older scripts: it is on a GPU if the training is.
 RayDeviceQuantileDMatrix = RayQuantileDMatrix
+
+
+def combine_data(sharding: RayShardingMode, data: Iterable[Any]) -> npt.NDArray[Any]:
+    """Put results of actors into the order of the rows.
+
+    Args:
+        sharding: how the rows were divided, ``BATCH`` or ``INTERLEAVED``.
+        data: an array for each rank.
+
+    Raises:
+        ValueError: another ``sharding``, which does not say whose rows come first.
+    """
+    arrays = list(data)
+    ends = list(itertools.accumulate(map(len, arrays)))
+    if sharding is RayShardingMode.BATCH:
+        rows = [slice(end - len(part), end, 1) for part, end in zip(arrays, ends, strict=True)]
+    elif sharding is RayShardingMode.INTERLEAVED:
+        rows = [slice(rank, ends[-1], len(arrays)) for rank in range(len(arrays))]
+    else:
+        raise ValueError(f"sharding must be BATCH or INTERLEAVED, not {sharding!r}")
+    places = [(Place(rank, where), arrays[rank]) for rank, where in enumerate(rows)]
+    return merge(places, ends[-1])
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

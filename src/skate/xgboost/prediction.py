@@ -47,6 +47,7 @@ def predict(
     model: Any,
     data: RayDMatrix,
     ray_params: RayParams | Mapping[str, Any] | None = None,
+    _remote: bool | None = None,
     **kwargs: Any,
 ) -> npt.NDArray[Any]:
     """Predict on several actors.
@@ -57,6 +58,7 @@ def predict(
         model: a ``Booster``, a file or serialized bytes.
         data: for which rows.
         ray_params: how the prediction is distributed.
+        _remote: of no meaning; for scripts that pass it to ``xgboost_ray``.
         kwargs: arguments of ``Booster.predict``, such as ``output_margin`` or ``pred_leaf``.
 
     Returns:
@@ -68,6 +70,7 @@ def predict(
         XGBoostError, ValueError: the data does not fit the model.
     """
     distribution = as_ray_params(ray_params)
+    checks.environment()
     checks.matrix(data, "data")
     if model is None:
         raise TypeError("predict needs a model: a Booster, a file or bytes")

@@ -39,6 +39,7 @@ def train(
     callbacks: Sequence[Any] | None = None,
     custom_metric: Callable[..., Any] | None = None,
     ray_params: RayParams | Mapping[str, Any] | None = None,
+    _remote: bool | None = None,
 ) -> Booster:
     """Train a model on several actors: ``xgboost.train`` with ``ray_params``.
 
@@ -65,6 +66,7 @@ def train(
         callbacks: instances of ``xgboost.callback.TrainingCallback``.  Each actor has its copy.
         custom_metric: a custom metric.  Each actor calls it with its own rows; the mean counts.
         ray_params: how the training is distributed.
+        _remote: of no meaning; for scripts that pass it to ``xgboost_ray``.
 
     Returns:
         The model.
@@ -77,6 +79,7 @@ def train(
     """
     started = time.perf_counter()
     distribution = as_ray_params(ray_params)
+    checks.environment()
     checks.training(
         params, dtrain, num_boost_round, evals, obj, early_stopping_rounds, verbose_eval, callbacks
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import skate
 from skate.util._scores import Metrics, ScoreChoice
 from skate.util.placement_group import get_current_placement_group
+from skate.xgboost import library
 from skate.xgboost.messages import Checkpoint, Scores
 from skate.xgboost.params import ActorPlan
 from skate.xgboost.placement import Placement
@@ -44,7 +46,7 @@ class TuneReportCallback:
         self._frequency = frequency
         self._choice = ScoreChoice(metrics, "TuneReportCallback", "none (train without evals)")
 
-    def chosen(self, rounds: int, scores: Scores) -> dict[str, float]:
+    def chosen(self, rounds: int, scores: Scores) -> dict[str, Any]:
         """Return what is to be reported after ``rounds`` rounds.
 
         Raises:
@@ -61,18 +63,56 @@ class TuneReportCallback:
 
 
 class TuneReportCheckpointCallback(TuneReportCallback):
-    """The name in ``xgboost_ray``.  Checkpoints are reported in any case.
+    """As in ``xgboost_ray``: reports every round, and says what the model's file is called.
+
+    Checkpoints are reported in any case, as often as ``RayParams.checkpoint_frequency`` says and at
+    the end: a trial that is started again goes on from them.
 
     Args:
         metrics: as in ``TuneReportCallback``.
-        filename: ignored: a checkpoint has the model in ``MODEL_FILE``.
-        frequency: as in ``TuneReportCallback``.
+        filename: the file of a checkpoint that has the model; its ending says in which format.
+        frequency: of no meaning, as is ``checkpoint_at_end``; for scripts that pass it.
+        checkpoint_at_end: see ``frequency``.
+        results_postprocessing_fn: gets the scores as a dict and returns the dict to report.
     """
 
     def __init__(
-        self, metrics: Metrics | None = None, filename: str = MODEL_FILE, frequency: int = 1
+        self,
+        metrics: Metrics | None = None,
+        filename: str = MODEL_FILE,
+        frequency: int = 0,
+        checkpoint_at_end: bool = True,
+        results_postprocessing_fn: Callable[[dict[str, float]], dict[str, Any]] | None = None,
     ) -> None:
-        super().__init__(metrics, frequency)
+        super().__init__(metrics)
+        self.filename = os.fspath(filename)
+        if os.path.basename(self.filename) != self.filename or not self.filename:
+            raise ValueError(f"filename must be the name of a file, without a folder: {filename!r}")
+        self._postprocess = results_postprocessing_fn
+
+    def chosen(self, rounds: int, scores: Scores) -> dict[str, Any]:
+        """Return what is to be reported after a round."""
+        found = super().chosen(rounds, scores)
+        return found if self._postprocess is None or not found else self._postprocess(found)
+
+    @classmethod
+    def get_model(cls, checkpoint: Any, filename: str = MODEL_FILE) -> Any:
+        """Return the model of a checkpoint of a trial, as a ``Booster``.
+
+        Raises:
+            XGBoostError: there is none in a file of this name.
+        """
+        with checkpoint.as_directory() as folder:
+            return load_model(Path(folder) / filename)
+
+
+def load_model(model_path: str | os.PathLike[str]) -> Any:
+    """Return the model in a file, as a ``Booster``.
+
+    Raises:
+        XGBoostError: there is no such file, or no model in it.
+    """
+    return library.xgboost().Booster(model_file=os.fspath(model_path))
 
 
 class TrialReports:
@@ -89,7 +129,7 @@ class TrialReports:
         """Report a round, and the checkpoint made after it."""
         from skate import tune
 
-        chosen: dict[str, float] = {}
+        chosen: dict[str, Any] = {}
         for callback in self._callbacks:
             chosen.update(callback.chosen(rounds, scores))
         if not chosen:
@@ -98,9 +138,18 @@ class TrialReports:
             tune.report(chosen)
             return
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / MODEL_FILE).write_bytes(checkpoint.model)
+            for name in self._file_names():
+                if name == MODEL_FILE:
+                    (Path(folder) / name).write_bytes(checkpoint.model)
+                else:
+                    booster = library.xgboost().Booster(model_file=bytearray(checkpoint.model))
+                    booster.save_model(Path(folder) / name)
             (Path(folder) / STATE_FILE).write_bytes(pickle.dumps(checkpoint))
             tune.report(chosen, checkpoint=tune.Checkpoint(folder))
+
+    def _file_names(self) -> set[str]:
+        named = [each for each in self._callbacks if isinstance(each, TuneReportCheckpointCallback)]
+        return {each.filename for each in named} or {MODEL_FILE}
 
     def restored(self) -> Checkpoint | None:
         """Return the checkpoint that the trial goes on from, if it is one of a training."""

@@ -159,6 +159,9 @@ class Source(ABC):
             ValueError: it cannot be divided like this.
         """
 
+    def unload(self) -> None:  # noqa: B027  # most have nothing
+        """Forget what was put into the object store, if it can be put there again."""
+
     def check_actors(self, num_actors: int, mode: RayShardingMode) -> None:
         """Refuse a number of actors of which some would get no rows.
 

@@ -100,6 +100,10 @@ class CentralSource(Source):
             ]
         return self._ranges(cut, num_actors)
 
+    def unload(self) -> None:
+        if self._data is not None:
+            self._cut = None
+
     def _store(self, data: Batch, num_actors: int, mode: RayShardingMode, session: str) -> _Cut:
         pieces: list[StoredPiece] = []
         for rank, chosen in enumerate(self._divide(num_actors, mode)):

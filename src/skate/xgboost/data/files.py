@@ -11,7 +11,7 @@ from typing import Any
 from skate.xgboost import library
 from skate.xgboost.data import places, tables
 from skate.xgboost.data._base import ColumnPiece, Place
-from skate.xgboost.data.batch import Batch, Columns
+from skate.xgboost.data.batch import Batch, Columns, existing
 from skate.xgboost.data.places import RayFileType
 
 #: Files that are looked at, at a time: a remote one takes as long as its server takes to answer.
@@ -133,10 +133,15 @@ def look(files: Sequence[str], kind: RayFileType, options: Mapping[str, Any]) ->
     """
     at: Callable[[str], FileInfo]
     if kind is RayFileType.PARQUET:
-        if options:
-            raise TypeError(f"there are no options for Parquet files: {', '.join(options)}")
+        unknown = [name for name in options if name != "columns"]
+        if unknown:
+            raise TypeError(
+                f"there are no options for Parquet files but columns: {', '.join(unknown)}"
+            )
         _parquet()
-        at = _look_at_parquet
+
+        def at(path: str) -> FileInfo:
+            return _look_at_parquet(path, options.get("columns"))
     else:
         library.require_pandas("reading CSV files")
 
@@ -159,7 +164,7 @@ def look(files: Sequence[str], kind: RayFileType, options: Mapping[str, Any]) ->
     return infos
 
 
-def _look_at_parquet(path: str) -> FileInfo:
+def _look_at_parquet(path: str, columns: Sequence[str] | None) -> FileInfo:
     parquet = _parquet()
     arrow = library.pyarrow("Parquet")
     try:
@@ -168,6 +173,9 @@ def _look_at_parquet(path: str) -> FileInfo:
             rows, schema = content.metadata.num_rows, content.schema_arrow
     except arrow.ArrowInvalid as error:
         raise ValueError(f"{path} is no Parquet file: {error}") from error
+    if columns is not None:
+        existing(schema.names, columns, f"columns of {path}")
+        schema = arrow.schema([schema.field(name) for name in columns])
     return FileInfo(rows, rows, tables.schema_kinds(schema), schema.empty_table())
 
 

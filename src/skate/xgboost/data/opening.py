@@ -33,7 +33,7 @@ class Wishes:
         num_actors: how many actors there are going to be, as far as that is known.
         distributed: whether the actors read the data; None: if they can.
         file_type: what is in files, if their names do not say.
-        options: of ``pandas.read_csv``.
+        options: of ``pandas.read_csv``, or ``columns`` of Parquet files.
     """
 
     fields: Mapping[str, Any]
@@ -64,6 +64,8 @@ def source(data: Any, wishes: Wishes) -> Source:
         return _dask(data, wishes)
     if found == "modin":
         data = frames.modin(data)
+    if not found and hasattr(data, "__partitioned__"):
+        data = frames.partitioned(data.__partitioned__, named=_names_columns(wishes))
     stream = _stream(data)
     if isinstance(data, skate.ObjectRef):
         stream = [data]
@@ -127,6 +129,12 @@ def _columns(kinds: Sequence[tables.ColumnKind], wishes: Wishes) -> Columns:
             f" {tables.name_of(value)}"
         )
     return Columns(columns, features)
+
+
+def _names_columns(wishes: Wishes) -> bool:
+    """Say whether the user speaks of columns by name."""
+    values = wishes.fields.values()
+    return bool(wishes.ignore) or any(isinstance(v, str) or _is_names(v) for v in values)
 
 
 def _stream(data: Any) -> Any | None:

@@ -73,6 +73,9 @@ class PartSource(Source):
         pieces = [piece for piece in pieces if piece.rows != 0]
         return divide(pieces, num_actors, mode, nodes, self._starts)
 
+    def unload(self) -> None:
+        self._stored = None
+
     def _has_to_be_cut(self, num_actors: int, mode: RayShardingMode) -> bool:
         if None not in (piece.rows for piece in self._pieces):
             return False

@@ -15,6 +15,8 @@ class RayFileType(Enum):
 
     CSV = 1
     PARQUET = 2
+    #: Refused: for scripts that name it.
+    PETASTORM = 3
 
 
 #: Endings of names, without that of a compression.
@@ -126,11 +128,16 @@ def file_type(files: Sequence[str], given: RayFileType | None) -> RayFileType:
 
     Raises:
         TypeError: ``given`` is no file type.
-        ValueError: their names do not say, or say different things.
+        ValueError: their names do not say, or say different things; a type that is not read.
     """
     if given is not None:
         if not isinstance(given, RayFileType):
             raise TypeError(f"filetype must be a RayFileType, not {given!r}")
+        if given is RayFileType.PETASTORM:
+            raise ValueError(
+                "RayFileType.PETASTORM: Petastorm is not supported; its datasets are Parquet files,"
+                " and those whose columns are numbers are read with RayFileType.PARQUET"
+            )
         return given
     first = _by_name(files[0])
     for file in files:
