@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import skate
-from skate.util import inspect_serializability, list_named_actors
+from skate.util import get_node_ip_address, inspect_serializability, list_named_actors
 
 
 def test_what_can_travel():
@@ -67,3 +67,7 @@ def test_named_actors():
     with pytest.raises(skate.exceptions.ActorDiedError):
         skate.get(one.ping.remote())
     assert list_named_actors() == ["two"]
+
+
+def test_the_address_of_this_node() -> None:
+    assert get_node_ip_address() == "127.0.0.1"

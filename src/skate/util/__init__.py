@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from skate.util.actor_pool import ActorPool
     from skate.util.concurrent import SkateExecutor
     from skate.util.named_actors import list_named_actors
+    from skate.util.node_address import get_node_ip_address
     from skate.util.placement_group import (
         get_current_placement_group,
         get_placement_group,
@@ -26,6 +27,7 @@ _HOME_OF = {
     "ActorPool": "actor_pool",
     "SkateExecutor": "concurrent",
     "inspect_serializability": "serializability",
+    "get_node_ip_address": "node_address",
     "list_named_actors": "named_actors",
     "get_current_placement_group": "placement_group",
     "get_placement_group": "placement_group",
@@ -49,6 +51,7 @@ __all__ = [
     "ActorPool",
     "SkateExecutor",
     "get_current_placement_group",
+    "get_node_ip_address",
     "get_placement_group",
     "inspect_serializability",
     "list_named_actors",

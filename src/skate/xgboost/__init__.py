@@ -15,6 +15,7 @@ itself is imported when something is trained or predicted: ``pip install 'skate[
 
 from typing import TYPE_CHECKING, Any
 
+from skate._version import __version__
 from skate.xgboost.data.places import RayFileType
 from skate.xgboost.data.sharding import RayShardingMode
 from skate.xgboost.errors import (
@@ -60,6 +61,7 @@ __all__ = [
     "RayXGBoostTrainingError",
     "TrainingFailedError",
     "XGBoostNotInstalledError",
+    "__version__",
     "combine_data",
     "predict",
     "train",

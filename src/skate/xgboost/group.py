@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import skate
 from skate.exceptions import ActorError, NotSupportedError, TaskError
+from skate.util.node_address import node_address
 from skate.xgboost.actor import CONCURRENCY, TrainingActor
 from skate.xgboost.collective import LOOPBACK
 from skate.xgboost.cuts import Cuts
@@ -226,10 +227,7 @@ class ActorGroup:
         nodes = {self.loaded[rank].node_id for rank in members}
         if len(nodes) == 1:
             return LOOPBACK
-        home = self.loaded[members[0]].node_id
-        return next(
-            str(row["NodeManagerAddress"]) for row in skate.nodes() if row["NodeID"] == home
-        )
+        return node_address(self.loaded[members[0]].node_id)
 
     # ---------------------------------------------------------------- what they have
 

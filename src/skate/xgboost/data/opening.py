@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import skate
@@ -93,6 +93,9 @@ def _files(names: Sequence[str], wishes: Wishes) -> Source:
     kind = places.file_type(found, wishes.file_type)
     infos = files.look(found, kind, wishes.options)
     kinds = infos[0].column_kinds
+    # A column in the names of folders is not read, so whoever leaves it out need not.
+    unread = places.folder_columns(found) - {name for name, _, _ in kinds}
+    wishes = replace(wishes, ignore=[name for name in wishes.ignore if name not in unread])
     columns = _columns(kinds, wishes)
     for path, info in zip(found, infos, strict=True):
         tables.check_features(

@@ -123,6 +123,12 @@ def _of_data(files: Sequence[str], folder: str = "") -> list[str]:
     return sorted(filter(is_data, files))
 
 
+def folder_columns(files: Sequence[str]) -> set[str]:
+    """Return the columns whose values are in the names of folders, as in ``year=2024/``."""
+    folders = {folder for file in files for folder in file.split("/")[:-1]}
+    return {folder.partition("=")[0] for folder in folders if "=" in folder}
+
+
 def file_type(files: Sequence[str], given: RayFileType | None) -> RayFileType:
     """Return what is in files.
 
