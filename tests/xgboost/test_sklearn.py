@@ -30,19 +30,25 @@ PAIRS = [
 ]
 
 
-def passed(estimator: Any) -> set[str]:
-    """Return the checks of scikit-learn that an estimator passes."""
+def checked(estimator: Any) -> tuple[set[str], set[str]]:
+    """Return the checks of scikit-learn that an estimator passes, and those that it does not."""
     results = check_estimator(estimator, on_skip=None, on_fail=None)
-    return {result["check_name"] for result in results if result["status"] == "passed"}
+    failed = {result["check_name"] for result in results if result["status"] != "passed"}
+    # Some are done several times.
+    return {result["check_name"] for result in results} - failed, failed
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("inline")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("ours", "plain"), PAIRS)
+@pytest.mark.parametrize(("ours", "plain"), [*PAIRS, (RayXGBRanker, xgboost.XGBRanker)])
 def test_passes_the_checks_that_plain_xgboost_passes(ours: Any, plain: Any) -> None:
-    missing = passed(plain(n_estimators=3, n_jobs=1)) - passed(ours(n_estimators=3, n_jobs=1))
-    assert not missing
+    passed, failed = checked(ours(n_estimators=3, n_jobs=1))
+    wanted, allowed = checked(plain(n_estimators=3, n_jobs=1))
+    # No labels but 0, 1, ...; the objective is chosen by ``fit``; a ranker needs groups.
+    assert failed <= allowed
+    assert passed >= wanted
+    assert len(passed) > 15
 
 
 class TestTwoActors:

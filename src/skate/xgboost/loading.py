@@ -183,7 +183,11 @@ def _iterator(loaded: LoadedShard, cache_prefix: str | None = None) -> Any:
 
 
 def _arguments(batch: Batch, common: Common, *, predict: bool = False) -> dict[str, Any]:
-    return {**batch.arguments(predict=predict), **common.of_batches}
+    arguments = {**batch.arguments(predict=predict), **common.of_batches}
+    if "feature_names" in arguments:
+        # XGBoost looks for columns of these names in an Arrow table.
+        arguments["data"] = tables.renamed(arguments["data"], arguments["feature_names"])
+    return arguments
 
 
 def predictions(

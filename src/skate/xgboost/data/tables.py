@@ -191,6 +191,11 @@ def select(table: Any, names: Sequence[Any]) -> Any:
     return table if table.column_names == list(names) else table.select(list(names))
 
 
+def renamed(table: Any, names: Sequence[str]) -> Any:
+    """Return an Arrow table with other names of its columns, and any other table as it is."""
+    return table.rename_columns(list(names)) if kind(table) == "arrow" else table
+
+
 def drop(table: Any, names: Collection[Any]) -> Any:
     """Return the table without some columns."""
     if not names:
