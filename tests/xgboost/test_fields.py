@@ -177,6 +177,44 @@ def test_missing_and_names(data: Data, tmp_path: Path, kind: str) -> None:
     assert np.allclose(predict(model, matrix), reference, atol=1e-5)
 
 
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_query_groups(data: Data, tmp_path: Path, kind: str) -> None:
+    x, y = data
+    qid = np.repeat(np.arange(len(y) // 40), 40)
+    weights = np.linspace(0.1, 3, len(y) // 40)
+    # Arrays have one for each group, columns one for each row.
+    by_row = kind not in ("numpy", "csr", "refs of numpy")
+    fields = {"label": y, "qid": qid, "weight": np.repeat(weights, 40) if by_row else weights}
+    params = {"objective": "rank:ndcg", "max_depth": 3}
+    model = train(params, KINDS[kind](x, fields, tmp_path), 4)
+    matrix = scipy.sparse.csr_matrix(x) if kind == "csr" else x
+    plain = xgboost.train(params, xgboost.DMatrix(matrix, y, qid=qid, weight=weights), 4)
+    found, reference = (
+        each.predict(xgboost.DMatrix(matrix), validate_features=False) for each in (model, plain)
+    )
+    assert np.allclose(found, reference, atol=1e-5)
+    unweighted = xgboost.train(params, xgboost.DMatrix(matrix, y, qid=qid), 4)
+    assert not np.allclose(reference, unweighted.predict(xgboost.DMatrix(matrix)), atol=1e-3)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ranked", [False, True])
+def test_external_memory(data: Data, tmp_path: Path, kind: str, ranked: bool) -> None:
+    x, y = data
+    fields: Fields = {"label": y, "base_margin": x[:, 1] / 40}
+    params: dict[str, Any] = {"max_depth": 3}
+    if ranked:
+        fields["qid"] = np.repeat(np.arange(len(y) // 40), 40)
+        params["objective"] = "rank:ndcg"
+    matrix = KINDS[kind](x, fields, tmp_path, external_memory=True)
+    model = train(params, matrix, 4)
+    reference = train(params, KINDS[kind](x, fields, tmp_path), 4)
+    assert np.allclose(predict(model, matrix), predict(reference, matrix), atol=1e-5)
+    assert model.num_boosted_rounds() == 4
+
+
 @pytest.mark.usefixtures("native")
 class TestTwoActors:
     """What it is good for arrives at XGBoost."""

@@ -213,6 +213,14 @@ def test_the_file_of_a_checkpoint_is_called_as_one_says(
         assert model.num_boosted_rounds() == 7
 
 
+@pytest.mark.usefixtures("inline")
+def test_callbacks_for_trainings_in_one_process_are_refused(data: Data) -> None:
+    from skate.tune.integration.xgboost import TuneReportCheckpointCallback as InOneProcess
+
+    with pytest.raises(TypeError, match=r"TuneReportCheckpointCallback of skate\.xgboost\.tune"):
+        train({}, RayDMatrix(*data), callbacks=[InOneProcess()])
+
+
 def test_names_of_checkpoint_files_have_no_folder() -> None:
     with pytest.raises(ValueError, match="without a folder"):
         TuneReportCheckpointCallback(filename="models/model.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -112,7 +113,15 @@ def _callbacks(callbacks: object) -> None:
     xgboost()
     from xgboost.callback import TrainingCallback
 
+    # Who has made one of its callbacks has imported it.
+    integration = sys.modules.get("skate.tune.integration.xgboost")
     for callback in callbacks:
+        if integration and isinstance(callback, integration.TuneReportCheckpointCallback):
+            raise TypeError(
+                "skate.tune.integration.xgboost is for trials that train in their own process, and"
+                " reports nothing from training actors: use TuneReportCheckpointCallback of"
+                " skate.xgboost.tune, or none, as all scores are reported anyway"
+            )
         if not isinstance(callback, TrainingCallback | TuneReportCallback):
             raise TypeError(
                 "callbacks must be instances of xgboost.callback.TrainingCallback, not"
