@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from lost_objects import lose
 import skate
 from skate import exceptions
 from skate.api.session import current
+from skate.runtime.wire.state import TaskRow
+from skate.runtime.worker.stacks import stacks
+from skate.runtime.worker.waits import Waits
 from skate.util import placement_group, remove_placement_group
 
 MB = 1024 * 1024
@@ -184,3 +188,29 @@ def test_an_owner_that_died_is_named_with_its_pid(session: None) -> None:
         skate.get(owner.make.remote(), timeout=30)
     with pytest.raises(exceptions.OwnerDiedError, match=rf"pid {pid}, killed by SIGKILL"):
         skate.get(make.remote(ref), timeout=30)
+
+
+@pytest.mark.parametrize("look", ["waits", "stacks"])
+def test_who_looks_at_the_frames_of_this_thread_does_not_keep_them(
+    session: None, look: str
+) -> None:
+    """The frame that had looked held itself, and so the data of all its callers."""
+    core: Any = current().core  # type: ignore[attr-defined]  # of the native engine
+
+    def row(*_: object) -> TaskRow:
+        return TaskRow(b"", 0, "", "RUNNING", "", b"")
+
+    def uses_data() -> weakref.ref[Any]:
+        data = np.zeros(MB)
+        with core.lock:
+            if look == "waits":
+                Waits(core, row, row).page()
+            else:
+                stacks(core)
+        return weakref.ref(data)
+
+    gc.disable()
+    try:
+        assert uses_data()() is None
+    finally:
+        gc.enable()

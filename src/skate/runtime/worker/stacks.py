@@ -44,6 +44,8 @@ def stacks(core: Core) -> list[Stack]:
                 call.task_id if call is not None else b"",
             )
         )
+    # One of them is this one, and would keep the whole stack until Python looks for cycles.
+    del frames, frame
     rows.sort(key=lambda row: row.thread != "MainThread")
     for call in running:
         coroutine = coroutines.get(call.task_id)

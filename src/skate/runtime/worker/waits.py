@@ -111,6 +111,9 @@ class Waits:
         rows: list[CallRow] = []
         for ident, frame in sys._current_frames().items():
             rows += self._thread(ident, frame)
+        # One of them is this one: with a reference to itself it would keep all that is below it
+        # on the stack, the user's data as well, until Python looks for cycles.
+        del frame
         if executor is not None and executor.is_concurrent:
             told = {row.task.task_id for row in rows}
             others = [
