@@ -15,7 +15,7 @@ import xgboost
 from sessions import at_hand
 from xgboost import collective
 
-from skate.xgboost import RayDMatrix, RayParams, TrainingFailedError, session, train
+from skate.xgboost import RayDMatrix, RayParams, session, train
 from skate.xgboost.callback import DistributedCallback
 from skate.xgboost.cuts import Cuts
 
@@ -142,20 +142,6 @@ def test_more_missing_than_allowed_are_waited_for(data: Data, tmp_path: Path) ->
     model, _, extra = run(data, witness, **ELASTIC)
     assert model.num_boosted_rounds() == ROUNDS
     assert {failure.rank for failure in extra["failures"]} == {0, 2}
-
-
-def test_too_many_deaths_end_an_elastic_training_with_their_history(
-    data: Data, tmp_path: Path
-) -> None:
-    class Again(Witness):
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            if session.get_actor_rank() == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return False
-
-    with pytest.raises(TrainingFailedError, match="allows 1 restarts") as caught:
-        run(data, Again(tmp_path, {}), max_actor_restarts=1, elastic_training=False)
-    assert [failure.rank for failure in caught.value.failures] == [1, 1]
 
 
 @pytest.mark.parametrize("seed", range(20))

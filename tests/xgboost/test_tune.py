@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import xgboost
+from patience import until
 from sessions import running
 from xgboost import collective
 
 import skate
-from skate import tune
+from skate import state, tune
 from skate.xgboost import RayDMatrix, RayParams, train
 from skate.xgboost.tune import TuneReportCallback
 
@@ -164,6 +165,9 @@ def test_asha_stops_trainings_in_the_middle(data: Data) -> None:
     assert analysis.best_config == {"eta": 0.3}
     assert all(trial.iterations == 5 for trial in analysis.trials[1:])
     assert all(trial.early_stopped for trial in analysis.trials[1:])
+    # Nothing of the trainings goes on.
+    until(lambda: not [each for each in state.list_actors() if each.state != "DEAD"])
+    until(lambda: skate.available_resources().get("CPU") == 2)
 
 
 def test_a_trial_that_is_started_again_goes_on_from_its_checkpoint(

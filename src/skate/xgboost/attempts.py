@@ -129,7 +129,7 @@ class Attempts:
             logger.warning("%s. It is replaced.", failure)
             self._group.replace(rank, self._known_cuts)
         elif isinstance(what, Raised):
-            raise what.error
+            what.reraise()
         elif isinstance(what, Loaded) and what.built:
             self._built.add(rank)
 
@@ -171,14 +171,14 @@ class Attempts:
         model: bytes | None = None
         training = set(members)
         # The first error that may be a consequence of a death.
-        suspicion: Exception | None = None
+        suspicion: Raised | None = None
         verdict_at = math.inf
         while training:
             happened = self._group.event(min(PERIOD_S, max(0.0, verdict_at - time.monotonic())))
             self._lines.training(self._log.rounds, len(members))
             if happened is None:
                 if suspicion is not None and time.monotonic() >= verdict_at:
-                    raise suspicion
+                    suspicion.reraise()
                 continue
             rank, what = happened
             if rank not in members:
@@ -201,12 +201,12 @@ class Attempts:
                 return None
             elif isinstance(what, Raised):
                 if not isinstance(what.error, xgboost().core.XGBoostError):
-                    raise what.error
+                    what.reraise()
                 training.discard(rank)
                 if suspicion is None:
-                    suspicion, verdict_at = what.error, time.monotonic() + VERDICT_S
+                    suspicion, verdict_at = what, time.monotonic() + VERDICT_S
         if suspicion is not None:
-            raise suspicion
+            suspicion.reraise()
         self._built.update(members)
         return model
 

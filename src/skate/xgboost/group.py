@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import skate
 from skate.exceptions import ActorError, NotSupportedError, TaskError
@@ -28,11 +28,24 @@ class Died:
     error: ActorError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Raised:
     """A call of the actor has raised something, the training for instance."""
 
-    error: Exception
+    error: Exception | None
+
+    def reraise(self) -> NoReturn:
+        """Raise it, and forget it.
+
+        Its traceback has the frames of those who hold this, and they the data of the training: it
+        would stay in the object store until Python looks for cycles.
+        """
+        error, self.error = self.error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
 
 
 #: What is told of an actor: its rank, and what has happened.
@@ -162,15 +175,17 @@ class ActorGroup:
         raise AssertionError("there is nothing to wait for")
 
     def _outcome(self, ref: Any) -> Any:
+        # Tracebacks have the frames of our callers, who hold what is returned; see
+        # ``Raised.reraise``.  What has happened in the actor is part of the message.
         try:
             return skate.get(ref)
         except ActorError as error:
             if isinstance(error.__cause__, TaskError):
                 # Its constructor raised: it would raise again.
                 return Raised(error.__cause__)
-            return Died(error)
+            return Died(error.with_traceback(None))
         except Exception as error:
-            return Raised(error)
+            return Raised(error.with_traceback(None))
 
     def _call(self, rank: int, ref: Any) -> None:
         self._pending[ref] = rank
