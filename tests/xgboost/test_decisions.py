@@ -109,6 +109,11 @@ class TestRayParams:
             {"max_actor_restarts": -2},
             {"checkpoint_frequency": -1},
             {"resources_per_actor": [1]},
+            {"resources_per_actor": {"slot": "one"}},
+            {"resources_per_actor": {"slot": -1}},
+            {"elastic_training": "yes"},
+            {"distributed_callbacks": 3},
+            {"gpus_per_actor": -0.5},
         ],
     )
     def test_refuses_what_cannot_be(self, wrong: Mapping[str, object]) -> None:
@@ -121,6 +126,11 @@ class TestRayParams:
         given = {"max_failed_actors": 1, "max_actor_restarts": 1, zero: 0}
         with pytest.raises(ValueError, match=zero):
             RayParams(num_actors=2, elastic_training=True, **given)  # type: ignore[arg-type]
+
+    def test_takes_the_numbers_of_numpy(self) -> None:
+        np = pytest.importorskip("numpy")
+        given = {"num_actors": np.int64(3), "cpus_per_actor": np.float32(1)}
+        assert ray_params(given) == RayParams(num_actors=3, cpus_per_actor=1)
 
     def test_may_be_a_dict(self) -> None:
         assert ray_params({"num_actors": 3}) == RayParams(num_actors=3)
@@ -153,6 +163,14 @@ class TestRayParams:
             resolve(
                 RayParams(num_actors=2, gpus_per_actor=each), {"device": "cuda"}, in_trial=False
             )
+
+    @pytest.mark.usefixtures("inline")
+    @pytest.mark.parametrize(("device", "each"), [("cuda:1", -1), ("cuda:1", 0.5), ("gpu:2", 2)])
+    def test_an_actor_does_not_use_the_gpus_of_others(self, device: str, each: float) -> None:
+        with pytest.raises(ValueError, match=f"device='{device}': an actor sees"):
+            resolve(RayParams(gpus_per_actor=each), {"device": device}, in_trial=False)
+        two = RayParams(gpus_per_actor=2)
+        assert resolve(two, {"device": "cuda:1"}, in_trial=False).gpus == 2
 
     @pytest.mark.usefixtures("inline")
     def test_trials_reserve_for_the_actors_only(self) -> None:

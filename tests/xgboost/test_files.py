@@ -210,3 +210,31 @@ def test_text_after_the_first_rows_is_told_with_its_file(tmp_path: Path) -> None
         (tmp_path / name).write_text("\n".join(["x,y", *rows, "oops,1" if name == "2.csv" else ""]))
     with pytest.raises(TypeError, match=r"column 'x' of file .*2\.csv is of type"):
         train(PARAMS, RayDMatrix(str(tmp_path), "y"), 3, ray_params=TWO)
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_that_has_gone_is_named(data: Data, tmp_path: Path, kind: str) -> None:
+    files = write(frame_of(data), tmp_path, [500, 1000, 2000], kind)
+    matrix = RayDMatrix(files, "y", ignore=["id"])
+    model = xgboost.train(PARAMS, xgboost.DMatrix(*data), 1)
+    Path(files[1]).unlink()
+    with pytest.raises(FileNotFoundError, match=f"part-01.{kind}"):
+        train(PARAMS, matrix, 3, ray_params=TWO)
+    with pytest.raises(FileNotFoundError, match=f"part-01.{kind}"):
+        predict(model, matrix, TWO)
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("rows", [1, 499, 501])
+@pytest.mark.parametrize("num_actors", [1, 3])
+def test_a_parquet_file_of_other_rows_than_before_is_named(
+    data: Data, tmp_path: Path, rows: int, num_actors: int
+) -> None:
+    frame = frame_of(data)
+    files = write(frame, tmp_path, [500, 1000, 1500], "parquet")
+    matrix = RayDMatrix(files, ignore=["id", "y"])
+    frame.iloc[:rows].to_parquet(files[1])
+    model = xgboost.train(PARAMS, xgboost.DMatrix(data[0], data[1], feature_names=NAMES), 1)
+    with pytest.raises(ValueError, match=rf"part-01.parquet has changed .* {rows} rows now"):
+        predict(model, matrix, RayParams(num_actors=num_actors))

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 
 import skate
-from skate.xgboost import RayDMatrix, RayShardingMode, loading
+from skate.xgboost import RayDMatrix, RayQuantileDMatrix, RayShardingMode, loading
 
 X = np.arange(12, dtype=np.float64).reshape(6, 2)
 Y = np.array([0, 1, 0, 1, 0, 1])
@@ -59,6 +59,15 @@ def test_columns_by_name() -> None:
         ({"data": X, "label": ["a"] * 6}, TypeError, "label must be numbers"),
         ({"data": X, "label": 1}, TypeError, "label must be an array"),
         ({"data": X, "feature_names": ["a"]}, ValueError, "feature_names has 1 entries"),
+        ({"data": X, "feature_weights": 3}, TypeError, "feature_weights must have an entry"),
+        ({"data": X, "missing": "NA"}, TypeError, "missing must be a number"),
+        ({"data": X, "num_actors": "2"}, TypeError, "num_actors must be a whole number"),
+        ({"data": X, "num_actors": -1}, ValueError, "num_actors must be at least 0"),
+        (
+            {"data": pd.DataFrame(np.zeros((2, 3)), columns=["a", "b", "a"])},
+            ValueError,
+            "2 columns are called 'a'",
+        ),
         ({"data": X, "qid": [2, 1, 1, 1, 1, 1]}, ValueError, "sorted"),
         ({"data": X, "sharding": "BATCH"}, TypeError, "RayShardingMode"),
         (
@@ -73,6 +82,17 @@ def test_wrong_input_is_refused_at_once(
 ) -> None:
     with pytest.raises(error, match=text):
         RayDMatrix(**arguments)
+
+
+@pytest.mark.parametrize(("wrong", "error"), [("many", TypeError), (1, ValueError)])
+def test_wrong_numbers_of_bins_are_refused_at_once(wrong: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_bin"):
+        RayQuantileDMatrix(X, Y, max_bin=wrong)
+
+
+def test_columns_of_one_name_may_be_ignored() -> None:
+    frame = pd.DataFrame(np.zeros((2, 3)), columns=["a", "b", "a"])
+    assert RayDMatrix(frame, ignore=["a"]).shape == (2, 1)
 
 
 @pytest.mark.parametrize("argument", ["label", "weight", "qid"])

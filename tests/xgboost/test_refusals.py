@@ -42,6 +42,23 @@ class Holder(xgboost.callback.TrainingCallback):
         ({"evals": [("narrow", "eval")]}, ValueError, "has 2 feature columns"),
         ({"evals": [("good", "a-b")]}, ValueError, "cannot have a '-'"),
         ({"evals": [("good", "a"), ("good", "a")]}, ValueError, "called 'a'"),
+        ({"evals": [("good", "a b")]}, ValueError, "a ':' or a space"),
+        ({"evals": [("good", "a:b")]}, ValueError, "a ':' or a space"),
+        ({"evals_result": []}, TypeError, "evals_result must be a dict"),
+        ({"additional_results": []}, TypeError, "additional_results must be a dict"),
+        ({"params": {3: 1}}, TypeError, "names in params"),
+        ({"params": {"nthread": "two"}}, ValueError, "nthread must be a whole number"),
+        ({"params": {"nthread": [2]}}, ValueError, "nthread must be a whole number"),
+        ({"params": {"device": "cuda:1"}}, ValueError, "device='cuda:1'"),
+        ({"xgb_model": b""}, ValueError, "bytes of a model are empty"),
+        (
+            {
+                "params": {"process_type": "update"},
+                "ray_params": RayParams(2, elastic_training=True, max_failed_actors=1),
+            },
+            ValueError,
+            "do not go together",
+        ),
         ({"verbose_eval": "yes"}, TypeError, "verbose_eval"),
         ({"callbacks": [print]}, TypeError, "TrainingCallback"),
         ({"callbacks": [Holder()], "native": True}, SerializationError, "lock"),
@@ -104,6 +121,8 @@ def test_predict_refuses(data: Data) -> None:
         predict(model, x)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TypeError, match="needs a model"):
         predict(None, RayDMatrix(x))
+    with pytest.raises(ValueError, match="bytes of a model are empty"):
+        predict(b"", RayDMatrix(x))
     with pytest.raises(ValueError, match="need 8, but"):
         predict(model, RayDMatrix(x), RayParams(num_actors=2, cpus_per_actor=4))
     with pytest.raises(xgboost.core.XGBoostError, match="columns"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +368,50 @@ def test_each_actor_sees_its_gpus(
             ray_params=RayParams(num_actors=2, gpus_per_actor=each),
         )
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == expected
+
+
+def test_a_model_that_was_trained_on_gpus_is_not_bound_to_one(
+    data: Data, recwarn: pytest.WarningsRecorder
+) -> None:
+    # Without a GPU XGBoost warns, and goes on with CPUs: in the actor, not where the model is.
+    x, y = data
+    skate.shutdown()
+    with skate.init(num_cpus=2, num_gpus=1, engine="native"):
+        model = train({**PARAMS, "device": "cuda"}, RayDMatrix(x, y), 2)
+    assert np.array_equal(margins(model, x), margins(plain(x, y, 2), x))
+    assert not [
+        str(warning.message) for warning in recwarn if "cuda" in str(warning.message).lower()
+    ]
+
+
+@pytest.mark.usefixtures("native")
+def test_trees_are_updated_with_other_data(data: Data, tmp_path: Path) -> None:
+    class Dies(xgboost.callback.TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            marker = tmp_path / "died"
+            if epoch == 4 and xgboost.collective.get_rank() == 1 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+
+    x, y = data
+    first = plain(x, y, 6)
+    params = {**PARAMS, "process_type": "update", "updater": "refresh", "refresh_leaf": True}
+    expected = xgboost.train(params, xgboost.DMatrix(x, 1 - y), 6, xgb_model=first)
+
+    def updated(actors: int, callbacks: list[Any]) -> xgboost.Booster:
+        distribution = RayParams(num_actors=actors, checkpoint_frequency=2)
+        return train(
+            params,
+            RayDMatrix(x, 1 - y),
+            6,
+            xgb_model=first,
+            callbacks=callbacks,
+            ray_params=distribution,
+        )
+
+    one, two, disturbed = updated(1, []), updated(2, []), updated(2, [Dies()])
+    assert one.num_boosted_rounds() == two.num_boosted_rounds() == 6
+    assert np.array_equal(margins(one, x), margins(expected, x))
+    assert (tmp_path / "died").exists()
+    assert np.array_equal(margins(disturbed, x), margins(two, x))

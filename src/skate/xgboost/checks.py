@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from skate.xgboost.amounts import whole
 from skate.xgboost.library import xgboost
 from skate.xgboost.matrix import RayDMatrix
 from skate.xgboost.tune import TuneReportCallback
@@ -59,25 +60,21 @@ def training(
     """
     if not isinstance(params, Mapping):
         raise TypeError(f"params must be a dict, not {params!r}")
+    for name in params:
+        if not isinstance(name, str):
+            raise TypeError(f"the names in params must be strings, not {name!r}")
     matrix(dtrain, "dtrain")
-    _whole(num_boost_round, "num_boost_round", 0)
+    whole(num_boost_round, "num_boost_round", 0)
     if early_stopping_rounds is not None:
-        _whole(early_stopping_rounds, "early_stopping_rounds", 1)
+        whole(early_stopping_rounds, "early_stopping_rounds", 1)
         if not evals:
             raise ValueError("early_stopping_rounds needs something to look at: pass evals")
     if verbose_eval is not None and not isinstance(verbose_eval, bool):
-        _whole(verbose_eval, "verbose_eval", 0)
+        whole(verbose_eval, "verbose_eval", 0)
     if not dtrain.has_label and obj is None:
         raise ValueError("dtrain has no label: RayDMatrix(data, label)")
     _evals(evals, dtrain)
     _callbacks(callbacks)
-
-
-def _whole(value: object, name: str, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value.__index__() < least:
-        raise ValueError(f"{name} must be at least {least}, but is {value}")
 
 
 def _evals(evals: object, dtrain: RayDMatrix) -> None:
@@ -93,6 +90,11 @@ def _evals(evals: object, dtrain: RayDMatrix) -> None:
         if "-" in name:
             # XGBoost joins names of data and metric with it.
             raise ValueError(f"the name of an evaluation set cannot have a '-': {name!r}")
+        if ":" in name or any(map(str.isspace, name)):
+            # It hands scores on as text.
+            raise ValueError(
+                f"the name of an evaluation set cannot have a ':' or a space: {name!r}"
+            )
         if name in seen:
             raise ValueError(f"two evaluation sets are called {name!r}")
         seen.add(name)
@@ -129,9 +131,42 @@ def _callbacks(callbacks: object) -> None:
             )
 
 
+def received(results: object, name: str) -> None:
+    """Refuse what cannot receive results: they are there only when the training is over.
+
+    Raises:
+        TypeError: it is no dict.
+    """
+    if results is not None and not isinstance(results, MutableMapping):
+        raise TypeError(f"{name} must be a dict that receives them, not {results!r}")
+
+
+def updates(params: Mapping[str, Any], elastic: bool) -> bool:
+    """Say whether the training updates the trees of a model instead of adding some.
+
+    Raises:
+        ValueError: it is elastic, too.
+    """
+    if params.get("process_type") != "update":
+        return False
+    if elastic:
+        raise ValueError(
+            "process_type='update' and elastic_training do not go together: a training that updates"
+            " trees cannot go on from a checkpoint"
+        )
+    return True
+
+
 def threads(params: Mapping[str, Any], of_actor: int) -> int:
-    """Return with how many threads an actor trains: no more than it has CPUs."""
-    asked = int(params.get("nthread") or params.get("n_jobs") or 0)
+    """Return with how many threads an actor trains: no more than it has CPUs.
+
+    Raises:
+        ValueError: ``nthread`` is no number.
+    """
+    try:
+        asked = int(params.get("nthread") or params.get("n_jobs") or 0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"nthread must be a whole number: {error}") from error
     return min(asked, of_actor) if asked > 0 else of_actor
 
 
@@ -145,11 +180,15 @@ def model_bytes(model: Any) -> bytes | None:
 
     Raises:
         TypeError: it is no model.
+        ValueError: no bytes.
         XGBoostError: a file that does not exist or holds no model.
     """
     if model is None:
         return None
     if isinstance(model, bytes | bytearray):
+        if not model:
+            # Of which XGBoost ends the process.
+            raise ValueError("the bytes of a model are empty")
         return bytes(model)
     library = xgboost()
     if isinstance(model, str | os.PathLike):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from skate.xgboost.amounts import real, whole
 from skate.xgboost.data import opening
 from skate.xgboost.data._base import Place
 from skate.xgboost.data.batch import FIELDS
@@ -93,6 +94,10 @@ class RayDMatrix:
     ) -> None:
         if not isinstance(sharding, RayShardingMode):
             raise TypeError(f"sharding must be a RayShardingMode, not {sharding!r}")
+        if missing is not None:
+            real(missing, "missing")
+        if num_actors is not None:
+            whole(num_actors, "num_actors", 0)
         values = (label, weight, base_margin, qid, label_lower_bound, label_upper_bound)
         given = {
             name: value for name, value in zip(FIELDS, values, strict=True) if value is not None
@@ -131,6 +136,8 @@ class RayDMatrix:
 
     def _check_features(self, lists: Mapping[str, Any]) -> None:
         for name, values in lists.items():
+            if values is not None and not hasattr(values, "__len__"):
+                raise TypeError(f"{name} must have an entry for each feature, but is {values!r}")
             if values is not None and len(values) != self._source.columns:
                 raise ValueError(
                     f"{name} has {len(values)} entries, but there are {self._source.columns}"
@@ -217,7 +224,7 @@ class RayQuantileDMatrix(RayDMatrix):
     """
 
     def __init__(self, *args: Any, max_bin: int | None = None, **kwargs: Any) -> None:
-        self._max_bin = max_bin
+        self._max_bin = None if max_bin is None else whole(max_bin, "max_bin", 2)
         super().__init__(*args, **kwargs)
 
 

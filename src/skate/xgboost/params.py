@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import skate
+from skate.xgboost.amounts import not_negative, real, whole
 from skate.xgboost.callback import DistributedCallback
 
 #: Amounts of resources are multiples of this.
@@ -62,21 +63,21 @@ class RayParams:
             ("checkpoint_frequency", 0),
             ("max_failed_actors", 0),
         ):
+            setattr(self, name, whole(getattr(self, name), f"RayParams: {name}", least))
+        if real(self.gpus_per_actor, "RayParams: gpus_per_actor") != -1:
+            not_negative(self.gpus_per_actor, "RayParams: gpus_per_actor")
+        not_negative(self.cpus_per_actor, "RayParams: cpus_per_actor")
+        for name, kind, what in (
+            ("elastic_training", bool, "a bool"),
+            ("distributed_callbacks", Sequence | None, "a list"),
+            ("resources_per_actor", Mapping | None, "a dict"),
+            ("placement_options", Mapping | None, "a dict"),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"RayParams: {name} must be a whole number, not {value!r}")
-            if value < least:
-                raise ValueError(f"RayParams: {name} must be at least {least}, but is {value}")
-        for name, least in (("cpus_per_actor", 0), ("gpus_per_actor", -1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"RayParams: {name} must be a number, not {value!r}")
-            if not math.isfinite(value) or (value < 0 and value != least):
-                raise ValueError(f"RayParams: {name} cannot be {value}")
-        for name in ("resources_per_actor", "placement_options"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, Mapping):
-                raise TypeError(f"RayParams: {name} must be a dict, not {value!r}")
+            if not isinstance(value, kind):
+                raise TypeError(f"RayParams: {name} must be {what}, not {value!r}")
+        for resource, each in (self.resources_per_actor or {}).items():
+            not_negative(each, f"RayParams: resources_per_actor[{resource!r}]")
         for callback in self.distributed_callbacks or ():
             if not isinstance(callback, DistributedCallback):
                 raise TypeError(
@@ -174,7 +175,7 @@ def resolve(params: RayParams, booster: Mapping[str, Any], *, in_trial: bool) ->
         in_trial: whether other trials want CPUs at the same time.
 
     Raises:
-        ValueError: actors were to share a GPU.
+        ValueError: actors were to share a GPU, or to use one that is not theirs.
     """
     num_actors = params.num_actors or 1
     cpus = params.cpus_per_actor
@@ -186,9 +187,15 @@ def resolve(params: RayParams, booster: Mapping[str, Any], *, in_trial: bool) ->
             # More actors than CPUs: each has a part of one, so that all can run.
             cpus = math.floor(share * _STEP) / _STEP
     gpus = params.gpus_per_actor
-    on_gpu = str(booster.get("device", "cpu")).startswith(("cuda", "gpu"))
+    device, _, ordinal = str(booster.get("device", "cpu")).partition(":")
+    on_gpu = device in ("cuda", "gpu")
     if gpus < 0:
         gpus = 1 if on_gpu else 0
+    if on_gpu and gpus and ordinal.isdecimal() and int(ordinal) >= math.ceil(gpus):
+        raise ValueError(
+            f"device={booster['device']!r}: an actor sees no GPUs but its own, numbered from 0, and"
+            f" gpus_per_actor is {gpus:g}: use device='cuda'"
+        )
     if on_gpu and num_actors > 1 and gpus < 1:
         raise ValueError(
             f"each of {num_actors} actors that train one model on GPUs needs one of its own, as"

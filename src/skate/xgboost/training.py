@@ -69,7 +69,8 @@ def train(
         _remote: of no meaning; for scripts that pass it to ``xgboost_ray``.
 
     Returns:
-        The model.
+        The model, on the CPU, also if it was trained on GPUs, which were those of the actors.
+        ``model.set_param("device", "cuda")`` makes it predict on one of this process.
 
     Raises:
         TypeError, ValueError: arguments that cannot be, before anything starts.
@@ -83,12 +84,15 @@ def train(
     checks.training(
         params, dtrain, num_boost_round, evals, obj, early_stopping_rounds, verbose_eval, callbacks
     )
+    checks.received(evals_result, "evals_result")
+    checks.received(additional_results, "additional_results")
     in_trial = tune.in_trial()
     plan = resolve(distribution, params, in_trial=in_trial)
     plan.check_fits()
     matrices, eval_indices = _distinct(dtrain, evals or ())
     dtrain.check_actors(plan.num_actors)
     trial, remote_callbacks = tune.split(callbacks or (), in_trial)
+    updates = checks.updates(params, distribution.elastic_training)
     spec = TrainingSpec(
         # XGBoost takes None for "not given".
         params={
@@ -105,14 +109,19 @@ def train(
         early_stopping_rounds=early_stopping_rounds,
         maximize=maximize,
         initial_model=checks.model_bytes(xgb_model),
-        checkpoint_frequency=distribution.checkpoint_frequency,
-        checkpoint_at_end=trial is not None,
+        # A training that updates the trees of a model cannot begin in the middle: a model loaded
+        # with half of its trees updated is one whose trees are all to be updated.
+        checkpoint_frequency=0 if updates else distribution.checkpoint_frequency,
+        checkpoint_at_end=trial is not None and not updates,
         threads=checks.threads(params, plan.threads),
     )
     log = ScoreLog(checks.print_period(verbose_eval) if evals else 0, trial)
     policy = RestartPolicy(
         distribution.max_actor_restarts,
-        distribution.max_failed_actors if distribution.elastic_training else 0,
+        # One at least has to be there.
+        min(distribution.max_failed_actors, plan.num_actors - 1)
+        if distribution.elastic_training
+        else 0,
         checkpoint=None if trial is None else trial.restored(),
     )
     if policy.checkpoint is not None:
@@ -145,7 +154,9 @@ def train(
             failures=list(policy.failures),
             callback_returns=training.returned,
         )
-    booster: Booster = xgboost().Booster(dict(params), model_file=bytearray(model))
+    # The GPUs were those of the actors.  Trees that are there would be taken for trees to update.
+    kept = {name: value for name, value in params.items() if name not in ("device", "process_type")}
+    booster: Booster = xgboost().Booster(kept, model_file=bytearray(model))
     return booster
 
 

@@ -63,6 +63,11 @@ class ParquetPiece(FilePiece):
             first, last = 0, content.metadata.num_rows
             if self.chosen is not None:
                 first, last = self.chosen.start, self.chosen.stop
+            there = content.metadata.num_rows
+            if there < last or (self.chosen is None and there != self.rows):
+                raise ValueError(
+                    f"{self} has changed since the RayDMatrix was made: it has {there} rows now"
+                )
             groups, skipped = _groups(content.metadata, first, last)
             table = content.read_row_groups(groups, columns=columns)
         return table.slice(first - skipped, last - first)

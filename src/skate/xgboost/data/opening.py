@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,9 @@ def _split(
     existing(known, wishes.ignore, "ignore")
     if known is None:
         return columns, arrays, None
+    for name, count in Counter(known).items():
+        if count > 1 and name not in wishes.ignore:
+            raise ValueError(f"{count} columns are called {name!r}")
     taken = {*flat(columns.values()), *wishes.ignore}
     features = [name for name in known if name not in taken]
     if not features:
