@@ -16,6 +16,7 @@ from sessions import at_hand
 from xgboost import collective
 
 from skate.xgboost import RayDMatrix, RayParams, session, train
+from skate.xgboost.actor import IDLE_S
 from skate.xgboost.callback import DistributedCallback
 from skate.xgboost.cuts import Cuts
 
@@ -106,6 +107,27 @@ def test_two_that_die_together_count_once(
     model, scores, extra = run(data, Witness(tmp_path, {0: 6, 2: 6}), max_actor_restarts=2)
     assert (bytes(model.save_raw()), scores) == undisturbed
     assert len(extra["failures"]) == 2
+
+
+def test_who_does_not_come_out_of_its_world_is_not_replaced(
+    data: Data, undisturbed: tuple[bytes, Any], tmp_path: Path
+) -> None:
+    class Sleeper(Witness):
+        """In the round in which rank 1 has died, another one is out of reach for long."""
+
+        def before_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            marker = self.folder.parent / f"slept-{session.get_actor_rank()}"
+            if epoch == 7 and session.get_actor_rank() == 2 and not marker.exists():
+                marker.touch()
+                time.sleep(IDLE_S + 1)
+            return False
+
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    witness = Sleeper(folder, {1: 6})
+    model, scores, _ = run(data, witness)
+    assert (bytes(model.save_raw()), scores) == undisturbed
+    assert len(witness.processes(2)) == 1
 
 
 ELASTIC: dict[str, Any] = {"elastic_training": True, "max_failed_actors": 1}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Calls that may run at the same time: ``progress``, which waits, and another one.
 CONCURRENCY = 2
-#: Seconds without use of a CPU after which a thread that should leave a world is taken to be stuck.
+#: Seconds without use of a CPU after which a thread that should leave a world is left behind.
 IDLE_S = 2.0
 #: Seconds between two looks at that.
 LOOK_S = 0.25
@@ -65,6 +65,9 @@ class TrainingActor:
         self._error: Exception | None = None
         self._pause = False
         self._world = 0
+        #: That trains in this world.
+        self._thread: threading.Thread | None = None
+        self._on_gpu = False
 
     def node(self) -> str:
         """Return the id of the node where this is."""
@@ -97,10 +100,6 @@ class TrainingActor:
         """Start to train."""
         if world.rank > 0:
             self._membership = Membership()
-        with self._condition:
-            self._news, self._error, self._pause = Progress(), None, False
-            self._world = world.number
-            self._condition.notify_all()
         thread = threading.Thread(
             target=self._run,
             args=(world, spec, checkpoint),
@@ -108,6 +107,11 @@ class TrainingActor:
             # The process may end while the thread waits for a peer that is dead.
             daemon=True,
         )
+        self._on_gpu = str(spec.params.get("device", "cpu")).startswith(("cuda", "gpu"))
+        with self._condition:
+            self._news, self._error, self._pause = Progress(), None, False
+            self._world, self._thread = world.number, thread
+            self._condition.notify_all()
         thread.start()
 
     def progress(self, world: int) -> Progress:
@@ -137,10 +141,12 @@ class TrainingActor:
         return Left(out, self._matrices is not None)
 
     def _wait_until_out(self, deadline: float) -> bool:
-        """Wait for the training thread to be out of its world, as long as that can be.
+        """Wait for the training thread to be out of its world; return whether another can begin.
 
         Now and then XGBoost does not wake the thread that waits for an operation that has failed.
-        Such a process uses no CPU, and one that is on its way out does.
+        Such a process uses no CPU, and one that is on its way out does.  The thread is left behind
+        then: what it could still do fails, and nobody listens to it.  Not so where it may still
+        occupy a GPU.
         """
         used, idle_since = time.process_time(), time.monotonic()
         with self._condition:
@@ -149,7 +155,9 @@ class TrainingActor:
                 if uses - used > LOOK_S / 10:
                     idle_since = now
                 used = uses
-                if now >= deadline or now - idle_since >= IDLE_S:
+                if now - idle_since >= IDLE_S:
+                    return not self._on_gpu
+                if now >= deadline:
                     return False
         return True
 
@@ -160,6 +168,10 @@ class TrainingActor:
         ):
             return None
         return Cuts.of(self._matrices[0])
+
+    def _is_current(self) -> bool:
+        """Whether the calling thread trains in this world, and was not left behind in another."""
+        return threading.current_thread() is self._thread
 
     def _has_news(self, world: int) -> bool:
         news = self._news
@@ -183,10 +195,11 @@ class TrainingActor:
             error = RuntimeError(f"the training raised {raised!r}")
             error.__cause__ = raised
         with self._condition:
-            self._error = error
-            self._news.model = model
-            self._news.done = True
-            self._condition.notify_all()
+            if self._is_current():
+                self._error = error
+                self._news.model = model
+                self._news.done = True
+                self._condition.notify_all()
         if world.tracker is not None:
             # XGBoost complains about collectives whose thread ends before they were left.
             threading.Event().wait()
@@ -248,6 +261,8 @@ class TrainingActor:
     def round_done(self, index: int, scores: Scores, checkpoint: Checkpoint | None) -> None:
         """Pass on what the boosting loop reports."""
         with self._condition:
+            if not self._is_current():
+                return
             self._news.rounds.append((index, scores))
             if checkpoint is not None:
                 self._news.checkpoint = checkpoint
