@@ -32,10 +32,11 @@ def skate_environment(python: str, wheel: Path) -> Path:
     folder = FOLDER / f"skate-{version}"
     interpreter = _environment(python, folder, CONSTRAINTS.read_bytes())
     stamp = folder / ".wheel"
-    content = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    # PyArrow for the Parquet files of one workload.
+    requirements = [f"skate[tune,xgboost] @ {wheel.as_uri()}", "pyarrow"]
+    content = hashlib.sha256(wheel.read_bytes() + repr(requirements).encode()).hexdigest()
     if not stamp.exists() or stamp.read_text() != content:
-        requirement = f"skate[tune,xgboost] @ {wheel.as_uri()}"
-        _pip(interpreter, "install", "-c", CONSTRAINTS, requirement)
+        _pip(interpreter, "install", "-c", CONSTRAINTS, *requirements)
         _pip(interpreter, "install", "--no-deps", "--force-reinstall", wheel)
         stamp.write_text(content)
     return interpreter
