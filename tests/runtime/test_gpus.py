@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpus import gpus
 from node_fakes import PATIENCE, FakeDriver, driver, is_running, tell, wait_until
 
 import skate
@@ -87,18 +87,6 @@ def test_workers_for_gpus_run_nothing_else(session: FakeDriver) -> None:
 
 
 # ------------------------------------------------------------------ where there is one
-
-
-def gpus() -> int:
-    """Return how many GPUs CUDA finds, in a process that is told of all."""
-    code = (
-        "import ctypes; cuda = ctypes.CDLL('libcuda.so.1'); n = ctypes.c_int();"
-        "assert cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(n)) == 0; print(n.value)"
-    )
-    found = subprocess.run(
-        ["python3", "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    return int(found.stdout) if found.returncode == 0 else 0
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import xgboost
 
 from skate.xgboost import RayDMatrix, RayParams, loading, predict, train
 from skate.xgboost.cache import CacheFolder
+from skate.xgboost.errors import XGBoostNotInstalledError
 
 pytest.importorskip("pyarrow")
 
@@ -127,3 +129,14 @@ def test_the_folder_goes_with_a_killed_process(tmp_path: Path) -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(TypeError, match="external_memory must be"):
         RayDMatrix(np.ones((2, 2)), external_memory=3)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.usefixtures("native")
+def test_on_a_gpu_it_needs_cupy(data: Data, tmp_path: Path) -> None:
+    if importlib.util.find_spec("cupy") is not None:
+        pytest.skip("CuPy is installed")
+    dtrain = RayDMatrix(*data, external_memory=str(tmp_path))
+    on_gpu = {**PARAMS, "device": "cuda"}
+    with pytest.raises(XGBoostNotInstalledError, match="pip install cupy"):
+        train(on_gpu, dtrain, 2, ray_params=RayParams(num_actors=1, gpus_per_actor=0))
+    assert not list(tmp_path.iterdir())

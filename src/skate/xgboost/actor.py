@@ -107,7 +107,7 @@ class TrainingActor:
             # The process may end while the thread waits for a peer that is dead.
             daemon=True,
         )
-        self._on_gpu = str(spec.params.get("device", "cpu")).startswith(("cuda", "gpu"))
+        self._on_gpu = loading.is_on_gpu(spec.params)
         with self._condition:
             self._news, self._error, self._pause = Progress(), None, False
             self._world, self._thread = world.number, thread
@@ -162,10 +162,10 @@ class TrainingActor:
         return True
 
     def cuts(self) -> Cuts | None:
-        """Return the bins of the training matrix; None if it has none."""
-        if self._matrices is None or not isinstance(
-            self._matrices[0], library.xgboost().QuantileDMatrix
-        ):
+        """Return the bins of the training matrix; None if it has none that others can use."""
+        if self._matrices is None or self._on_gpu:
+            return None
+        if not isinstance(self._matrices[0], library.xgboost().QuantileDMatrix):
             return None
         return Cuts.of(self._matrices[0])
 

@@ -36,9 +36,10 @@ logger = logging.getLogger(__name__)
 def is_reusable(spec: TrainingSpec) -> bool:
     """Say whether matrices that are there can be used with those that others make later.
 
-    Matrices without bins find them in their first round, together.
+    Matrices without bins find them in their first round, together; so do those on GPUs.
     """
-    return loading.is_binned(spec.params, continues=spec.initial_model is not None)
+    binned = loading.is_binned(spec.params, continues=spec.initial_model is not None)
+    return binned and not loading.is_on_gpu(spec.params)
 
 
 class Attempts:

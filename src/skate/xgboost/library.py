@@ -60,6 +60,18 @@ def pyarrow(what: str) -> ModuleType:
     return _needed("pyarrow", what, "pip install pyarrow")
 
 
+def cupy(what: str) -> ModuleType:
+    """Return the ``cupy`` module.
+
+    Args:
+        what: needs it; for the error.
+
+    Raises:
+        XGBoostNotInstalledError: it is missing.
+    """
+    return _needed("cupy", what, "pip install cupy-cuda12x (or cupy-cuda13x)")
+
+
 def require_pandas(what: str) -> None:
     """Check that pandas is there.
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from skate.exceptions import NotSupportedError
+from skate.xgboost import library
 from skate.xgboost.cache import CacheFolder
 from skate.xgboost.data import tables
 from skate.xgboost.data.batch import Batch, concatenate, whole_groups
-from skate.xgboost.library import xgboost
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -130,6 +131,11 @@ def is_binned(params: Mapping[str, Any], *, continues: bool) -> bool:
     return all(params.get(name) not in values for name, values in _UNBINNED.items())
 
 
+def is_on_gpu(params: Mapping[str, Any]) -> bool:
+    """Say whether a model with these parameters is trained on GPUs."""
+    return str(params.get("device", "cpu")).startswith(("cuda", "gpu"))
+
+
 def build(
     loaded: LoadedShard,
     params: Mapping[str, Any],
@@ -144,13 +150,18 @@ def build(
         loaded: the actor's rows.
         params: the model's parameters.
         threads: how many to use.
-        binned: whether to make a ``QuantileDMatrix``.
+        binned: whether to make a ``QuantileDMatrix`` if that has no disadvantage.
         reference: the training matrix, whose bins an evaluation matrix shares.
     """
-    library = xgboost()
+    xgboost = library.xgboost()
     common = loaded.common
     options: dict[str, Any] = {**common.of_matrix, "nthread": threads}
     max_bin = options.pop("max_bin", params.get("max_bin"))
+    on_gpu = is_on_gpu(params)
+    if on_gpu and not (common.external and _shares_bins(reference)):
+        # Of data in main memory a QuantileDMatrix would find the bins on the CPU, many times
+        # slower than the training does from a DMatrix.
+        binned = False
     if binned:
         options["ref"] = reference
         if max_bin is not None:
@@ -158,26 +169,34 @@ def build(
     matrix: DMatrix
     if common.external:
         cache = CacheFolder(common.cache_parent)
-        kind = library.ExtMemQuantileDMatrix if binned else library.DMatrix
+        kind = xgboost.ExtMemQuantileDMatrix if binned else xgboost.DMatrix
         try:
-            matrix = kind(_iterator(loaded, f"{cache.path}/bins"), **options)
+            batches = _iterator(loaded, f"{cache.path}/bins", on_gpu=on_gpu and binned)
+            matrix = kind(batches, **options)
         except BaseException:
             cache.remove()
             raise
         cache.belongs_to(matrix)
     elif binned:
-        matrix = library.QuantileDMatrix(_iterator(loaded), **options)
+        matrix = xgboost.QuantileDMatrix(_iterator(loaded), **options)
     else:
-        matrix = library.DMatrix(**_arguments(concatenate(list(loaded.all())), common), **options)
+        matrix = xgboost.DMatrix(**_arguments(concatenate(list(loaded.all())), common), **options)
     return matrix
 
 
-def _iterator(loaded: LoadedShard, cache_prefix: str | None = None) -> Any:
+def _shares_bins(reference: DMatrix | None) -> bool:
+    """Whether the training matrix, if this is another one, has its bins on a GPU."""
+    return reference is None or isinstance(reference, library.xgboost().ExtMemQuantileDMatrix)
+
+
+def _iterator(loaded: LoadedShard, cache_prefix: str | None = None, *, on_gpu: bool = False) -> Any:
     # It imports xgboost, which is a matter of the actors.
     from skate.xgboost.iteration import BatchIterator
 
+    arguments_of = _gpu_arguments if on_gpu else _arguments
+
     def batches() -> Iterator[dict[str, Any]]:
-        return (_arguments(batch, loaded.common) for batch in loaded.all())
+        return (arguments_of(batch, loaded.common) for batch in loaded.all())
 
     return BatchIterator(batches, cache_prefix, single=len(loaded.batches) == 1)
 
@@ -188,6 +207,25 @@ def _arguments(batch: Batch, common: Common, *, predict: bool = False) -> dict[s
         # XGBoost looks for columns of these names in an Arrow table.
         arguments["data"] = tables.renamed(arguments["data"], arguments["feature_names"])
     return arguments
+
+
+def _gpu_arguments(batch: Batch, common: Common) -> dict[str, Any]:
+    """Return arguments whose data is in the memory of a GPU.
+
+    XGBoost finds the bins of data that is not held in memory where the data is, and trains there.
+    """
+    cupy = library.cupy("external_memory with device='cuda'")
+    arguments = _arguments(batch, common)
+    table = arguments["data"]
+    if tables.categories(table):
+        raise NotSupportedError(
+            "external_memory with device='cuda' takes no categories: make them numbers, or train"
+            " on CPUs or without external_memory"
+        )
+    names = tables.column_names(table)
+    if names is not None:
+        arguments.setdefault("feature_names", [str(name) for name in names])
+    return {**arguments, "data": cupy.asarray(tables.dense(table))}
 
 
 def predictions(
@@ -203,14 +241,14 @@ def predictions(
     """
     import numpy as np
 
-    library = xgboost()
+    xgboost = library.xgboost()
     common = loaded.common
     options = {name: value for name, value in common.of_matrix.items() if name != "max_bin"}
     results: list[tuple[Place, npt.NDArray[Any]]] = []
     for index, piece in enumerate(loaded.pieces):
         predicted = [
             booster.predict(
-                library.DMatrix(
+                xgboost.DMatrix(
                     **_arguments(batch, common, predict=True), **options, nthread=threads
                 ),
                 **arguments,

@@ -13,6 +13,12 @@ from skate.xgboost.callback import DistributedCallback
 
 #: Amounts of resources are multiples of this.
 _STEP = 10_000
+#: What to say where there is less of something than needed: who asks for it here, and who gives it.
+_OF_RESOURCES = {
+    "CPU": ("cpus_per_actor", "num_cpus"),
+    "GPU": ("gpus_per_actor", "num_gpus"),
+}
+_OF_OTHER_RESOURCES = ("resources_per_actor", "resources")
 
 
 @dataclass
@@ -158,11 +164,12 @@ class ActorPlan:
         there = skate.cluster_resources()
         for name, amount in self.total().items():
             if amount > there.get(name, 0.0) + 1e-9:
+                wish, option = _OF_RESOURCES.get(name, _OF_OTHER_RESOURCES)
                 raise ValueError(
                     f"{self.num_actors} training actors with {self.amounts[name]:g} {name} each"
                     f" need {amount:g}, but there is {there.get(name, 0.0):g} in all: use less"
-                    " (RayParams num_actors, cpus_per_actor), or start with more"
-                    " (skate.init(num_cpus=...))"
+                    f" (RayParams num_actors, {wish}), or start with more"
+                    f" (skate.init({option}=...))"
                 )
 
 

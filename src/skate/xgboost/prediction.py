@@ -38,7 +38,10 @@ class PredictionActor:
         arguments: dict[str, Any],
     ) -> list[tuple[Place, npt.NDArray[Any]]]:
         """Return what the model says about some rows, and which they are."""
-        booster = library.xgboost().Booster({"nthread": threads}, model_file=bytearray(model))
+        device = "cuda" if skate.get_gpu_ids() else "cpu"
+        booster = library.xgboost().Booster(
+            {"nthread": threads, "device": device}, model_file=bytearray(model)
+        )
         loaded = loading.load(shard)
         return loading.predictions(loaded, booster, threads=threads, arguments=arguments)
 

@@ -263,6 +263,28 @@ def concatenate(parts: Sequence[Any]) -> Any:
     return np.concatenate(parts)
 
 
+def dense(table: Any) -> npt.NDArray[Any]:
+    """Return the numbers of a table as an array of 32 bit ones; what is missing becomes NaN."""
+    import numpy as np
+
+    found = kind(table)
+    if found == "scipy":
+        # Of what is not stored XGBoost does not know either.
+        values = np.full(table.shape, np.nan, np.float32)
+        coordinates = table.tocoo()
+        values[coordinates.row, coordinates.col] = coordinates.data
+        return values
+    if found == "arrow":
+        import pyarrow
+
+        numbers = [each.cast(pyarrow.float32(), safe=False) for each in table.columns]
+        return np.column_stack([np.asarray(each) for each in numbers])
+    if found == "pandas":
+        found_numbers: npt.NDArray[Any] = table.to_numpy(dtype=np.float32, na_value=np.nan)
+        return found_numbers
+    return np.asarray(table, dtype=np.float32)
+
+
 def categories(table: Any) -> dict[Any, list[Any]]:
     """Return the categories of columns that have some, by name of the column."""
     found = kind(table)
